@@ -1,0 +1,4 @@
+//! Containers: what was asked for (`spec`), and one verb a file. No system calls, no CRI types.
+
+pub mod oci;
+pub mod spec;

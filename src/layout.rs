@@ -1,0 +1,169 @@
+//! Every path that Berth uses on disk, typed by id. No other file joins a literal to a path.
+//! What does not live here: making, opening or removing what the paths name.
+
+use std::path::{Path, PathBuf};
+
+use crate::ids::{ContainerId, Digest, PodId};
+
+/// The two directories of one daemon. `root` survives a reboot, `state` need not (it is usually a tmpfs).
+#[derive(Clone, Debug)]
+pub struct Layout {
+    root: PathBuf,
+    state: PathBuf,
+}
+
+impl Layout {
+    /// Both must be absolute; the daemon checks that at start.
+    pub fn new(root: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), state: state.into() }
+    }
+
+    /// What survives a reboot.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What need not survive a reboot.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// Held locked by the one daemon of this state directory.
+    pub fn lock(&self) -> PathBuf {
+        self.state.join("lock")
+    }
+
+    /// Records of images, layers, pods and containers.
+    pub fn store(&self) -> PathBuf {
+        self.root.join("berth.db")
+    }
+
+    /// Unpacked layers, by diff_id.
+    pub fn layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    /// One unpacked layer (or, for a layer keyed by chain ID, that ID): an overlay lowerdir.
+    pub fn layer(&self, id: &Digest) -> PathBuf {
+        self.layers().join(id.digits())
+    }
+
+    /// Manifests, indexes and configs.
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    /// One manifest, index or config.
+    pub fn blob(&self, digest: &Digest) -> PathBuf {
+        self.blobs().join(digest.digits())
+    }
+
+    /// Where layers and blobs grow before they are renamed to their place; on the same file system as both.
+    pub fn staging(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+
+    /// Removed layers and containers on their way out; emptied in the background.
+    pub fn trash(&self) -> PathBuf {
+        self.root.join("trash")
+    }
+
+    /// Files that each container of a pod mounts.
+    pub fn pod_files(&self, pod: &PodId) -> PathBuf {
+        self.root.join("pods").join(pod.as_str())
+    }
+
+    /// The pod's resolv.conf.
+    pub fn pod_resolv_conf(&self, pod: &PodId) -> PathBuf {
+        self.pod_files(pod).join("resolv.conf")
+    }
+
+    /// The pod's hosts file.
+    pub fn pod_hosts(&self, pod: &PodId) -> PathBuf {
+        self.pod_files(pod).join("hosts")
+    }
+
+    /// The pod's hostname file.
+    pub fn pod_hostname(&self, pod: &PodId) -> PathBuf {
+        self.pod_files(pod).join("hostname")
+    }
+
+    /// All writable layers.
+    pub fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+
+    /// A container's private snapshot: its writable layer and overlay's work directories.
+    pub fn snapshot(&self, container: &ContainerId) -> PathBuf {
+        self.snapshots().join(container.as_str())
+    }
+
+    /// The writable layer: overlay's upperdir.
+    pub fn upper(&self, container: &ContainerId) -> PathBuf {
+        self.snapshot(container).join("upper")
+    }
+
+    /// Overlay's workdir, a fresh one each mount (a volatile overlay refuses a used one).
+    pub fn work(&self, container: &ContainerId) -> PathBuf {
+        self.snapshot(container).join("work")
+    }
+
+    /// All pods that have, or had, a shim.
+    pub fn shims(&self) -> PathBuf {
+        self.state.join("pods")
+    }
+
+    /// One shim's own directory.
+    pub fn shim(&self, pod: &PodId) -> PathBuf {
+        self.shims().join(pod.as_str())
+    }
+
+    /// Where the shim listens.
+    pub fn shim_socket(&self, pod: &PodId) -> PathBuf {
+        self.shim(pod).join("shim.sock")
+    }
+
+    /// The shim's stderr.
+    pub fn shim_log(&self, pod: &PodId) -> PathBuf {
+        self.shim(pod).join("shim.log")
+    }
+
+    /// All pinned network namespaces.
+    pub fn network_namespaces(&self) -> PathBuf {
+        self.state.join("netns")
+    }
+
+    /// One pod's pinned network namespace: a bind mount of it.
+    pub fn network_namespace(&self, pod: &PodId) -> PathBuf {
+        self.network_namespaces().join(pod.as_str())
+    }
+
+    /// All OCI bundles.
+    pub fn bundles(&self) -> PathBuf {
+        self.state.join("containers")
+    }
+
+    /// A container's OCI bundle.
+    pub fn bundle(&self, container: &ContainerId) -> PathBuf {
+        self.bundles().join(container.as_str())
+    }
+
+    /// The OCI runtime spec (runtime-spec, bundle.md).
+    pub fn oci_config(&self, container: &ContainerId) -> PathBuf {
+        self.bundle(container).join("config.json")
+    }
+
+    /// How the container ended: see `berth_proto::shim::ExitRecord`.
+    pub fn exit_record(&self, container: &ContainerId) -> PathBuf {
+        self.bundle(container).join("exit")
+    }
+}
+
+/// The default configuration file.
+pub const CONFIG: &str = "/etc/berth/config.toml";
+/// The default root directory.
+pub const ROOT: &str = "/var/lib/berth";
+/// The default state directory.
+pub const STATE: &str = "/run/berth";
+/// The socket's name inside the state directory.
+pub const SOCKET: &str = "berth.sock";

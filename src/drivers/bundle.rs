@@ -1,0 +1,111 @@
+//! A container's directories: its OCI bundle (runtime-spec, bundle.md) in the state directory, its writable layer in
+//! the root directory. What does not live here: mounting, and what config.json says.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use berth_proto::shim::ExitRecord;
+use oci_spec::runtime::Spec;
+
+use crate::error::{Kind, io_kind};
+use crate::ids::ContainerId;
+use crate::layout::Layout;
+
+/// A directory or file of a container that can't be made, read or removed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {verb} {path}")]
+pub struct BundleError {
+    verb: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+impl BundleError {
+    fn at(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self { verb, path: path.to_path_buf(), source }
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        io_kind(&self.source)
+    }
+}
+
+/// Makes and removes containers' directories.
+pub struct Bundles {
+    layout: Layout,
+}
+
+impl Bundles {
+    /// Below the layout's directories, which exist.
+    pub fn new(layout: Layout) -> Self {
+        Self { layout }
+    }
+
+    /// Makes the bundle and the snapshot of a new container.
+    pub fn make(&self, id: &ContainerId) -> Result<(), BundleError> {
+        for dir in [self.layout.bundle(id), self.layout.snapshot(id)] {
+            mkdir(&dir, 0o700)?;
+        }
+        // The mode of `/` inside.
+        mkdir(&self.layout.upper(id), 0o755)
+    }
+
+    /// The writable layer and a work directory that no mount has used: what a volatile overlay needs.
+    pub fn snapshot(&self, id: &ContainerId) -> Result<(PathBuf, PathBuf), BundleError> {
+        let (upper, work) = (self.layout.upper(id), self.layout.work(id));
+        remove(&work)?;
+        mkdir(&work, 0o700)?;
+        Ok((upper, work))
+    }
+
+    /// Writes config.json.
+    pub fn write_config(&self, id: &ContainerId, spec: &Spec) -> Result<(), BundleError> {
+        let path = self.layout.oci_config(id);
+        let write = || fs::write(&path, serde_json::to_vec(spec)?);
+        write().map_err(BundleError::at("write", &path))
+    }
+
+    /// Reads config.json.
+    pub fn read_config(&self, id: &ContainerId) -> Result<Spec, BundleError> {
+        let path = self.layout.oci_config(id);
+        let read = || -> io::Result<Spec> { Ok(serde_json::from_slice(&fs::read(&path)?)?) };
+        read().map_err(BundleError::at("read", &path))
+    }
+
+    /// How the container ended, if its shim has written it down.
+    pub fn exit_record(&self, id: &ContainerId) -> Option<ExitRecord> {
+        ExitRecord::parse(&fs::read_to_string(self.layout.exit_record(id)).ok()?)
+    }
+
+    /// Removes both; fine if they are not there. The writable layer's files vanish in the background.
+    pub fn remove(&self, id: &ContainerId) -> Result<(), BundleError> {
+        remove(&self.layout.bundle(id))?;
+        let (snapshot, trash) = (self.layout.snapshot(id), self.layout.trashed_snapshot(id));
+        match fs::rename(&snapshot, &trash) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            moved => moved.map_err(BundleError::at("move away", &snapshot))?,
+        }
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = remove(&trash) {
+                tracing::warn!(%error, cause = %error.source, "a removed writable layer still takes space");
+            }
+        });
+        Ok(())
+    }
+}
+
+fn mkdir(path: &Path, mode: u32) -> Result<(), BundleError> {
+    let made = fs::DirBuilder::new().mode(mode).create(path);
+    made.map_err(BundleError::at("make", path))
+}
+
+fn remove(path: &Path) -> Result<(), BundleError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(BundleError::at("remove", path)),
+    }
+}

@@ -98,6 +98,11 @@ impl Layout {
         self.snapshots().join(container.as_str())
     }
 
+    /// Where a removed container's snapshot goes before it vanishes.
+    pub fn trashed_snapshot(&self, container: &ContainerId) -> PathBuf {
+        self.trash().join(container.as_str())
+    }
+
     /// The writable layer: overlay's upperdir.
     pub fn upper(&self, container: &ContainerId) -> PathBuf {
         self.snapshot(container).join("upper")
@@ -136,6 +141,23 @@ impl Layout {
     /// One pod's pinned network namespace: a bind mount of it.
     pub fn network_namespace(&self, pod: &PodId) -> PathBuf {
         self.network_namespaces().join(pod.as_str())
+    }
+
+    /// Every directory that must exist before the daemon serves, each made with mode 0700.
+    pub fn directories(&self) -> Vec<PathBuf> {
+        vec![
+            self.root.clone(),
+            self.state.clone(),
+            self.layers(),
+            self.blobs(),
+            self.staging(),
+            self.trash(),
+            self.root.join("pods"),
+            self.snapshots(),
+            self.shims(),
+            self.network_namespaces(),
+            self.bundles(),
+        ]
     }
 
     /// All OCI bundles.

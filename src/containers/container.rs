@@ -1,0 +1,138 @@
+//! One container: its fixed facts, its state behind a lock, its record. The verbs are files of their own.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::sandbox::Sandbox;
+use super::spec::{ContainerSpec, Resources};
+use super::state::{Phase, State};
+use super::user::User;
+use crate::drivers::cgroup::ContainerCgroup;
+use crate::drivers::store::Record;
+use crate::ids::{ContainerId, Digest, PodId};
+use crate::images::Hold;
+
+/// What of an image a container keeps: enough to answer after the image's names have changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageUse {
+    /// The image's one id.
+    pub id: Digest,
+    /// A name by digest, or the id where it has none.
+    pub reference: String,
+    /// Layers of the root, bottom first.
+    pub layers: Vec<Digest>,
+    /// STOPSIGNAL as a number; None = not given, or no signal.
+    pub stop_signal: Option<i32>,
+}
+
+/// A container that exists.
+pub struct Container {
+    /// Its id.
+    pub id: ContainerId,
+    /// Its pod.
+    pub sandbox: Arc<Sandbox>,
+    /// What was asked for.
+    pub spec: ContainerSpec,
+    /// What it runs from.
+    pub image: ImageUse,
+    /// Who runs it.
+    pub user: User,
+    /// Its control group.
+    pub cgroup: ContainerCgroup,
+    /// Nanoseconds since the epoch.
+    pub created_at: i64,
+    /// Limits in force: the request's, or those of the last update.
+    pub(super) resources: Mutex<Resources>,
+    /// Start, stop and remove exclude one another.
+    pub(super) verb: tokio::sync::Mutex<()>,
+    pub(super) ended: watch::Sender<bool>,
+    pub(super) hold: Option<Hold>,
+    state: Mutex<State>,
+}
+
+/// A container as the store keeps it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    pub(super) id: ContainerId,
+    pub(super) pod: PodId,
+    pub(super) spec: ContainerSpec,
+    pub(super) image: ImageUse,
+    pub(super) user: User,
+    pub(super) cgroup: ContainerCgroup,
+    pub(super) created_at: i64,
+    pub(super) resources: Resources,
+    pub(super) phase: Phase,
+}
+
+impl Record for ContainerRecord {
+    const TABLE: &'static str = "containers";
+}
+
+impl ContainerRecord {
+    /// Its id.
+    pub fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    /// The pod it belongs to.
+    pub fn pod(&self) -> &PodId {
+        &self.pod
+    }
+}
+
+impl Container {
+    pub(super) fn from_record(record: ContainerRecord, sandbox: Arc<Sandbox>, hold: Option<Hold>) -> Self {
+        let exited = matches!(record.phase, Phase::Exited(_));
+        Self {
+            id: record.id,
+            sandbox,
+            spec: record.spec,
+            image: record.image,
+            user: record.user,
+            cgroup: record.cgroup,
+            created_at: record.created_at,
+            resources: Mutex::new(record.resources),
+            verb: tokio::sync::Mutex::default(),
+            ended: watch::Sender::new(exited),
+            hold,
+            state: Mutex::new(record.phase.into()),
+        }
+    }
+
+    pub(super) fn record(&self) -> ContainerRecord {
+        ContainerRecord {
+            id: self.id.clone(),
+            pod: self.sandbox.id.clone(),
+            spec: self.spec.clone(),
+            image: self.image.clone(),
+            user: self.user.clone(),
+            cgroup: self.cgroup.clone(),
+            created_at: self.created_at,
+            resources: self.resources(),
+            phase: self.phase(),
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it is now.
+    pub fn phase(&self) -> Phase {
+        self.state().phase()
+    }
+
+    /// Limits in force.
+    pub fn resources(&self) -> Resources {
+        self.resources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until its process has ended; at once if it has none.
+    pub(super) async fn until_ended(&self) {
+        let mut ended = self.ended.subscribe();
+        // The sender lives as long as self.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+}

@@ -1,0 +1,204 @@
+//! CreateContainer: everything that StartContainer needs, and every mistake that can be seen before a process runs.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::container::ImageUse;
+use super::oci::{self, Inputs, PodFiles};
+use super::sandbox::Sandbox;
+use super::spec::{ContainerSpec, RunAs};
+use super::state::{Phase, State};
+use super::user::{self, User, UserFiles};
+use super::{Cause, Container, ContainerError, ContainerRecord, Containers, Created, devices, signal};
+use crate::clock;
+use crate::drivers::cgroup::ContainerCgroup;
+use crate::drivers::rootfs::Rootfs;
+use crate::drivers::seccomp::Filter;
+use crate::drivers::store::Durability;
+use crate::ids::ContainerId;
+use crate::images::Hold;
+use crate::images::image::{Image, ImageConfig};
+
+/// What `make` has finished, for the container that comes of it.
+struct Made {
+    user: User,
+    root: OwnedFd,
+    cgroup: ContainerCgroup,
+}
+
+impl Containers {
+    /// Makes a container in a ready sandbox. A second call with the same name and attempt joins the first.
+    pub async fn create(self: &Arc<Self>, sandbox: Arc<Sandbox>, spec: ContainerSpec) -> Created {
+        let key = (sandbox.id.clone(), spec.metadata.clone());
+        let name = spec.metadata.name.clone();
+        let this = self.clone();
+        let created = self.creating.join_or_start(key, || async move { this.create_one(sandbox, spec).await }).await;
+        created.unwrap_or_else(|lost| Err(Cause::from(lost).of(name)))
+    }
+
+    async fn create_one(self: Arc<Self>, sandbox: Arc<Sandbox>, spec: ContainerSpec) -> Created {
+        let name = spec.metadata.name.clone();
+        let id = ContainerId::generate();
+        let mut cgroup = None;
+        match self.create_as(&id, sandbox, spec, &mut cgroup).await {
+            Ok(container) => Ok(container),
+            Err(cause) => {
+                self.undo(&id, cgroup).await;
+                Err(cause.of(name))
+            }
+        }
+    }
+
+    async fn create_as(
+        &self,
+        id: &ContainerId,
+        sandbox: Arc<Sandbox>,
+        spec: ContainerSpec,
+        to_undo: &mut Option<ContainerCgroup>,
+    ) -> Result<Arc<Container>, Cause> {
+        if sandbox.shim().is_none() {
+            return Err(Cause::SandboxNotReady(sandbox.id.clone()));
+        }
+        let twin = self.of_pod(&sandbox.id).into_iter().find(|other| other.spec.metadata == spec.metadata);
+        if let Some(twin) = twin {
+            return Err(Cause::Duplicate { pod: sandbox.id.clone(), id: twin.id.clone() });
+        }
+        check_volumes(&spec)?;
+        let image = self.images.find(&spec.image).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
+        let hold = self.images.hold(&image.id).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
+        let (root, user) = self.make_root(id, &spec, &image)?;
+        let devices = devices::resolve(&spec)?;
+        let rules = oci::device_rules(&spec, &devices);
+        let cgroup = self.drivers.cgroups.create_container(&sandbox.cgroup, id, &spec.resources, &rules).await?;
+        *to_undo = Some(cgroup.clone());
+        let made = Made { user, root, cgroup };
+        self.write_config(id, &sandbox, (&spec, &image.config), (&made, devices))?;
+        let container = Arc::new(assemble(id, sandbox, (spec, &image, hold), made));
+        self.drivers.store.put(id.as_str(), &container.record(), Durability::Process).await?;
+        // A sandbox that was stopped meanwhile has not seen this container: it must not outlive it.
+        if container.sandbox.shim().is_none() {
+            return Err(Cause::SandboxNotReady(container.sandbox.id.clone()));
+        }
+        self.table().insert(id.clone(), container.clone());
+        Ok(container)
+    }
+
+    /// The root file system, and who of the image runs the process.
+    fn make_root(&self, id: &ContainerId, spec: &ContainerSpec, image: &Image) -> Result<(OwnedFd, User), Cause> {
+        self.drivers.bundles.make(id)?;
+        let root = self.mount_root(id, &ImageUse::of(image, &spec.image))?;
+        let user = resolve_user(spec, image, &root)?;
+        Ok((root, user))
+    }
+
+    /// The bundle's config.json, and with it a check of everything that it says.
+    fn write_config(
+        &self,
+        id: &ContainerId,
+        sandbox: &Sandbox,
+        (spec, image): (&ContainerSpec, &ImageConfig),
+        (made, devices): (&Made, Vec<devices::HostDevice>),
+    ) -> Result<(), Cause> {
+        let layout = &self.drivers.layout;
+        let files = PodFiles {
+            resolv_conf: layout.pod_resolv_conf(&sandbox.id),
+            hosts: layout.pod_hosts(&sandbox.id),
+            hostname: layout.pod_hostname(&sandbox.id),
+        };
+        let oci = oci::spec(&Inputs {
+            container: spec,
+            pod: &sandbox.spec,
+            image,
+            user: &made.user,
+            host: &self.drivers.host,
+            files,
+            cgroup_path: made.cgroup.path(),
+            devices,
+        })?;
+        // An unknown or garbled profile is an error of the request, not of the start.
+        self.drivers.seccomp.filter(&spec.security.seccomp, &oci::capabilities(&oci))?;
+        Ok(self.drivers.bundles.write_config(id, &oci)?)
+    }
+
+    /// Mounts the container's root: its image's layers below, its own writable one on top. Nothing shows on the host.
+    pub(super) fn mount_root(&self, id: &ContainerId, image: &ImageUse) -> Result<OwnedFd, Cause> {
+        let (upper, work) = self.drivers.bundles.snapshot(id)?;
+        Ok(self.drivers.layers.root(&image.layers, &upper, &work)?)
+    }
+
+    /// The filter of a container's processes, compiled once for each profile.
+    pub(super) fn seccomp_filter(&self, container: &Container) -> Result<Option<Filter>, Cause> {
+        let oci = self.drivers.bundles.read_config(&container.id)?;
+        Ok(self.drivers.seccomp.filter(&container.spec.security.seccomp, &oci::capabilities(&oci))?)
+    }
+
+    /// Gives back whatever a failed create had made; what is not there is not missed.
+    async fn undo(&self, id: &ContainerId, cgroup: Option<ContainerCgroup>) {
+        if let Some(cgroup) = cgroup
+            && let Err(error) = self.drivers.cgroups.remove(&cgroup).await
+        {
+            tracing::warn!(container = %id, %error, "cannot remove the cgroup of a container that was not made");
+        }
+        if let Err(error) = self.drivers.bundles.remove(id) {
+            tracing::warn!(container = %id, %error, "cannot remove the directories of a container that was not made");
+        }
+        if let Err(error) = self.drivers.store.delete::<ContainerRecord>(id.as_str(), Durability::Process).await {
+            tracing::warn!(container = %id, %error, "cannot remove the record of a container that was not made");
+        }
+    }
+}
+
+fn assemble(
+    id: &ContainerId,
+    sandbox: Arc<Sandbox>,
+    (spec, image, hold): (ContainerSpec, &Image, Hold),
+    made: Made,
+) -> Container {
+    let record = ContainerRecord {
+        id: id.clone(),
+        pod: sandbox.id.clone(),
+        image: ImageUse::of(image, &spec.image),
+        resources: spec.resources.clone(),
+        spec,
+        user: made.user,
+        cgroup: made.cgroup,
+        created_at: clock::now(),
+        phase: Phase::Created,
+    };
+    let container = Container::from_record(record, sandbox, Some(hold));
+    *container.state() = State::Created { root: Some(made.root) };
+    container
+}
+
+impl ImageUse {
+    /// What a container made with `request` as its image keeps of the image.
+    fn of(image: &Image, request: &str) -> Self {
+        let by_digest = image.digests.iter().find(|name| *name == request).or_else(|| image.digests.first());
+        Self {
+            id: image.id.clone(),
+            reference: by_digest.cloned().unwrap_or_else(|| image.id.to_string()),
+            layers: image.layers.clone(),
+            stop_signal: signal::from_name(&image.config.stop_signal),
+        }
+    }
+}
+
+fn check_volumes(spec: &ContainerSpec) -> Result<(), Cause> {
+    let missing = spec.mounts.iter().find(|mount| !crate::drivers::host::exists(&mount.host_path));
+    match missing {
+        None => Ok(()),
+        Some(mount) => Err(Cause::NoVolumeSource {
+            path: PathBuf::from(&mount.host_path),
+            target: mount.container_path.clone(),
+        }),
+    }
+}
+
+fn resolve_user(spec: &ContainerSpec, image: &Image, root: &OwnedFd) -> Result<User, Cause> {
+    let rootfs = Rootfs::new(root.as_fd());
+    let files = UserFiles { passwd: rootfs.passwd()?, group: rootfs.group()? };
+    let security = &spec.security;
+    let groups = (security.supplemental_groups.as_slice(), security.supplemental_groups_policy);
+    Ok(user::resolve(&security.run_as, &image.config.user, groups, &files)?)
+}

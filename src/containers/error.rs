@@ -1,0 +1,179 @@
+//! What can go wrong with a container, in words for `kubectl describe pod`.
+
+use std::path::PathBuf;
+
+use crate::calls::Lost;
+use crate::containers::oci::SpecError;
+use crate::containers::user::UserError;
+use crate::drivers::bundle::BundleError;
+use crate::drivers::cgroup::CgroupError;
+use crate::drivers::layers::LayerError;
+use crate::drivers::rootfs::RootfsError;
+use crate::drivers::seccomp::SeccompError;
+use crate::drivers::shim::ShimError;
+use crate::drivers::store::StoreError;
+use crate::error::Kind;
+use crate::ids::{ContainerId, PodId};
+
+/// Why a verb on a container failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("container {subject}: {cause}")]
+pub struct ContainerError {
+    /// The container: its name before it has an id, else its id.
+    pub subject: String,
+    /// What happened.
+    pub cause: std::sync::Arc<Cause>,
+}
+
+/// What happened.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// There is none with this id.
+    #[error("no such container")]
+    Unknown,
+    /// An id prefix of several.
+    #[error("the id names more than one container")]
+    Ambiguous,
+    /// The pod already has one of that name and attempt.
+    #[error("the pod {pod} already has container {id} of this name and attempt")]
+    Duplicate {
+        /// The pod.
+        pod: PodId,
+        /// The one that is there.
+        id: ContainerId,
+    },
+    /// The sandbox is stopped, or being stopped.
+    #[error("pod sandbox {0} is not ready")]
+    SandboxNotReady(PodId),
+    /// The image is not on the node.
+    #[error("image {0:?} is not on this node: pull it first")]
+    NoImage(String),
+    /// The verb does not fit the state.
+    #[error("it is {is}, not {wanted}")]
+    State {
+        /// What it is.
+        is: &'static str,
+        /// What it would have to be.
+        wanted: &'static str,
+    },
+    /// A volume's source does not exist.
+    #[error("the source {path} of the volume at {target} does not exist on the node")]
+    NoVolumeSource {
+        /// On the host.
+        path: PathBuf,
+        /// Inside.
+        target: String,
+    },
+    /// A device that is none.
+    #[error("device {path}: {problem}")]
+    Device {
+        /// On the host.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// It can't be turned into an OCI spec.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// Nobody to run as.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// A file of the image can't be read.
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
+    /// A seccomp profile that is refused.
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
+    /// Limits that the kernel refuses, or no room for a cgroup.
+    #[error("cgroup")]
+    Cgroup(#[from] CgroupError),
+    /// The root file system.
+    #[error("root file system")]
+    Layers(#[from] LayerError),
+    /// Its directories.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// What the shim says: the step that failed, in words.
+    #[error(transparent)]
+    Shim(#[from] ShimError),
+    /// Its record.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It does not die.
+    #[error("process {pid} is still there {seconds} s after SIGKILL{}", waiting_in(.wchan))]
+    Immortal {
+        /// Its process.
+        pid: i32,
+        /// How long the daemon waited.
+        seconds: u64,
+        /// Where in the kernel it waits, if known.
+        wchan: String,
+    },
+    /// An exec took longer than it was given.
+    #[error("the command {command:?} did not end within {seconds} s and was killed")]
+    ExecTimeout {
+        /// The program.
+        command: String,
+        /// The request's timeout.
+        seconds: u64,
+    },
+    /// A pipe or a file of an exec.
+    #[error("cannot {step}")]
+    Io {
+        /// What was tried.
+        step: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Its log file is not to be had.
+    #[error("it has no log")]
+    NoLog,
+    /// An empty command.
+    #[error("no command was given")]
+    NoCommand,
+    /// The daemon is stopping.
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+fn waiting_in(wchan: &str) -> String {
+    if wchan.is_empty() { String::new() } else { format!(", waiting in the kernel's {wchan}") }
+}
+
+impl Cause {
+    /// About this container.
+    pub fn of(self, subject: impl ToString) -> ContainerError {
+        ContainerError { subject: subject.to_string(), cause: self.into() }
+    }
+}
+
+impl From<Lost> for Cause {
+    fn from(_: Lost) -> Self {
+        Self::Stopping
+    }
+}
+
+impl ContainerError {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match &*self.cause {
+            Cause::Unknown | Cause::NoImage(_) => Kind::NotFound,
+            Cause::Ambiguous | Cause::NoVolumeSource { .. } | Cause::Device { .. } | Cause::NoCommand => {
+                Kind::InvalidArgument
+            }
+            Cause::Duplicate { .. } => Kind::AlreadyExists,
+            Cause::SandboxNotReady(_) | Cause::State { .. } | Cause::NoLog => Kind::FailedPrecondition,
+            Cause::Immortal { .. } | Cause::ExecTimeout { .. } => Kind::DeadlineExceeded,
+            Cause::Stopping => Kind::Unavailable,
+            Cause::Spec(error) => error.kind(),
+            Cause::User(error) => error.kind(),
+            Cause::Rootfs(error) => error.kind(),
+            Cause::Seccomp(error) => error.kind(),
+            Cause::Cgroup(error) => error.kind(),
+            Cause::Layers(error) => error.kind(),
+            Cause::Bundle(error) => error.kind(),
+            Cause::Shim(_) | Cause::Store(_) | Cause::Io { .. } => Kind::Internal,
+        }
+    }
+}

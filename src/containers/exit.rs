@@ -1,0 +1,71 @@
+//! The end of a container or an exec, as the shim tells it: classified, recorded, then made known.
+
+use std::sync::{Arc, PoisonError};
+
+use berth_proto::shim::v1;
+
+use super::state::{Exit, Exited, Reason, Run, State};
+use super::{Container, Containers};
+use crate::drivers::store::Durability;
+use crate::ids::ContainerId;
+
+impl Containers {
+    /// Takes what a shim saw; unknown containers and execs are ignored.
+    pub async fn on_exit(&self, exited: v1::Exited) {
+        if !exited.exec_id.is_empty() {
+            let mut execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(waiting) = execs.remove(&exited.exec_id) {
+                let _ = waiting.send(exited);
+            }
+            return;
+        }
+        let exit = Exit { code: exited.exit_code, finished_at: exited.finished_at };
+        let Ok(id) = ContainerId::parse(&exited.container_id) else { return };
+        let container = self.table().get(&id).cloned();
+        if let Some(container) = container {
+            self.end(&container, exit).await;
+        }
+    }
+
+    /// Makes a container Exited, if it is not already.
+    pub(super) async fn end(&self, container: &Arc<Container>, exit: Exit) {
+        let run = {
+            let mut state = container.state();
+            match &mut *state {
+                State::Running(run) => *run,
+                State::Starting { ended } => {
+                    *ended = Some(exit);
+                    return;
+                }
+                State::Created { .. } | State::Exited(_) => return,
+            }
+        };
+        self.end_run(container, run, exit).await;
+    }
+
+    /// Processes that outlive the first one (a PID namespace shared with others) end with it.
+    pub(super) async fn end_run(&self, container: &Arc<Container>, run: Run, exit: Exit) {
+        let oom_killed = self.drivers.cgroups.oom_kills(&container.cgroup).unwrap_or(0) > 0;
+        if let Err(error) = self.drivers.cgroups.kill(&container.cgroup).await {
+            tracing::warn!(container = %container.id, %error, "cannot kill what the container left behind");
+        }
+        self.set_exited(container, Exited {
+            started_at: run.started_at,
+            exit,
+            reason: Reason::of(exit, oom_killed),
+            message: String::new(),
+        })
+        .await;
+    }
+
+    /// Recorded before anybody can see it.
+    pub(super) async fn set_exited(&self, container: &Arc<Container>, exited: Exited) {
+        let mut record = container.record();
+        record.phase = super::state::Phase::Exited(exited.clone());
+        if let Err(error) = self.drivers.store.put(container.id.as_str(), &record, Durability::Process).await {
+            tracing::error!(container = %container.id, %error, "cannot record the container's end");
+        }
+        *container.state() = State::Exited(exited);
+        container.ended.send_replace(true);
+    }
+}

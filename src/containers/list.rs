@@ -1,0 +1,79 @@
+//! Finding containers: by id or its prefix, by pod, by labels. Answers come from memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::state::Phase;
+use super::{Cause, Container, ContainerError, Containers};
+use crate::ids::PodId;
+
+/// Which containers; an empty filter means all.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// A whole id or its beginning; empty = any.
+    pub id: String,
+    /// A whole pod id or its beginning; empty = any.
+    pub pod: String,
+    /// Only in this phase.
+    pub phase: Option<PhaseName>,
+    /// All of these.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A phase without its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PhaseName {
+    /// Made, not started.
+    Created,
+    /// Its process lives.
+    Running,
+    /// Its process has ended.
+    Exited,
+    /// Berth has none such.
+    Unknown,
+}
+
+impl Phase {
+    /// Without its content.
+    pub fn name(&self) -> PhaseName {
+        match self {
+            Self::Created => PhaseName::Created,
+            Self::Running(_) => PhaseName::Running,
+            Self::Exited(_) => PhaseName::Exited,
+        }
+    }
+}
+
+impl Filter {
+    fn admits(&self, container: &Container) -> bool {
+        container.id.as_str().starts_with(&self.id)
+            && container.sandbox.id.as_str().starts_with(&self.pod)
+            && self.phase.is_none_or(|phase| container.phase().name() == phase)
+            && self.labels.iter().all(|(key, value)| container.spec.labels.get(key) == Some(value))
+    }
+}
+
+impl Containers {
+    /// Those that the filter admits, oldest first.
+    pub fn list(&self, filter: &Filter) -> Vec<Arc<Container>> {
+        let mut found: Vec<_> = self.table().values().filter(|c| filter.admits(c)).cloned().collect();
+        found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        found
+    }
+
+    /// The containers of one pod, oldest first.
+    pub fn of_pod(&self, pod: &PodId) -> Vec<Arc<Container>> {
+        self.list(&Filter { pod: pod.to_string(), ..Filter::default() })
+    }
+
+    /// The one container with this id, or whose id alone begins so.
+    pub fn find(&self, id: &str) -> Result<Arc<Container>, ContainerError> {
+        let table = self.table();
+        let mut found = table.values().filter(|c| !id.is_empty() && c.id.as_str().starts_with(id));
+        match (found.next(), found.next()) {
+            (Some(container), None) => Ok(container.clone()),
+            (None, _) => Err(Cause::Unknown.of(format_args!("{id:?}"))),
+            (Some(_), Some(_)) => Err(Cause::Ambiguous.of(format_args!("{id:?}"))),
+        }
+    }
+}

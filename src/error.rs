@@ -1,0 +1,79 @@
+//! The kinds of failure that a caller can tell apart. What does not live here: gRPC codes (api/cri/status.rs) and the
+//! errors themselves, which belong to their modules.
+
+use crate::containers::ContainerError;
+use crate::images::ImageError;
+use crate::pods::PodError;
+
+/// What a caller may do about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The object does not exist.
+    NotFound,
+    /// The request can never work.
+    InvalidArgument,
+    /// Another object has that name.
+    AlreadyExists,
+    /// Not in this state of the object.
+    FailedPrecondition,
+    /// Later perhaps.
+    Unavailable,
+    /// A limit, a quota, a full disk.
+    ResourceExhausted,
+    /// It took too long.
+    DeadlineExceeded,
+    /// Someone said no.
+    PermissionDenied,
+    /// Content is not what it should be.
+    DataLoss,
+    /// Not in this version.
+    Unimplemented,
+    /// Everything else.
+    Internal,
+}
+
+/// Any failure of the domain.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Of a pod sandbox.
+    #[error(transparent)]
+    Pod(#[from] PodError),
+    /// Of a container.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// Of an image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+impl Error {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Pod(error) => error.kind(),
+            Self::Container(error) => error.kind(),
+            Self::Image(error) => error.kind(),
+        }
+    }
+}
+
+/// An error and its causes in one line: `cannot A: B: C`.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// The kind of a failed system call.
+pub fn io_kind(error: &std::io::Error) -> Kind {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Kind::ResourceExhausted,
+        std::io::ErrorKind::ReadOnlyFilesystem => Kind::FailedPrecondition,
+        _ => Kind::Internal,
+    }
+}

@@ -1,0 +1,92 @@
+//! One pod sandbox: its fixed facts, its state, its record. The verbs are files of their own.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::spec::PodSpec;
+use crate::containers::Sandbox;
+use crate::drivers::cgroup::PodCgroup;
+use crate::drivers::network::Attachment;
+use crate::drivers::store::Record;
+use crate::ids::PodId;
+
+/// A pod sandbox that exists.
+pub struct Pod {
+    /// What its containers see of it; holds the shim while it is ready.
+    pub sandbox: Arc<Sandbox>,
+    /// Nanoseconds since the epoch.
+    pub created_at: i64,
+    /// Stop and remove exclude one another.
+    pub(super) verb: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+/// What a pod sandbox can be, as it is recorded. Starting is never seen by others: recovery undoes it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum State {
+    /// RunPodSandbox has begun to make things on the host.
+    Starting,
+    /// It has its namespaces, its shim and its network (None = the host's).
+    Ready { network: Option<Attachment> },
+    /// It was stopped, or its shim died. The network is set until it is taken apart.
+    NotReady { network: Option<Attachment> },
+}
+
+/// A pod sandbox as the store keeps it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PodRecord {
+    pub(super) id: PodId,
+    pub(super) spec: PodSpec,
+    /// None until it was made.
+    pub(super) cgroup: Option<PodCgroup>,
+    pub(super) created_at: i64,
+    pub(super) state: State,
+}
+
+impl Record for PodRecord {
+    const TABLE: &'static str = "pods";
+}
+
+impl Pod {
+    pub(super) fn new(sandbox: Sandbox, created_at: i64, state: State) -> Self {
+        Self {
+            sandbox: Arc::new(sandbox),
+            created_at,
+            verb: tokio::sync::Mutex::default(),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &PodId {
+        &self.sandbox.id
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn record(&self) -> PodRecord {
+        PodRecord {
+            id: self.id().clone(),
+            spec: self.sandbox.spec.clone(),
+            cgroup: Some(self.sandbox.cgroup.clone()),
+            created_at: self.created_at,
+            state: self.state().clone(),
+        }
+    }
+
+    /// May it have containers?
+    pub fn is_ready(&self) -> bool {
+        matches!(*self.state(), State::Ready { .. })
+    }
+
+    /// Its own network; None = the host's, or none any more.
+    pub fn network(&self) -> Option<Attachment> {
+        match &*self.state() {
+            State::Ready { network } | State::NotReady { network } => network.clone(),
+            State::Starting => None,
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! After a start of the daemon: records of pods against live shims. The table of cases:
+//!
+//! | record    | shim answers | becomes                                                                  |
+//! |-----------|--------------|--------------------------------------------------------------------------|
+//! | starting  | any          | undone: nobody was told of it                                            |
+//! | ready     | yes          | ready; its containers are adopted by what the shim says                  |
+//! | ready     | no           | not ready; its containers' exit records count, what still lives is killed |
+//! | not ready | any          | not ready; a shim that a crash left behind is ended                      |
+//! | none      | yes          | the shim is ended                                                        |
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use berth_proto::shim::v1;
+use tokio::task::JoinSet;
+
+use super::pod::State;
+use super::{Pod, PodRecord, Pods};
+use crate::containers::{ContainerRecord, Sandbox};
+use crate::drivers::shim::Shim;
+use crate::drivers::store::{Durability, StoreError};
+use crate::ids::PodId;
+
+impl Pods {
+    /// Takes over the pods of a daemon before this one. A hung shim delays only its own pod.
+    pub async fn recover(self: &Arc<Self>) -> Result<(), StoreError> {
+        let mut containers = self.container_records()?;
+        let mut recovering = JoinSet::new();
+        let mut known = HashSet::new();
+        for (key, record) in self.drivers.store.load::<PodRecord>()? {
+            let record = match record {
+                Ok(record) => record,
+                Err(error) => {
+                    tracing::error!(pod = key, %error, cause = ?error.source, "pod is left out");
+                    continue;
+                }
+            };
+            known.insert(record.id.clone());
+            let its_own = containers.remove(&record.id).unwrap_or_default();
+            let this = self.clone();
+            recovering.spawn(async move { this.recover_one(record, its_own).await });
+        }
+        while recovering.join_next().await.is_some() {}
+        self.end_strangers(&known).await;
+        let live = self.table().values().filter(|pod| pod.network().is_some()).map(|p| p.id().clone()).collect();
+        self.drivers.network.reconcile(&live).await;
+        Ok(())
+    }
+
+    fn container_records(&self) -> Result<HashMap<PodId, Vec<ContainerRecord>>, StoreError> {
+        let mut of_pod: HashMap<PodId, Vec<ContainerRecord>> = HashMap::new();
+        for (key, record) in self.drivers.store.load::<ContainerRecord>()? {
+            match record {
+                Ok(record) => of_pod.entry(record.pod().clone()).or_default().push(record),
+                Err(error) => tracing::error!(container = key, %error, cause = ?error.source, "container is left out"),
+            }
+        }
+        Ok(of_pod)
+    }
+
+    async fn recover_one(self: Arc<Self>, record: PodRecord, containers: Vec<ContainerRecord>) {
+        let found = self.drivers.shims.connect(&record.id).await;
+        let (PodRecord { id, spec, created_at, state, .. }, cgroup) = match (record.cgroup.clone(), &record.state) {
+            (Some(cgroup), State::Ready { .. } | State::NotReady { .. }) => (record, cgroup),
+            _ => return self.undo_start(record, found.ok().map(|(shim, _)| shim)).await,
+        };
+        let (shim, known, state) = match (found, state) {
+            (Ok((shim, known)), state @ State::Ready { .. }) => (Some(shim), known.containers, state),
+            (Ok((shim, _)), state) => {
+                self.end_shim(&id, &shim).await;
+                (None, Vec::new(), state)
+            }
+            (Err(error), State::Ready { network }) => {
+                tracing::warn!(pod = %id, %error, "the shim is gone: the pod is not ready any more");
+                (None, Vec::new(), State::NotReady { network })
+            }
+            (Err(_), state) => (None, Vec::new(), state),
+        };
+        let pod = Arc::new(Pod::new(Sandbox::new(id, spec, cgroup, shim), created_at, state));
+        self.table().insert(pod.id().clone(), pod.clone());
+        if let Err(error) = self.drivers.store.put(pod.id().as_str(), &pod.record(), Durability::Process).await {
+            tracing::error!(pod = %pod.id(), %error, "cannot record the pod");
+        }
+        self.adopt_all(&pod, containers, &known).await;
+    }
+
+    async fn adopt_all(&self, pod: &Pod, records: Vec<ContainerRecord>, known: &[v1::state::Container]) {
+        for record in records {
+            let id = record.id().clone();
+            let known = known.iter().find(|known| known.container_id == id.as_str());
+            self.containers.adopt(record, pod.sandbox.clone(), known).await;
+        }
+    }
+
+    /// Nobody was told of this pod: it goes, as if it had never been asked for.
+    async fn undo_start(&self, record: PodRecord, shim: Option<Shim>) {
+        let id = &record.id;
+        if let Some(shim) = shim {
+            self.end_shim(id, &shim).await;
+        }
+        let network = self.network_of(id, &record.spec);
+        let undone = async {
+            self.drivers.network.detach(&network, None).await.map_err(|e| crate::error::chain(&e))?;
+            self.drivers.pod_files.unpin_network(id).map_err(|e| crate::error::chain(&e))?;
+            self.drivers.pod_files.remove(id).map_err(|e| crate::error::chain(&e))?;
+            let cgroups = &self.drivers.cgroups;
+            cgroups.remove_pod_by_id(&record.spec.cgroup_parent, id).await.map_err(|e| crate::error::chain(&e))?;
+            self.drivers.shims.remove_directory(id).map_err(|e| crate::error::chain(&e))?;
+            let deleted = self.drivers.store.delete::<PodRecord>(id.as_str(), Durability::Process).await;
+            deleted.map_err(|e| crate::error::chain(&e))
+        };
+        if let Err(error) = undone.await {
+            tracing::warn!(pod = %id, error, "cannot undo all of a pod whose start was cut short");
+        }
+    }
+
+    /// Shims that no record names: of a daemon whose store was lost.
+    async fn end_strangers(&self, known: &HashSet<PodId>) {
+        let pods = self.drivers.shims.known().unwrap_or_default();
+        for pod in pods.into_iter().filter(|pod| !known.contains(pod)) {
+            tracing::warn!(%pod, "no record knows this pod: its shim is ended");
+            if let Ok((shim, _)) = self.drivers.shims.connect(&pod).await {
+                self.end_shim(&pod, &shim).await;
+            }
+            if let Err(error) = self.drivers.shims.remove_directory(&pod) {
+                tracing::warn!(%pod, %error, "cannot remove the directory of a shim");
+            }
+        }
+    }
+
+    async fn end_shim(&self, pod: &PodId, shim: &Shim) {
+        if let Err(error) = shim.shut_down().await {
+            tracing::warn!(%pod, %error, "cannot end a shim");
+        }
+    }
+
+    /// A connection has ended while the pod was ready: connect again, or give the pod up.
+    pub async fn on_shim_gone(&self, id: &PodId) {
+        let Some(pod) = self.table().get(id).cloned() else { return };
+        let _verb = pod.verb.lock().await;
+        if !pod.is_ready() {
+            return;
+        }
+        if let Ok((shim, known)) = self.drivers.shims.connect(id).await {
+            pod.sandbox.set_shim(Some(shim));
+            self.containers.resync(&pod.sandbox, &known.containers).await;
+            return;
+        }
+        tracing::warn!(pod = %id, "the shim has died: the pod is not ready any more");
+        pod.sandbox.set_shim(None);
+        let network = pod.network();
+        *pod.state() = State::NotReady { network };
+        if let Err(error) = self.drivers.store.put(id.as_str(), &pod.record(), Durability::Process).await {
+            tracing::error!(pod = %id, %error, "cannot record the pod");
+        }
+        self.containers.on_shim_lost(&pod.sandbox).await;
+    }
+}

@@ -1,0 +1,195 @@
+//! RunPodSandbox: intent on record, shim, cgroup, namespaces, network; each step undone if a later one fails.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use berth_proto::shim::v1;
+
+use super::pod::State;
+use super::spec::{PodPid, PodSpec};
+use super::{Cause, Pod, PodError, PodRecord, Pods};
+use crate::clock;
+use crate::containers::Sandbox;
+use crate::containers::spec::IdMapping;
+use crate::drivers::cgroup::PodCgroup;
+use crate::drivers::network::Attachment;
+use crate::drivers::shim::Shim;
+use crate::drivers::store::Durability;
+use crate::ids::PodId;
+use crate::rollback::Rollback;
+
+/// The shim must outlive what it watches when memory is short.
+const SHIM_OOM_SCORE: i32 = -998;
+
+impl Pods {
+    /// Makes a pod sandbox. A second call with the same metadata joins the first.
+    pub async fn run(self: &Arc<Self>, spec: PodSpec) -> Result<PodId, PodError> {
+        let name = format!("{}/{}", spec.metadata.namespace, spec.metadata.name);
+        let this = self.clone();
+        let run = self.starting.join_or_start(spec.metadata.clone(), || async move { this.run_one(spec).await });
+        run.await.unwrap_or_else(|lost| Err(Cause::from(lost).of(name)))
+    }
+
+    async fn run_one(self: Arc<Self>, spec: PodSpec) -> Result<PodId, PodError> {
+        let name = format!("{}/{}", spec.metadata.namespace, spec.metadata.name);
+        let id = PodId::generate();
+        let mut rollback = Rollback::new();
+        match self.run_as(&id, spec, &mut rollback).await {
+            Ok(()) => {
+                rollback.disarm();
+                Ok(id)
+            }
+            Err(cause) => {
+                rollback.undo().await;
+                Err(cause.of(name))
+            }
+        }
+    }
+
+    async fn run_as(self: &Arc<Self>, id: &PodId, spec: PodSpec, rollback: &mut Rollback) -> Result<(), Cause> {
+        let twin = self.table().values().find(|pod| pod.sandbox.spec.metadata == spec.metadata).cloned();
+        if let Some(twin) = twin {
+            return Err(Cause::Duplicate(twin.id().clone()));
+        }
+        if !spec.runtime_handler.is_empty() {
+            return Err(Cause::NoHandler(spec.runtime_handler));
+        }
+        let created_at = clock::now();
+        self.record_intent(id, &spec, created_at, rollback).await?;
+        let shim = self.start_shim(id, rollback).await?;
+        let cgroup = self.make_cgroup(id, &spec, &shim, rollback).await?;
+        let netns = shim.setup(setup_of(&spec, &cgroup)).await?.network;
+        let network = match netns {
+            Some(netns) => Some(self.connect(id, &spec, netns, rollback).await?),
+            None => None,
+        };
+        self.write_files(id, &spec, network.as_ref(), rollback)?;
+        let sandbox = Sandbox::new(id.clone(), spec, cgroup, Some(shim));
+        let pod = Arc::new(Pod::new(sandbox, created_at, State::Ready { network }));
+        self.drivers.store.put(id.as_str(), &pod.record(), Durability::Process).await?;
+        self.table().insert(id.clone(), pod);
+        Ok(())
+    }
+
+    async fn record_intent(
+        self: &Arc<Self>,
+        id: &PodId,
+        spec: &PodSpec,
+        created_at: i64,
+        rollback: &mut Rollback,
+    ) -> Result<(), Cause> {
+        let (this, id) = (self.clone(), id.clone());
+        let record =
+            PodRecord { id: id.clone(), spec: spec.clone(), cgroup: None, created_at, state: State::Starting };
+        self.drivers.store.put(id.as_str(), &record, Durability::Process).await?;
+        rollback.push(async move {
+            if let Err(error) = this.drivers.store.delete::<PodRecord>(id.as_str(), Durability::Process).await {
+                tracing::warn!(pod = %id, %error, "cannot remove the record of a pod that was not made");
+            }
+        });
+        Ok(())
+    }
+
+    async fn start_shim(self: &Arc<Self>, id: &PodId, rollback: &mut Rollback) -> Result<Shim, Cause> {
+        let (this, pod) = (self.clone(), id.clone());
+        rollback.push(async move {
+            if let Err(error) = this.drivers.shims.remove_directory(&pod) {
+                tracing::warn!(%pod, %error, "cannot remove the directory of a shim");
+            }
+        });
+        let shim = self.drivers.shims.spawn(id).await?;
+        let (undo, pod) = (shim.clone(), id.clone());
+        rollback.push(async move {
+            if let Err(error) = undo.shut_down().await {
+                tracing::warn!(%pod, %error, "cannot end the shim of a pod that was not made");
+            }
+        });
+        Ok(shim)
+    }
+
+    async fn make_cgroup(
+        self: &Arc<Self>,
+        id: &PodId,
+        spec: &PodSpec,
+        shim: &Shim,
+        rollback: &mut Rollback,
+    ) -> Result<PodCgroup, Cause> {
+        let cgroup = self.drivers.cgroups.create_pod(&spec.cgroup_parent, id, shim.pid()).await?;
+        let (this, undo, pod, shim) = (self.clone(), cgroup.clone(), id.clone(), shim.clone());
+        rollback.push(async move {
+            // Its cgroup can't go before the shim that is in it.
+            let _ = shim.shut_down().await;
+            if let Err(error) = this.drivers.cgroups.remove_pod(&undo).await {
+                tracing::warn!(%pod, %error, "cannot remove the cgroup of a pod that was not made");
+            }
+        });
+        Ok(cgroup)
+    }
+
+    async fn connect(
+        self: &Arc<Self>,
+        id: &PodId,
+        spec: &PodSpec,
+        netns: OwnedFd,
+        rollback: &mut Rollback,
+    ) -> Result<Attachment, Cause> {
+        let (this, pod) = (self.clone(), id.clone());
+        rollback.push(async move {
+            if let Err(error) = this.drivers.pod_files.unpin_network(&pod) {
+                tracing::warn!(%pod, %error, "cannot let go the network namespace of a pod that was not made");
+            }
+        });
+        self.drivers.pod_files.pin_network(id, netns.as_fd())?;
+        // A failed attach has undone itself.
+        let network = self.network_of(id, spec);
+        let attachment = self.drivers.network.attach(&network, netns.as_fd()).await?;
+        let (this, undo) = (self.clone(), attachment.clone());
+        rollback.push(async move {
+            if let Err(error) = this.drivers.network.detach(&network, Some(&undo)).await {
+                tracing::warn!(pod = %network.id, %error, "cannot disconnect a pod that was not made");
+            }
+        });
+        Ok(attachment)
+    }
+
+    fn write_files(
+        self: &Arc<Self>,
+        id: &PodId,
+        spec: &PodSpec,
+        network: Option<&Attachment>,
+        rollback: &mut Rollback,
+    ) -> Result<(), Cause> {
+        let (this, pod) = (self.clone(), id.clone());
+        rollback.push(async move {
+            if let Err(error) = this.drivers.pod_files.remove(&pod) {
+                tracing::warn!(%pod, %error, "cannot remove the files of a pod that was not made");
+            }
+        });
+        let addresses = network.map_or(&[][..], |network| &network.ips);
+        Ok(self.drivers.pod_files.write(id, spec, addresses)?)
+    }
+}
+
+fn setup_of(spec: &PodSpec, cgroup: &PodCgroup) -> v1::Setup {
+    let namespaces = &spec.namespaces;
+    let user = namespaces.user.as_ref();
+    v1::Setup {
+        cgroups: cgroup.join_dirs(),
+        new_network: !namespaces.host_network,
+        new_ipc: !namespaces.host_ipc,
+        // A pod in the host's network has the host's name too.
+        new_uts: !namespaces.host_network,
+        shared_pid: namespaces.pid == PodPid::Pod,
+        hostname: spec.hostname.clone(),
+        sysctls: spec.sysctls.clone().into_iter().collect(),
+        shm_size: 0,
+        oom_score_adj: SHIM_OOM_SCORE,
+        uid_mappings: user.map_or_else(Vec::new, |user| id_maps(&user.uids)),
+        gid_mappings: user.map_or_else(Vec::new, |user| id_maps(&user.gids)),
+    }
+}
+
+fn id_maps(mappings: &[IdMapping]) -> Vec<v1::IdMap> {
+    let map = |m: &IdMapping| v1::IdMap { container_id: m.container_id, host_id: m.host_id, length: m.length };
+    mappings.iter().map(map).collect()
+}

@@ -1,0 +1,61 @@
+//! StopPodSandbox: kills its containers, takes its network apart, ends its shim. It stays, not ready, until removed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::pod::State;
+use super::{Cause, Pod, PodError, Pods};
+use crate::drivers::store::Durability;
+
+impl Pods {
+    /// Fine if it is unknown or already stopped.
+    pub async fn stop(self: &Arc<Self>, id: &str) -> Result<(), PodError> {
+        let pod = match self.find(id) {
+            Err(error) if matches!(*error.cause, Cause::Unknown) => return Ok(()),
+            found => found?,
+        };
+        self.stop_pod(&pod).await
+    }
+
+    /// As `stop`, in a task of its own.
+    pub(super) async fn stop_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<(), PodError> {
+        let (this, task) = (self.clone(), pod.clone());
+        let stopped = tokio::spawn(async move { this.stop_one(&task).await });
+        stopped.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(pod.id()))
+    }
+
+    async fn stop_one(&self, pod: &Arc<Pod>) -> Result<(), Cause> {
+        let _verb = pod.verb.lock().await;
+        self.kill_containers(pod).await?;
+        self.disconnect(pod).await?;
+        // Once there is no shim, no container starts any more.
+        if let Some(shim) = pod.sandbox.set_shim(None) {
+            shim.shut_down().await?;
+        }
+        self.containers.on_shim_lost(&pod.sandbox).await;
+        *pod.state() = State::NotReady { network: None };
+        Ok(self.drivers.store.put(pod.id().as_str(), &pod.record(), Durability::Process).await?)
+    }
+
+    async fn kill_containers(&self, pod: &Pod) -> Result<(), Cause> {
+        let mut kills = JoinSet::new();
+        for container in self.containers.of_pod(pod.id()) {
+            let containers = self.containers.clone();
+            kills.spawn(async move { containers.stop_container(&container, Duration::ZERO).await });
+        }
+        while let Some(killed) = kills.join_next().await {
+            killed.map_err(|_| Cause::Stopping)??;
+        }
+        Ok(())
+    }
+
+    async fn disconnect(&self, pod: &Pod) -> Result<(), Cause> {
+        if let Some(attachment) = pod.network() {
+            let network = self.network_of(pod.id(), &pod.sandbox.spec);
+            self.drivers.network.detach(&network, Some(&attachment)).await?;
+        }
+        Ok(self.drivers.pod_files.unpin_network(pod.id())?)
+    }
+}

@@ -1,9 +1,16 @@
 //! Berth, a Kubernetes container runtime: ARCHITECTURE.md has the picture.
 
+pub mod api;
+pub mod calls;
+pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod containers;
+pub mod daemon;
 pub mod drivers;
+pub mod error;
 pub mod ids;
 pub mod images;
 pub mod layout;
 pub mod pods;
+pub mod rollback;

@@ -19,6 +19,8 @@ pub struct Config {
     pub network: crate::drivers::network::BuiltInConfig,
     /// `[cgroup]`
     pub cgroup: crate::drivers::cgroup::Config,
+    /// `[shim]`
+    pub shim: crate::drivers::shim::Config,
 }
 
 /// Why a configuration is refused.

@@ -1,8 +1,41 @@
 //! One effect each, no policy: how a thing is done on Linux, on disk or on the wire.
 
+pub mod bundle;
 pub mod cgroup;
+pub mod host;
 pub mod layers;
 pub mod network;
+pub mod pod_files;
 pub mod registry;
+pub mod rootfs;
 pub mod seccomp;
+pub mod shim;
 pub mod store;
+
+use std::sync::Arc;
+
+use crate::layout::Layout;
+
+/// Everything that pods and containers act through.
+pub struct Drivers {
+    /// Paths.
+    pub layout: Layout,
+    /// Records.
+    pub store: Arc<store::Store>,
+    /// Processes.
+    pub shims: shim::Shims,
+    /// Limits.
+    pub cgroups: cgroup::Cgroups,
+    /// Connections.
+    pub network: network::Network,
+    /// Root file systems.
+    pub layers: Arc<layers::Layers>,
+    /// Directories of containers.
+    pub bundles: bundle::Bundles,
+    /// Files and pins of pods.
+    pub pod_files: pod_files::PodFiles,
+    /// System call filters.
+    pub seccomp: seccomp::SeccompCache,
+    /// The node.
+    pub host: host::Host,
+}

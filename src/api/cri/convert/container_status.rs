@@ -1,0 +1,117 @@
+//! A container as CRI's Container and ContainerStatus.
+
+use berth_proto::cri::v1;
+
+use super::{resources, security, signal};
+use crate::containers::Container;
+use crate::containers::spec::{Mount, Propagation};
+use crate::containers::state::{Exited, Phase};
+
+const SIGTERM: i32 = 15;
+
+fn metadata(container: &Container) -> v1::ContainerMetadata {
+    let metadata = &container.spec.metadata;
+    v1::ContainerMetadata { name: metadata.name.clone(), attempt: metadata.attempt }
+}
+
+fn image(container: &Container) -> v1::ImageSpec {
+    v1::ImageSpec {
+        image: container.spec.image.clone(),
+        user_specified_image: container.spec.user_specified_image.clone(),
+        ..Default::default()
+    }
+}
+
+fn state(phase: &Phase) -> i32 {
+    let state = match phase {
+        Phase::Created => v1::ContainerState::ContainerCreated,
+        Phase::Running(_) => v1::ContainerState::ContainerRunning,
+        Phase::Exited(_) => v1::ContainerState::ContainerExited,
+    };
+    state.into()
+}
+
+pub(in crate::api::cri) fn item(container: &Container) -> v1::Container {
+    v1::Container {
+        id: container.id.to_string(),
+        pod_sandbox_id: container.sandbox.id.to_string(),
+        metadata: Some(metadata(container)),
+        image: Some(image(container)),
+        image_ref: container.image.id.to_string(),
+        state: state(&container.phase()),
+        created_at: container.created_at,
+        labels: container.spec.labels.clone(),
+        annotations: container.spec.annotations.clone(),
+        image_id: container.image.id.to_string(),
+    }
+}
+
+pub(in crate::api::cri) fn status(container: &Container) -> v1::ContainerStatus {
+    let (phase, spec) = (container.phase(), &container.spec);
+    let stop_signal = spec.stop_signal.or(container.image.stop_signal).unwrap_or(SIGTERM);
+    let log_path = spec.log_path.as_ref().map_or_else(String::new, |path| path.to_string_lossy().into_owned());
+    let mut status = v1::ContainerStatus {
+        id: container.id.to_string(),
+        metadata: Some(metadata(container)),
+        state: state(&phase),
+        created_at: container.created_at,
+        image: Some(image(container)),
+        image_ref: container.image.reference.clone(),
+        image_id: container.image.id.to_string(),
+        labels: spec.labels.clone(),
+        annotations: spec.annotations.clone(),
+        mounts: spec.mounts.iter().map(mount).collect(),
+        log_path,
+        resources: Some(v1::ContainerResources {
+            linux: Some(resources::to_cri(&container.resources())),
+            windows: None,
+        }),
+        user: Some(user(container)),
+        stop_signal: signal::to_cri(stop_signal).into(),
+        ..Default::default()
+    };
+    match phase {
+        Phase::Created => {}
+        Phase::Running(run) => status.started_at = run.started_at,
+        Phase::Exited(exited) => set_exited(&mut status, exited),
+    }
+    status
+}
+
+fn set_exited(status: &mut v1::ContainerStatus, exited: Exited) {
+    status.started_at = exited.started_at;
+    status.finished_at = exited.exit.finished_at;
+    status.exit_code = exited.exit.code;
+    status.reason = exited.reason.as_str().to_string();
+    status.message = exited.message;
+}
+
+fn user(container: &Container) -> v1::ContainerUser {
+    let user = &container.user;
+    v1::ContainerUser {
+        linux: Some(v1::LinuxContainerUser {
+            uid: user.uid.into(),
+            gid: user.gid.into(),
+            supplemental_groups: user.groups.iter().map(|group| i64::from(*group)).collect(),
+        }),
+    }
+}
+
+fn mount(mount: &Mount) -> v1::Mount {
+    let propagation = match mount.propagation {
+        Propagation::Private => v1::MountPropagation::PropagationPrivate,
+        Propagation::HostToContainer => v1::MountPropagation::PropagationHostToContainer,
+        Propagation::Bidirectional => v1::MountPropagation::PropagationBidirectional,
+    };
+    v1::Mount {
+        container_path: mount.container_path.clone(),
+        host_path: mount.host_path.clone(),
+        readonly: mount.readonly,
+        selinux_relabel: mount.selinux_relabel,
+        propagation: propagation.into(),
+        uid_mappings: security::id_mappings_to_cri(&mount.uid_mappings),
+        gid_mappings: security::id_mappings_to_cri(&mount.gid_mappings),
+        recursive_read_only: mount.recursive_read_only,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,87 @@
+//! What crictl shows beyond the contract: Status, and the verbose info of pods and containers.
+
+use std::collections::BTreeMap;
+
+use berth_proto::cri::v1;
+use serde_json::json;
+use tonic::Status;
+
+use crate::containers::Container;
+use crate::containers::state::Phase;
+use crate::drivers::Drivers;
+use crate::drivers::cgroup::Driver;
+use crate::pods::Pod;
+
+type Info = BTreeMap<String, String>;
+
+/// The node's conditions.
+pub(super) async fn status(drivers: &Drivers, verbose: bool) -> v1::StatusResponse {
+    let ready = v1::RuntimeCondition { r#type: "RuntimeReady".into(), status: true, ..Default::default() };
+    let mut network = v1::RuntimeCondition { r#type: "NetworkReady".into(), status: true, ..Default::default() };
+    if let Err(not_ready) = drivers.network.status().await {
+        network.status = false;
+        network.reason = not_ready.reason;
+        network.message = not_ready.message;
+    }
+    let info = if verbose { node(drivers) } else { Info::new() };
+    v1::StatusResponse {
+        status: Some(v1::RuntimeStatus { conditions: vec![ready, network] }),
+        info,
+        runtime_handlers: vec![v1::RuntimeHandler {
+            name: String::new(),
+            features: Some(v1::RuntimeHandlerFeatures {
+                recursive_read_only_mounts: true,
+                user_namespaces: false,
+            }),
+        }],
+        features: Some(v1::RuntimeFeatures { supplemental_groups_policy: true, ..Default::default() }),
+    }
+}
+
+fn node(drivers: &Drivers) -> Info {
+    let config = json!({
+        "rootDir": drivers.layout.root(),
+        "stateDir": drivers.layout.state(),
+        "cgroupDriver": format!("{:?}", drivers.cgroups.driver()).to_lowercase(),
+        "cgroupMode": format!("{:?}", drivers.cgroups.mode()).to_lowercase(),
+    });
+    Info::from([("config".to_string(), config.to_string())])
+}
+
+/// The cgroup driver that the kubelet must use too.
+pub(super) fn runtime_config(drivers: &Drivers) -> v1::RuntimeConfigResponse {
+    let driver = match drivers.cgroups.driver() {
+        Driver::Systemd => v1::CgroupDriver::Systemd,
+        _ => v1::CgroupDriver::Cgroupfs,
+    };
+    v1::RuntimeConfigResponse { linux: Some(v1::LinuxRuntimeConfiguration { cgroup_driver: driver.into() }) }
+}
+
+/// A pod's process, cgroup, network and request.
+pub(super) fn pod(drivers: &Drivers, pod: &Pod) -> Result<Info, Status> {
+    let sandbox = &pod.sandbox;
+    let info = json!({
+        "pid": sandbox.shim().map_or(0, |shim| shim.pid()),
+        "cgroup": sandbox.cgroup.path(),
+        "netns": drivers.layout.network_namespace(&sandbox.id),
+        "network": pod.network(),
+        "config": sandbox.spec,
+    });
+    Ok(Info::from([("info".to_string(), info.to_string())]))
+}
+
+/// A container's process, cgroup, layers, request and OCI runtime spec.
+pub(super) fn container(drivers: &Drivers, container: &Container) -> Result<Info, Status> {
+    let pid = if let Phase::Running(run) = container.phase() { run.pid } else { 0 };
+    let spec = drivers.bundles.read_config(&container.id).ok();
+    let info = json!({
+        "pid": pid,
+        "sandboxID": container.sandbox.id,
+        "cgroup": container.cgroup.path(),
+        "snapshot": drivers.layout.snapshot(&container.id),
+        "layers": container.image.layers.iter().rev().map(|id| drivers.layout.layer(id)).collect::<Vec<_>>(),
+        "config": container.spec,
+        "runtimeSpec": spec,
+    });
+    Ok(Info::from([("info".to_string(), info.to_string())]))
+}

@@ -1,0 +1,30 @@
+//! CRI v1 over gRPC.
+
+mod convert;
+mod image;
+mod info;
+mod runtime;
+mod status;
+
+use std::sync::Arc;
+
+pub use image::ImageApi;
+pub use runtime::RuntimeApi;
+
+use crate::containers::Containers;
+use crate::drivers::Drivers;
+use crate::images::Images;
+use crate::pods::Pods;
+
+/// Everything that RPCs may reach.
+#[derive(Clone)]
+pub struct Services {
+    /// Pod sandboxes.
+    pub pods: Arc<Pods>,
+    /// Containers.
+    pub containers: Arc<Containers>,
+    /// Images.
+    pub images: Arc<Images>,
+    /// What the node can do.
+    pub drivers: Arc<Drivers>,
+}

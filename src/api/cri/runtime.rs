@@ -1,0 +1,270 @@
+//! RuntimeService: each RPC converts, calls the domain, converts back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use berth_proto::cri::v1::{self, runtime_service_server::RuntimeService};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::convert::{Invalid, container, container_status, pod};
+use super::status::{status, unimplemented};
+use super::{Services, info};
+
+/// CRI RuntimeService.
+#[derive(Clone)]
+pub struct RuntimeApi {
+    services: Services,
+}
+
+impl RuntimeApi {
+    /// Over the daemon's services.
+    pub fn new(services: Services) -> Self {
+        Self { services }
+    }
+}
+
+type Stream<T> = ReceiverStream<Result<T, Status>>;
+type Answer<T> = Result<Response<T>, Status>;
+
+fn answer<T>(message: T) -> Answer<T> {
+    Ok(Response::new(message))
+}
+
+fn no_empty_id(id: &str, field: &str) -> Result<(), Status> {
+    if id.is_empty() { Err(Invalid::new(field, "is empty").into()) } else { Ok(()) }
+}
+
+#[tonic::async_trait]
+impl RuntimeService for RuntimeApi {
+    async fn version(&self, _: Request<v1::VersionRequest>) -> Answer<v1::VersionResponse> {
+        answer(v1::VersionResponse {
+            version: "0.1.0".into(),
+            runtime_name: "berth".into(),
+            runtime_version: env!("CARGO_PKG_VERSION").into(),
+            runtime_api_version: "v1".into(),
+        })
+    }
+
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Answer<v1::StatusResponse> {
+        answer(info::status(&self.services.drivers, request.into_inner().verbose).await)
+    }
+
+    async fn runtime_config(&self, _: Request<v1::RuntimeConfigRequest>) -> Answer<v1::RuntimeConfigResponse> {
+        answer(info::runtime_config(&self.services.drivers))
+    }
+
+    async fn update_runtime_config(
+        &self,
+        request: Request<v1::UpdateRuntimeConfigRequest>,
+    ) -> Answer<v1::UpdateRuntimeConfigResponse> {
+        let network = request.into_inner().runtime_config.and_then(|config| config.network_config);
+        let pod_cidr = network.unwrap_or_default().pod_cidr;
+        if !pod_cidr.is_empty() {
+            let set = self.services.drivers.network.set_pod_cidr(&pod_cidr).await;
+            set.map_err(|error| Status::invalid_argument(crate::error::chain(&error)))?;
+        }
+        answer(v1::UpdateRuntimeConfigResponse {})
+    }
+
+    async fn run_pod_sandbox(&self, request: Request<v1::RunPodSandboxRequest>) -> Answer<v1::RunPodSandboxResponse> {
+        let request = request.into_inner();
+        let spec = pod::spec(request.config, request.runtime_handler)?;
+        let id = self.services.pods.run(spec).await.map_err(status)?;
+        answer(v1::RunPodSandboxResponse { pod_sandbox_id: id.to_string() })
+    }
+
+    async fn stop_pod_sandbox(&self, request: Request<v1::StopPodSandboxRequest>) -> Answer<v1::StopPodSandboxResponse> {
+        let id = request.into_inner().pod_sandbox_id;
+        no_empty_id(&id, "pod_sandbox_id")?;
+        self.services.pods.stop(&id).await.map_err(status)?;
+        answer(v1::StopPodSandboxResponse {})
+    }
+
+    async fn remove_pod_sandbox(
+        &self,
+        request: Request<v1::RemovePodSandboxRequest>,
+    ) -> Answer<v1::RemovePodSandboxResponse> {
+        let id = request.into_inner().pod_sandbox_id;
+        no_empty_id(&id, "pod_sandbox_id")?;
+        self.services.pods.remove(&id).await.map_err(status)?;
+        answer(v1::RemovePodSandboxResponse {})
+    }
+
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<v1::PodSandboxStatusRequest>,
+    ) -> Answer<v1::PodSandboxStatusResponse> {
+        let request = request.into_inner();
+        no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
+        let found = self.services.pods.find(&request.pod_sandbox_id).map_err(status)?;
+        let info = if request.verbose { info::pod(&self.services.drivers, &found)? } else { BTreeMap::new() };
+        answer(v1::PodSandboxStatusResponse { status: Some(pod::status(&found)), info, ..Default::default() })
+    }
+
+    async fn list_pod_sandbox(&self, request: Request<v1::ListPodSandboxRequest>) -> Answer<v1::ListPodSandboxResponse> {
+        let found = self.services.pods.list(&pod::filter(request.into_inner().filter));
+        answer(v1::ListPodSandboxResponse { items: found.iter().map(|found| pod::item(found)).collect() })
+    }
+
+    async fn create_container(
+        &self,
+        request: Request<v1::CreateContainerRequest>,
+    ) -> Answer<v1::CreateContainerResponse> {
+        let request = request.into_inner();
+        no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
+        let pod = self.services.pods.find(&request.pod_sandbox_id).map_err(status)?;
+        let spec = container::spec(request.config, &pod.sandbox.spec.log_directory)?;
+        let made = self.services.containers.create(pod.sandbox.clone(), spec).await.map_err(status)?;
+        answer(v1::CreateContainerResponse { container_id: made.id.to_string() })
+    }
+
+    async fn start_container(&self, request: Request<v1::StartContainerRequest>) -> Answer<v1::StartContainerResponse> {
+        let id = request.into_inner().container_id;
+        no_empty_id(&id, "container_id")?;
+        self.services.containers.start(&id).await.map_err(status)?;
+        answer(v1::StartContainerResponse {})
+    }
+
+    async fn stop_container(&self, request: Request<v1::StopContainerRequest>) -> Answer<v1::StopContainerResponse> {
+        let request = request.into_inner();
+        no_empty_id(&request.container_id, "container_id")?;
+        let grace = Duration::from_secs(u64::try_from(request.timeout).unwrap_or(0));
+        self.services.containers.stop(&request.container_id, grace).await.map_err(status)?;
+        answer(v1::StopContainerResponse {})
+    }
+
+    async fn remove_container(
+        &self,
+        request: Request<v1::RemoveContainerRequest>,
+    ) -> Answer<v1::RemoveContainerResponse> {
+        let id = request.into_inner().container_id;
+        no_empty_id(&id, "container_id")?;
+        self.services.containers.remove(&id).await.map_err(status)?;
+        answer(v1::RemoveContainerResponse {})
+    }
+
+    async fn list_containers(&self, request: Request<v1::ListContainersRequest>) -> Answer<v1::ListContainersResponse> {
+        let found = self.services.containers.list(&container::filter(request.into_inner().filter));
+        answer(v1::ListContainersResponse { containers: found.iter().map(|found| container_status::item(found)).collect() })
+    }
+
+    async fn container_status(
+        &self,
+        request: Request<v1::ContainerStatusRequest>,
+    ) -> Answer<v1::ContainerStatusResponse> {
+        let request = request.into_inner();
+        no_empty_id(&request.container_id, "container_id")?;
+        let found = self.services.containers.find(&request.container_id).map_err(status)?;
+        let info = if request.verbose { info::container(&self.services.drivers, &found)? } else { BTreeMap::new() };
+        answer(v1::ContainerStatusResponse { status: Some(container_status::status(&found)), info })
+    }
+
+    async fn reopen_container_log(
+        &self,
+        request: Request<v1::ReopenContainerLogRequest>,
+    ) -> Answer<v1::ReopenContainerLogResponse> {
+        let id = request.into_inner().container_id;
+        no_empty_id(&id, "container_id")?;
+        self.services.containers.reopen_log(&id).await.map_err(status)?;
+        answer(v1::ReopenContainerLogResponse {})
+    }
+
+    async fn exec_sync(&self, request: Request<v1::ExecSyncRequest>) -> Answer<v1::ExecSyncResponse> {
+        let request = request.into_inner();
+        no_empty_id(&request.container_id, "container_id")?;
+        let limit = u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
+        let output = self.services.containers.exec_sync(&request.container_id, request.cmd, limit).await;
+        let output = output.map_err(status)?;
+        answer(v1::ExecSyncResponse { stdout: output.stdout, stderr: output.stderr, exit_code: output.exit_code })
+    }
+
+    // What follows comes with later versions.
+
+    type StreamPodSandboxesStream = Stream<v1::StreamPodSandboxesResponse>;
+    type StreamContainersStream = Stream<v1::StreamContainersResponse>;
+    type StreamContainerStatsStream = Stream<v1::StreamContainerStatsResponse>;
+    type StreamPodSandboxStatsStream = Stream<v1::StreamPodSandboxStatsResponse>;
+    type StreamPodSandboxMetricsStream = Stream<v1::StreamPodSandboxMetricsResponse>;
+    type GetContainerEventsStream = Stream<v1::ContainerEventResponse>;
+
+    async fn update_container_resources(&self, _: Request<v1::UpdateContainerResourcesRequest>) -> Answer<v1::UpdateContainerResourcesResponse> {
+        unimplemented("UpdateContainerResources")
+    }
+
+    async fn exec(&self, _: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
+        unimplemented("Exec")
+    }
+
+    async fn attach(&self, _: Request<v1::AttachRequest>) -> Answer<v1::AttachResponse> {
+        unimplemented("Attach")
+    }
+
+    async fn port_forward(&self, _: Request<v1::PortForwardRequest>) -> Answer<v1::PortForwardResponse> {
+        unimplemented("PortForward")
+    }
+
+    async fn container_stats(&self, _: Request<v1::ContainerStatsRequest>) -> Answer<v1::ContainerStatsResponse> {
+        unimplemented("ContainerStats")
+    }
+
+    async fn list_container_stats(&self, _: Request<v1::ListContainerStatsRequest>) -> Answer<v1::ListContainerStatsResponse> {
+        unimplemented("ListContainerStats")
+    }
+
+    async fn pod_sandbox_stats(&self, _: Request<v1::PodSandboxStatsRequest>) -> Answer<v1::PodSandboxStatsResponse> {
+        unimplemented("PodSandboxStats")
+    }
+
+    async fn list_pod_sandbox_stats(&self, _: Request<v1::ListPodSandboxStatsRequest>) -> Answer<v1::ListPodSandboxStatsResponse> {
+        unimplemented("ListPodSandboxStats")
+    }
+
+    async fn checkpoint_container(&self, _: Request<v1::CheckpointContainerRequest>) -> Answer<v1::CheckpointContainerResponse> {
+        unimplemented("CheckpointContainer")
+    }
+
+    async fn checkpoint_pod(&self, _: Request<v1::CheckpointPodRequest>) -> Answer<v1::CheckpointPodResponse> {
+        unimplemented("CheckpointPod")
+    }
+
+    async fn restore_pod(&self, _: Request<v1::RestorePodRequest>) -> Answer<v1::RestorePodResponse> {
+        unimplemented("RestorePod")
+    }
+
+    async fn list_metric_descriptors(&self, _: Request<v1::ListMetricDescriptorsRequest>) -> Answer<v1::ListMetricDescriptorsResponse> {
+        unimplemented("ListMetricDescriptors")
+    }
+
+    async fn list_pod_sandbox_metrics(&self, _: Request<v1::ListPodSandboxMetricsRequest>) -> Answer<v1::ListPodSandboxMetricsResponse> {
+        unimplemented("ListPodSandboxMetrics")
+    }
+
+    async fn update_pod_sandbox_resources(&self, _: Request<v1::UpdatePodSandboxResourcesRequest>) -> Answer<v1::UpdatePodSandboxResourcesResponse> {
+        unimplemented("UpdatePodSandboxResources")
+    }
+
+    async fn stream_pod_sandboxes(&self, _: Request<v1::StreamPodSandboxesRequest>) -> Answer<Self::StreamPodSandboxesStream> {
+        unimplemented("StreamPodSandboxes")
+    }
+
+    async fn stream_containers(&self, _: Request<v1::StreamContainersRequest>) -> Answer<Self::StreamContainersStream> {
+        unimplemented("StreamContainers")
+    }
+
+    async fn stream_container_stats(&self, _: Request<v1::StreamContainerStatsRequest>) -> Answer<Self::StreamContainerStatsStream> {
+        unimplemented("StreamContainerStats")
+    }
+
+    async fn stream_pod_sandbox_stats(&self, _: Request<v1::StreamPodSandboxStatsRequest>) -> Answer<Self::StreamPodSandboxStatsStream> {
+        unimplemented("StreamPodSandboxStats")
+    }
+
+    async fn stream_pod_sandbox_metrics(&self, _: Request<v1::StreamPodSandboxMetricsRequest>) -> Answer<Self::StreamPodSandboxMetricsStream> {
+        unimplemented("StreamPodSandboxMetrics")
+    }
+
+    async fn get_container_events(&self, _: Request<v1::GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
+        unimplemented("GetContainerEvents")
+    }
+}

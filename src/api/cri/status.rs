@@ -1,0 +1,41 @@
+//! Errors of the domain as gRPC statuses: the only place that knows codes.
+
+use tonic::{Code, Status};
+
+use super::convert::Invalid;
+use crate::error::{Error, Kind, chain};
+
+/// An error with all its causes, under the code of its kind.
+pub(super) fn status(error: impl Into<Error>) -> Status {
+    let error = error.into();
+    let text = chain(&error);
+    tracing::debug!(kind = ?error.kind(), error = text, "answered with an error");
+    Status::new(code(error.kind()), text)
+}
+
+impl From<Invalid> for Status {
+    fn from(invalid: Invalid) -> Self {
+        Self::invalid_argument(invalid.to_string())
+    }
+}
+
+/// An RPC that a later version answers.
+pub(super) fn unimplemented<T>(what: &str) -> Result<T, Status> {
+    Err(Status::unimplemented(format!("this version of Berth does not know {what} yet")))
+}
+
+fn code(kind: Kind) -> Code {
+    match kind {
+        Kind::NotFound => Code::NotFound,
+        Kind::InvalidArgument => Code::InvalidArgument,
+        Kind::AlreadyExists => Code::AlreadyExists,
+        Kind::FailedPrecondition => Code::FailedPrecondition,
+        Kind::Unavailable => Code::Unavailable,
+        Kind::ResourceExhausted => Code::ResourceExhausted,
+        Kind::DeadlineExceeded => Code::DeadlineExceeded,
+        Kind::PermissionDenied => Code::PermissionDenied,
+        Kind::DataLoss => Code::DataLoss,
+        Kind::Unimplemented => Code::Unimplemented,
+        Kind::Internal => Code::Internal,
+    }
+}

@@ -1,0 +1,3 @@
+//! What the kubelet sees: convert, validate, map errors. No decisions here.
+
+pub mod cri;

@@ -1,0 +1,66 @@
+//! `berth COMMAND`: what each command takes, and the way to it.
+
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::layout;
+
+/// A Kubernetes container runtime.
+#[derive(Parser)]
+#[command(name = "berth", version, about, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon
+    Serve(Serve),
+    /// The configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print the version
+    Version,
+}
+
+#[derive(Args)]
+struct Serve {
+    /// Configuration file; the default one may be missing
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What survives a reboot: images, layers, records
+    #[arg(long, value_name = "DIR", default_value = layout::ROOT)]
+    root: PathBuf,
+    /// What need not survive a reboot: sockets, bundles
+    #[arg(long, value_name = "DIR", default_value = layout::STATE)]
+    state: PathBuf,
+    /// CRI socket [default: berth.sock in the state directory]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// What to log, for instance info or berth=debug
+    #[arg(long, value_name = "FILTER", env = "BERTH_LOG", default_value = "info")]
+    log: String,
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Print the default configuration, with comments
+    Default,
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Serve(serve) => serve.run()?,
+            Command::Config(ConfigCommand::Default) => print!("{}", crate::config::DEFAULT),
+            Command::Version => println!("berth {}", env!("CARGO_PKG_VERSION")),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

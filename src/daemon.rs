@@ -1,0 +1,156 @@
+//! The running daemon: drivers, then the domain, then the API; recovery before the socket; an orderly end.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use berth_proto::cri::v1::image_service_server::ImageServiceServer;
+use berth_proto::cri::v1::runtime_service_server::RuntimeServiceServer;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnixListenerStream;
+
+use crate::api::cri::{ImageApi, RuntimeApi, Services};
+use crate::config::Config;
+use crate::containers::Containers;
+use crate::drivers::{
+    Drivers, bundle::Bundles, cgroup::Cgroups, host::Host, layers::Layers, network::Network, pod_files::PodFiles,
+    registry::Registry, seccomp::SeccompCache, shim, shim::Shims, store::Store,
+};
+use crate::images::Images;
+use crate::layout::Layout;
+use crate::pods::Pods;
+
+/// Largest message taken or sent: what the kubelet's own client allows.
+const MESSAGE: usize = 16 << 20;
+/// How long calls under way may take to finish once the daemon is told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Where this daemon lives.
+pub struct Places {
+    /// Its directories.
+    pub layout: Layout,
+    /// Its socket.
+    pub socket: PathBuf,
+}
+
+/// Serves until SIGTERM or SIGINT. Pods and containers live on.
+pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
+    make_directories(&places.layout)?;
+    let _lock = lock(&places.layout)?;
+    let (services, events) = build(config, &places.layout).await?;
+    tokio::spawn(follow_shims(services.clone(), events));
+    services.pods.recover().await.context("cannot take over the pods of the daemon before this one")?;
+    services.images.sweep().await;
+    let listener = listen(&places.socket)?;
+    tracing::info!(socket = %places.socket.display(), "serving");
+    let served = serve(services, listener).await;
+    // The next daemon makes its own; a socket without a daemon only misleads.
+    let _ = fs::remove_file(&places.socket);
+    served
+}
+
+async fn build(config: Config, layout: &Layout) -> anyhow::Result<(Services, mpsc::UnboundedReceiver<shim::Event>)> {
+    let store = Arc::new(Store::open(&layout.store())?);
+    let layers = Arc::new(Layers::open(&config.layers, layout.clone(), store.clone())?);
+    let registry = Registry::new(config.registry)?;
+    let images = Arc::new(Images::open(layout, store.clone(), registry, layers.clone()).await?);
+    let (shims, events) = Shims::open(&config.shim, layout.clone())?;
+    let drivers = Arc::new(Drivers {
+        network: Network::open(config.cni, config.network, store.clone()).await?,
+        cgroups: Cgroups::open(&config.cgroup)?,
+        bundles: Bundles::new(layout.clone()),
+        pod_files: PodFiles::new(layout.clone()),
+        seccomp: SeccompCache::default(),
+        host: Host::detect(),
+        layout: layout.clone(),
+        store,
+        shims,
+        layers,
+    });
+    let containers = Arc::new(Containers::new(drivers.clone(), images.clone()));
+    let pods = Arc::new(Pods::new(drivers.clone(), containers.clone()));
+    Ok((Services { pods, containers, images, drivers }, events))
+}
+
+/// Each event in a task of its own: a slow end of one container holds up no other.
+async fn follow_shims(services: Services, mut events: mpsc::UnboundedReceiver<shim::Event>) {
+    while let Some(event) = events.recv().await {
+        let services = services.clone();
+        tokio::spawn(async move {
+            match event {
+                shim::Event::Exited { exited, .. } => services.containers.on_exit(exited).await,
+                shim::Event::Gone { pod } => services.pods.on_shim_gone(&pod).await,
+            }
+        });
+    }
+}
+
+async fn serve(services: Services, listener: UnixListener) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
+    let runtime = RuntimeServiceServer::new(RuntimeApi::new(services.clone()))
+        .max_decoding_message_size(MESSAGE)
+        .max_encoding_message_size(MESSAGE);
+    let image = ImageServiceServer::new(ImageApi::new(services))
+        .max_decoding_message_size(MESSAGE)
+        .max_encoding_message_size(MESSAGE);
+    let server = tonic::transport::Server::builder().add_service(runtime).add_service(image);
+    let stop = async {
+        let _ = stopped.await;
+    };
+    let mut serving = tokio::spawn(server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop));
+    tokio::select! {
+        ended = &mut serving => return Ok(ended??),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping; pods and containers live on");
+    let _ = stopping.send(());
+    match tokio::time::timeout(DRAIN, serving).await {
+        Ok(ended) => Ok(ended??),
+        Err(_) => Ok(()),
+    }
+}
+
+fn make_directories(layout: &Layout) -> anyhow::Result<()> {
+    for dir in layout.directories() {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+        made.with_context(|| format!("cannot make {}", dir.display()))?;
+        // Whatever the umask or an earlier hand has done to it: nobody else may look into it.
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))
+            .with_context(|| format!("cannot set the mode of {}", dir.display()))?;
+    }
+    Ok(())
+}
+
+/// One daemon for each state directory; the lock goes with the process.
+fn lock(layout: &Layout) -> anyhow::Result<fs::File> {
+    let path = layout.lock();
+    let open = || -> io::Result<fs::File> {
+        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+        file.try_lock()?;
+        Ok(file)
+    };
+    open().with_context(|| format!("cannot lock {}: does another berth use this directory?", path.display()))
+}
+
+/// Binds beside the socket's place and renames over it: a client finds the old one or the new one, never none.
+fn listen(socket: &Path) -> anyhow::Result<UnixListener> {
+    let dir = socket.parent().context("the socket's path has no directory")?;
+    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let fresh = socket.with_extension("new");
+    let _ = fs::remove_file(&fresh);
+    let bind = || -> io::Result<UnixListener> {
+        let listener = UnixListener::bind(&fresh)?;
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o660))?;
+        fs::rename(&fresh, socket)?;
+        Ok(listener)
+    };
+    bind().with_context(|| format!("cannot listen at {}", socket.display()))
+}

@@ -1,5 +1,6 @@
 //! Berth, a Kubernetes container runtime: ARCHITECTURE.md has the picture.
 
+pub mod capability;
 pub mod config;
 pub mod containers;
 pub mod drivers;

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod calls;
+pub mod capability;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -1,19 +1,21 @@
 //! CreateContainer: everything that StartContainer needs, and every mistake that can be seen before a process runs.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::BufRead;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::container::ImageUse;
-use super::oci::{self, Inputs, PodFiles};
+use super::oci::{self, Inputs, PodFiles, SpecError};
 use super::sandbox::Sandbox;
-use super::spec::{ContainerSpec, RunAs};
+use super::spec::{ContainerSpec, Security};
 use super::state::{Phase, State};
 use super::user::{self, User, UserFiles};
 use super::{Cause, Container, ContainerError, ContainerRecord, Containers, Created, devices, signal};
 use crate::clock;
 use crate::drivers::cgroup::ContainerCgroup;
-use crate::drivers::rootfs::Rootfs;
+use crate::drivers::host::HostDevice;
+use crate::drivers::rootfs::{Rootfs, RootfsError};
 use crate::drivers::seccomp::Filter;
 use crate::drivers::store::Durability;
 use crate::ids::ContainerId;
@@ -69,11 +71,11 @@ impl Containers {
         let hold = self.images.hold(&image.id).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
         let (root, user) = self.make_root(id, &spec, &image)?;
         let devices = devices::resolve(&spec)?;
-        let rules = oci::device_rules(&spec, &devices);
+        let rules = oci::device_rules(spec.security.privileged, &devices);
         let cgroup = self.drivers.cgroups.create_container(&sandbox.cgroup, id, &spec.resources, &rules).await?;
         *to_undo = Some(cgroup.clone());
         let made = Made { user, root, cgroup };
-        self.write_config(id, &sandbox, (&spec, &image.config), (&made, devices))?;
+        self.write_config(id, &sandbox, (&spec, &image.config), (&made, &devices))?;
         let container = Arc::new(assemble(id, sandbox, (spec, &image, hold), made));
         self.drivers.store.put(id.as_str(), &container.record(), Durability::Process).await?;
         // A sandbox that was stopped meanwhile has not seen this container: it must not outlive it.
@@ -88,8 +90,9 @@ impl Containers {
     fn make_root(&self, id: &ContainerId, spec: &ContainerSpec, image: &Image) -> Result<(OwnedFd, User), Cause> {
         self.drivers.bundles.make(id)?;
         let root = self.mount_root(id, &ImageUse::of(image, &spec.image))?;
-        let user = resolve_user(spec, image, &root)?;
-        Ok((root, user))
+        let rootfs = Rootfs::new(root);
+        let user = resolve_user(spec, image, &rootfs)?;
+        Ok((rootfs.into_fd(), user))
     }
 
     /// The bundle's config.json, and with it a check of everything that it says.
@@ -98,7 +101,7 @@ impl Containers {
         id: &ContainerId,
         sandbox: &Sandbox,
         (spec, image): (&ContainerSpec, &ImageConfig),
-        (made, devices): (&Made, Vec<devices::HostDevice>),
+        (made, devices): (&Made, &[HostDevice]),
     ) -> Result<(), Cause> {
         let layout = &self.drivers.layout;
         let files = PodFiles {
@@ -112,12 +115,12 @@ impl Containers {
             image,
             user: &made.user,
             host: &self.drivers.host,
-            files,
+            files: &files,
             cgroup_path: made.cgroup.path(),
             devices,
         })?;
         // An unknown or garbled profile is an error of the request, not of the start.
-        self.drivers.seccomp.filter(&spec.security.seccomp, &oci::capabilities(&oci))?;
+        self.seccomp_filter(&spec.security)?;
         Ok(self.drivers.bundles.write_config(id, &oci)?)
     }
 
@@ -128,9 +131,9 @@ impl Containers {
     }
 
     /// The filter of a container's processes, compiled once for each profile.
-    pub(super) fn seccomp_filter(&self, container: &Container) -> Result<Option<Filter>, Cause> {
-        let oci = self.drivers.bundles.read_config(&container.id)?;
-        Ok(self.drivers.seccomp.filter(&container.spec.security.seccomp, &oci::capabilities(&oci))?)
+    pub(super) fn seccomp_filter(&self, security: &Security) -> Result<Option<Filter>, Cause> {
+        let granted = oci::granted(security, self.drivers.host.capabilities).map_err(SpecError::from)?;
+        Ok(self.drivers.seccomp.filter(&security.seccomp, granted)?)
     }
 
     /// Gives back whatever a failed create had made; what is not there is not missed.
@@ -195,10 +198,17 @@ fn check_volumes(spec: &ContainerSpec) -> Result<(), Cause> {
     }
 }
 
-fn resolve_user(spec: &ContainerSpec, image: &Image, root: &OwnedFd) -> Result<User, Cause> {
-    let rootfs = Rootfs::new(root.as_fd());
-    let files = UserFiles { passwd: rootfs.passwd()?, group: rootfs.group()? };
-    let security = &spec.security;
-    let groups = (security.supplemental_groups.as_slice(), security.supplemental_groups_policy);
-    Ok(user::resolve(&security.run_as, &image.config.user, groups, &files)?)
+fn resolve_user(spec: &ContainerSpec, image: &Image, rootfs: &Rootfs) -> Result<User, Cause> {
+    let open = |path: &str| -> Result<Option<Box<dyn BufRead>>, RootfsError> {
+        Ok(rootfs.open(path)?.map(|file| Box::new(file) as Box<dyn BufRead>))
+    };
+    let files = UserFiles { passwd: open("etc/passwd")?, group: open("etc/group")? };
+    let request = user::Request {
+        run_as: &spec.security.run_as,
+        image: &spec.image,
+        image_user: &image.config.user,
+        supplemental: &spec.security.supplemental_groups,
+        policy: spec.security.supplemental_groups_policy,
+    };
+    Ok(user::resolve(&request, files)?)
 }

@@ -1,24 +1,16 @@
 //! Which devices of the host a container gets: those asked for, or with `privileged` all.
 
-use std::path::PathBuf;
+use std::path::Path;
 
-pub use crate::drivers::host::HostDevice;
-
-use super::spec::{ContainerSpec, Device};
 use super::Cause;
-use crate::drivers::host;
+use super::spec::{ContainerSpec, Device};
+use crate::drivers::host::{self, HostDevice};
 
-/// All devices of a container, each under its path inside.
+/// All devices of a container, each under its path inside. One that is asked for wins over the node's own there.
 pub(super) fn resolve(spec: &ContainerSpec) -> Result<Vec<HostDevice>, Cause> {
-    let mut devices = Vec::new();
-    if spec.security.privileged {
-        devices = host::all_devices().map_err(|source| Cause::Io { step: "list /dev", source })?;
-    }
-    for device in &spec.devices {
-        let found = host::devices_at(device).map_err(|problem| Cause::Device {
-            path: PathBuf::from(&device.host_path),
-            problem: problem.to_string(),
-        })?;
+    let mut devices = if spec.security.privileged { host::all_devices()? } else { Vec::new() };
+    for Device { host_path, container_path, permissions } in &spec.devices {
+        let found = host::devices(Path::new(host_path), Path::new(container_path), permissions)?;
         devices.retain(|other| !found.iter().any(|new| new.path == other.path));
         devices.extend(found);
     }

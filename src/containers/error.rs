@@ -7,6 +7,7 @@ use crate::containers::oci::SpecError;
 use crate::containers::user::UserError;
 use crate::drivers::bundle::BundleError;
 use crate::drivers::cgroup::CgroupError;
+use crate::drivers::host::DeviceError;
 use crate::drivers::layers::LayerError;
 use crate::drivers::rootfs::RootfsError;
 use crate::drivers::seccomp::SeccompError;
@@ -65,13 +66,8 @@ pub enum Cause {
         target: String,
     },
     /// A device that is none.
-    #[error("device {path}: {problem}")]
-    Device {
-        /// On the host.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// It can't be turned into an OCI spec.
     #[error(transparent)]
     Spec(#[from] SpecError),
@@ -159,17 +155,18 @@ impl ContainerError {
     pub fn kind(&self) -> Kind {
         match &*self.cause {
             Cause::Unknown | Cause::NoImage(_) => Kind::NotFound,
-            Cause::Ambiguous | Cause::NoVolumeSource { .. } | Cause::Device { .. } | Cause::NoCommand => {
-                Kind::InvalidArgument
-            }
+            Cause::Ambiguous
+            | Cause::NoVolumeSource { .. }
+            | Cause::Device(_)
+            | Cause::NoCommand
+            | Cause::Spec(_)
+            | Cause::User(_)
+            | Cause::Rootfs(_)
+            | Cause::Seccomp(_) => Kind::InvalidArgument,
             Cause::Duplicate { .. } => Kind::AlreadyExists,
             Cause::SandboxNotReady(_) | Cause::State { .. } | Cause::NoLog => Kind::FailedPrecondition,
             Cause::Immortal { .. } | Cause::ExecTimeout { .. } => Kind::DeadlineExceeded,
             Cause::Stopping => Kind::Unavailable,
-            Cause::Spec(error) => error.kind(),
-            Cause::User(error) => error.kind(),
-            Cause::Rootfs(error) => error.kind(),
-            Cause::Seccomp(error) => error.kind(),
             Cause::Cgroup(error) => error.kind(),
             Cause::Layers(error) => error.kind(),
             Cause::Bundle(error) => error.kind(),

@@ -76,8 +76,9 @@ impl Containers {
         command: &[String],
     ) -> Result<(Collector, Collector), Cause> {
         let oci = self.drivers.bundles.read_config(&container.id)?;
-        let process = oci::exec_process(&oci, command, false)?;
-        let filter = self.seccomp_filter(container)?;
+        let process = oci.process().as_ref().ok_or(Cause::NoCommand)?;
+        let process = oci::exec_process(process, command, false)?;
+        let filter = self.seccomp_filter(&container.spec.security)?;
         let io = |step| move |source| Cause::Io { step, source };
         let process = file_of(&process).map_err(io("write the exec's process"))?;
         let stdin = dev_null().map_err(io("open /dev/null"))?;

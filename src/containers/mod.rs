@@ -3,7 +3,6 @@
 mod container;
 mod create;
 mod devices;
-
 mod error;
 mod exec;
 mod exit;

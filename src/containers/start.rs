@@ -57,7 +57,7 @@ impl Containers {
 
     async fn spawn(&self, container: &Container, shim: &Shim, root: OwnedFd) -> Result<v1::Started, Cause> {
         let layout = &self.drivers.layout;
-        let filter = self.seccomp_filter(container)?;
+        let filter = self.seccomp_filter(&container.spec.security)?;
         let (pid, pid_target) = pid_mode(&container.spec.security.pid);
         let start = v1::Start {
             container_id: container.id.to_string(),

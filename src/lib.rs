@@ -1,6 +1,7 @@
 //! Berth, a Kubernetes container runtime: ARCHITECTURE.md has the picture.
 
 pub mod api;
+mod arrows;
 pub mod calls;
 pub mod capability;
 pub mod cli;

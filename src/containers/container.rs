@@ -48,7 +48,8 @@ pub struct Container {
     /// Start, stop and remove exclude one another.
     pub(super) verb: tokio::sync::Mutex<()>,
     pub(super) ended: watch::Sender<bool>,
-    pub(super) hold: Option<Hold>,
+    /// Keeps the image's layers on disk for as long as the container exists.
+    _image: Option<Hold>,
     state: Mutex<State>,
 }
 
@@ -96,7 +97,7 @@ impl Container {
             resources: Mutex::new(record.resources),
             verb: tokio::sync::Mutex::default(),
             ended: watch::Sender::new(exited),
-            hold,
+            _image: hold,
             state: Mutex::new(record.phase.into()),
         }
     }

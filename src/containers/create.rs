@@ -11,7 +11,7 @@ use super::sandbox::Sandbox;
 use super::spec::{ContainerSpec, Security};
 use super::state::{Phase, State};
 use super::user::{self, User, UserFiles};
-use super::{Cause, Container, ContainerError, ContainerRecord, Containers, Created, devices, signal};
+use super::{Cause, Container, ContainerRecord, Containers, Created, devices, signal};
 use crate::clock;
 use crate::drivers::cgroup::ContainerCgroup;
 use crate::drivers::host::HostDevice;

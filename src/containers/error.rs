@@ -170,7 +170,8 @@ impl ContainerError {
             Cause::Cgroup(error) => error.kind(),
             Cause::Layers(error) => error.kind(),
             Cause::Bundle(error) => error.kind(),
-            Cause::Shim(_) | Cause::Store(_) | Cause::Io { .. } => Kind::Internal,
+            Cause::Shim(error) => error.kind(),
+            Cause::Store(_) | Cause::Io { .. } => Kind::Internal,
         }
     }
 }

@@ -16,6 +16,7 @@ use super::oci;
 use super::state::Phase;
 use super::{Cause, Container, ContainerError, Containers};
 use crate::drivers::shim::Shim;
+use crate::drivers::watched::watched;
 use crate::ids::ContainerId;
 
 /// Most bytes kept of each stream; the rest is read and dropped (api.proto, ExecSyncResponse).
@@ -156,7 +157,7 @@ impl Collector {
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&reader, true)?;
         let kept = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let reader = tokio::spawn(collect(AsyncFd::new(reader)?, kept.clone()));
+        let reader = tokio::spawn(collect(watched(reader)?, kept.clone()));
         Ok((Self { reader, kept }, writer))
     }
 

@@ -11,6 +11,7 @@ pub mod rootfs;
 pub mod seccomp;
 pub mod shim;
 pub mod store;
+pub mod watched;
 
 use std::sync::Arc;
 

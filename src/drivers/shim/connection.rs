@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Event, ShimError};
+use crate::drivers::watched::watched;
 use crate::ids::PodId;
 
 /// An answer and the file descriptors that came with it.
@@ -37,7 +38,7 @@ impl Connection {
     ) -> io::Result<Arc<Self>> {
         let connection = Arc::new(Self {
             pod,
-            socket: AsyncFd::new(socket)?,
+            socket: watched(socket)?,
             next_id: AtomicU64::new(1),
             waiting: Mutex::new(Some(HashMap::new())),
         });

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::error::{Kind, io_kind};
 use crate::ids::PodId;
 
 /// Why a shim did not do what it was asked.
@@ -57,6 +58,32 @@ pub enum ShimError {
 }
 
 impl ShimError {
+    /// Its kind. What the kernel refuses because of what it was given is the request's fault.
+    pub fn kind(&self) -> Kind {
+        use rustix::io::Errno;
+        const REQUEST: [Errno; 9] = [
+            Errno::INVAL,
+            Errno::NOENT,
+            Errno::ACCESS,
+            Errno::NOEXEC,
+            Errno::NOTDIR,
+            Errno::ISDIR,
+            Errno::LOOP,
+            Errno::TOOBIG,
+            Errno::NAMETOOLONG,
+        ];
+        match self {
+            Self::Refused { errno, .. } if REQUEST.iter().any(|known| known.raw_os_error() == *errno) => {
+                Kind::InvalidArgument
+            }
+            Self::Refused { .. } | Self::Protocol { .. } => Kind::Internal,
+            Self::Gone { .. } => Kind::Unavailable,
+            Self::Timeout { .. } => Kind::DeadlineExceeded,
+            Self::Io { source, .. } => io_kind(source),
+        }
+    }
+
+
     pub(super) fn io(step: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { step, path, source }

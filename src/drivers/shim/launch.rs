@@ -14,9 +14,9 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions};
-use tokio::io::unix::AsyncFd;
 
 use super::ShimError;
+use crate::drivers::watched::watched;
 use crate::ids::PodId;
 use crate::layout::Layout;
 
@@ -78,7 +78,7 @@ fn execute(program: BorrowedFd<'_>, listener: BorrowedFd<'_>, pod: &PodId, log: 
 /// Waits for the end of a shim that this daemon has started, so that it leaves no zombie.
 fn reap(pid: Pid, pod: PodId) -> io::Result<()> {
     let pid = rustix::process::Pid::from_raw(pid.as_raw()).ok_or(io::ErrorKind::InvalidInput)?;
-    let pidfd = AsyncFd::new(rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?)?;
+    let pidfd = watched(rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?)?;
     tokio::spawn(async move {
         if pidfd.readable().await.is_ok() {
             let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);

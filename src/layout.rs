@@ -63,6 +63,26 @@ impl Layout {
         self.root.join("staging")
     }
 
+    /// One growing layer or blob; `name` is unique and made by the layer cache.
+    pub fn staged(&self, name: &str) -> PathBuf {
+        self.staging().join(name)
+    }
+
+    /// The layer in a staged directory.
+    pub fn staged_layer(&self, name: &str) -> PathBuf {
+        self.staged(name).join("layer")
+    }
+
+    /// Overlay's work directory for a layer that is unpacked with its parents in view.
+    pub fn staged_work(&self, name: &str) -> PathBuf {
+        self.staged(name).join("work")
+    }
+
+    /// Something on its way out; `name` is unique.
+    pub fn trashed(&self, name: &str) -> PathBuf {
+        self.trash().join(name)
+    }
+
     /// Removed layers and containers on their way out; emptied in the background.
     pub fn trash(&self) -> PathBuf {
         self.root.join("trash")

@@ -1,8 +1,123 @@
 //! The layer cache on disk: unpacking, whiteouts, overlay roots. What does not live here: which layers an image has.
 
+mod apply;
+mod error;
+mod inflate;
+mod overlay;
+mod restore;
+mod staging;
+pub mod tar;
+mod tree;
+mod unpack;
+mod whiteout;
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 use serde::Deserialize;
 
+use crate::ids::Digest;
+use crate::layout::Layout;
+
+pub use error::LayerError;
+pub use restore::{Layer, Restoration};
+pub use staging::Staged;
+pub use unpack::Unpacked;
+
+/// Layers of one image (overlay itself takes 500).
+pub const LAYERS_MAX: usize = 128;
+
 /// `[layers]` of the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Config {}
+pub struct Config {
+    /// Unpacking ends with an error when the file system has less than this left, in MiB.
+    pub reserve_mib: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { reserve_mib: 64 }
+    }
+}
+
+/// The cache: directories below `Layout::root`.
+#[derive(Clone, Debug)]
+pub struct Layers {
+    layout: Layout,
+    reserve: u64,
+}
+
+impl Layers {
+    /// Makes the directories, mode 0700: no container's user can look into a layer.
+    pub fn open(layout: &Layout, config: &Config) -> Result<Self, LayerError> {
+        use std::os::unix::fs::DirBuilderExt;
+        for path in [layout.layers(), layout.blobs(), layout.staging(), layout.trash()] {
+            let mut builder = std::fs::DirBuilder::new();
+            builder.recursive(true).mode(0o700).create(&path).map_err(LayerError::io("make", &path))?;
+        }
+        Ok(Self { layout: layout.clone(), reserve: config.reserve_mib << 20 })
+    }
+
+    /// A detached overlay of layers (bottom first) with `upper` as its writable layer, which gets the root directory's
+    /// metadata. `work` must be empty. Attach it with move_mount(2); dropping it unmounts it.
+    pub fn root(&self, layers: &[Digest], upper: &Path, work: &Path) -> Result<OwnedFd, LayerError> {
+        // The layer of restored directories comes on top of a full image.
+        if layers.len() > LAYERS_MAX + 1 {
+            return Err(LayerError::TooManyLayers(layers.len()));
+        }
+        if let Some(top) = layers.last() {
+            let top = self.open_layer(top)?;
+            copy_root(&top, upper).map_err(LayerError::io("set the metadata of", upper))?;
+        }
+        let lower = layers.iter().rev().map(|id| self.layout.layer(id)).collect();
+        overlay::mount(&overlay::Stack { lower, upper, work })
+    }
+
+    /// One layer's root, for looking at.
+    pub fn open_layer(&self, id: &Digest) -> Result<OwnedFd, LayerError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::open(self.layout.layer(id), flags, Mode::empty())
+            .map_err(|errno| LayerError::Missing { layer: id.clone(), source: errno.into() })
+    }
+
+    /// A layer with what it implies.
+    pub fn layer(&self, id: &Digest, implied: Arc<BTreeSet<Vec<u8>>>) -> Result<Layer, LayerError> {
+        Ok(Layer { root: self.open_layer(id)?, implied })
+    }
+
+    /// See `restore`: the layer must be unpacked again, with its parents in view.
+    pub fn follows_links_below(&self, layers: &[Layer], index: usize) -> Result<bool, LayerError> {
+        restore::follows_links_below(layers, index)
+    }
+
+    /// See `restore`: the directories to put on top of a stack, bottom first.
+    pub fn restoration(&self, layers: &[Layer]) -> Result<Option<Restoration>, LayerError> {
+        restore::restoration(layers)
+    }
+
+    /// Makes a layer of restored directories, ready to `commit` under its id.
+    pub fn restore(&self, restoration: &Restoration) -> Result<Staged, LayerError> {
+        let staged = Staged::layer(&self.layout)?;
+        restoration.make(&staged.open()?)?;
+        Ok(staged)
+    }
+}
+
+fn copy_root(from: &OwnedFd, to: &Path) -> Result<(), rustix::io::Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let to = rustix::fs::open(to, flags, Mode::empty())?;
+    let stat = rustix::fs::statat(from, ".", AtFlags::SYMLINK_NOFOLLOW)?;
+    let owner = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+    rustix::fs::fchown(&to, Some(owner.0), Some(owner.1))?;
+    rustix::fs::fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    for name in restore::xattr_names(from.as_fd())? {
+        let mut value = vec![0; tar::XATTR_MAX];
+        let len = rustix::fs::fgetxattr(from, name.as_slice(), value.as_mut_slice())?;
+        rustix::fs::fsetxattr(&to, name.as_slice(), &value[..len], XattrFlags::empty())?;
+    }
+    apply::set_time(to.as_fd(), tree::mtime(&stat))
+}

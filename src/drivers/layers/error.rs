@@ -1,0 +1,125 @@
+//! Why a layer cannot be unpacked, kept or mounted.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use super::tar::TarError;
+use crate::ids::Digest;
+
+/// Names the entry or the path, not the layer: who asked for the layer names that.
+#[derive(Debug, thiserror::Error)]
+pub enum LayerError {
+    /// Not a good tar archive, or its bytes could not be had or inflated.
+    #[error("not a usable tar archive")]
+    Tar(#[from] TarError),
+    /// An entry that no honest archive has.
+    #[error("the archive's entry {path:?} has {problem}")]
+    Entry {
+        /// Its path, as written.
+        path: PathBuf,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// The file system refused an entry.
+    #[error("cannot {verb} {path:?}")]
+    Apply {
+        /// What was tried.
+        verb: &'static str,
+        /// The entry's path, as written.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The layer stands on files of the layers below: it must be unpacked with them in view.
+    #[error("the archive's entry {path:?} links to a file that is in none of the layers")]
+    NeedsParents {
+        /// The link.
+        path: PathBuf,
+    },
+    /// The unpacked layer is out of proportion.
+    #[error("unpacks to more than {limit} bytes, which is more than its {blob} compressed bytes may")]
+    TooLarge {
+        /// The cap that it broke.
+        limit: u64,
+        /// Size of the blob.
+        blob: u64,
+    },
+    /// The disk is nearly full.
+    #[error("the file system of {path} has only {free} bytes left")]
+    DiskFull {
+        /// The staging directory.
+        path: PathBuf,
+        /// What is left of it.
+        free: u64,
+    },
+    /// An operation on the cache's own directories.
+    #[error("cannot {verb} {path}")]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The overlay cannot be mounted.
+    #[error("cannot mount an overlay of {layers} layers: {step}")]
+    Mount {
+        /// How many.
+        layers: usize,
+        /// What was tried.
+        step: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A layer that should be there.
+    #[error("layer {layer} is missing or damaged on disk")]
+    Missing {
+        /// Which.
+        layer: Digest,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// More than overlay, or the image-spec's readers, take.
+    #[error("{0} layers are more than the {max} that are supported", max = super::LAYERS_MAX)]
+    TooManyLayers(usize),
+}
+
+impl LayerError {
+    /// A mistake in an entry.
+    pub(super) fn entry(path: &[u8], problem: &'static str) -> Self {
+        Self::Entry { path: shown(path), problem }
+    }
+
+    /// For `map_err` after a system call about an entry.
+    pub(super) fn apply(verb: &'static str, path: &[u8]) -> impl FnOnce(rustix::io::Errno) -> Self {
+        move |errno| Self::Apply { verb, path: shown(path), source: errno.into() }
+    }
+
+    /// For `map_err` after an operation on the cache.
+    pub(super) fn io<E: Into<io::Error>>(verb: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(E) -> Self {
+        move |source| Self::Io { verb, path: path.into(), source: source.into() }
+    }
+
+    /// The disk, and not the image, is at fault.
+    pub fn is_out_of_space(&self) -> bool {
+        match self {
+            Self::DiskFull { .. } => true,
+            Self::Apply { source, .. } | Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Long hostile names do not fill the log.
+pub(super) fn shown(path: &[u8]) -> PathBuf {
+    OsStr::from_bytes(&path[..path.len().min(512)]).into()
+}

@@ -1,0 +1,185 @@
+//! From compressed bytes to plain ones, and the pipe between the thread that inflates and the one that writes.
+//! What does not live here: tar.
+
+use std::io::{self, BufRead, Cursor, Read};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+
+use sha2::{Digest as _, Sha256};
+
+/// Bytes in one buffer of the pipe.
+const CHUNK: usize = 256 << 10;
+/// Buffers on their way at once.
+const DEPTH: usize = 4;
+/// Largest window of zstd, as a power of two: 128 MiB.
+const ZSTD_WINDOW: u32 = 27;
+
+const GZIP: &[u8] = &[0x1f, 0x8b];
+const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+
+type Chunk = io::Result<Vec<u8>>;
+
+/// The writing end: lives in the thread that inflates.
+pub struct Inflater {
+    chunks: SyncSender<Chunk>,
+    used: Receiver<Vec<u8>>,
+}
+
+/// The reading end: plain bytes, hashed on the way.
+pub struct Inflated {
+    chunks: Receiver<Chunk>,
+    used: Sender<Vec<u8>>,
+    current: Vec<u8>,
+    position: usize,
+    hash: Sha256,
+    total: u64,
+    check: Box<dyn FnMut(u64) -> io::Result<()>>,
+}
+
+/// A pipe with a bounded number of buffers, used again and again. `check` sees the number of plain bytes so far, and
+/// can end it all.
+pub fn pipe(check: impl FnMut(u64) -> io::Result<()> + 'static) -> (Inflater, Inflated) {
+    let (chunks, filled) = sync_channel(DEPTH);
+    let (recycle, used) = channel();
+    let inflated = Inflated {
+        chunks: filled,
+        used: recycle,
+        current: Vec::new(),
+        position: 0,
+        hash: Sha256::new(),
+        total: 0,
+        check: Box::new(check),
+    };
+    (Inflater { chunks, used }, inflated)
+}
+
+impl Inflater {
+    /// Inflates everything. An error goes through the pipe to the reader; a reader that is gone ends it.
+    pub fn run(self, input: impl BufRead) {
+        let result = plain(input).and_then(|mut plain| loop {
+            let mut chunk = self.used.try_recv().unwrap_or_default();
+            chunk.clear();
+            chunk.reserve_exact(CHUNK);
+            let len = plain.by_ref().take(CHUNK as u64).read_to_end(&mut chunk)?;
+            if len == 0 || self.chunks.send(Ok(chunk)).is_err() {
+                break Ok(());
+            }
+        });
+        if let Err(error) = result {
+            // Nobody to tell if the reader is gone.
+            let _ = self.chunks.send(Err(error));
+        }
+    }
+}
+
+/// What the first bytes say counts: media types are often wrong about compression.
+fn plain<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let mut head = Vec::with_capacity(4);
+    input.by_ref().take(4).read_to_end(&mut head)?;
+    let gzip = head.starts_with(GZIP);
+    let skippable = head.len() == 4 && head[0] & 0xf0 == 0x50 && head[1..] == [0x2a, 0x4d, 0x18];
+    let zstd = head == ZSTD || skippable;
+    let whole = Cursor::new(head).chain(input);
+    if gzip {
+        return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(whole)));
+    }
+    if zstd {
+        let mut decoder = zstd::stream::read::Decoder::with_buffer(whole)?;
+        decoder.window_log_max(ZSTD_WINDOW)?;
+        return Ok(Box::new(decoder));
+    }
+    Ok(Box::new(whole))
+}
+
+impl Inflated {
+    /// The digest of everything read: the diff_id, once the end was seen.
+    pub fn digest(self) -> crate::ids::Digest {
+        crate::ids::Digest::from_sha256(&self.hash.finalize().into())
+    }
+
+    fn next(&mut self) -> io::Result<()> {
+        let old = std::mem::take(&mut self.current);
+        self.position = 0;
+        if old.capacity() > 0 {
+            // The inflating thread may have ended already.
+            let _ = self.used.send(old);
+        }
+        if let Ok(chunk) = self.chunks.recv() {
+            self.current = chunk?;
+            self.hash.update(&self.current);
+            self.total += self.current.len() as u64;
+            (self.check)(self.total)?;
+        }
+        Ok(())
+    }
+}
+
+impl Read for Inflated {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.fill_buf()?.read(buffer)?;
+        self.consume(len);
+        Ok(len)
+    }
+}
+
+impl BufRead for Inflated {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.position == self.current.len() {
+            self.next()?;
+        }
+        Ok(&self.current[self.position..])
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.position += len;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn through(bytes: &[u8]) -> io::Result<(Vec<u8>, crate::ids::Digest)> {
+        let (inflater, mut inflated) = pipe(|_| Ok(()));
+        std::thread::scope(|scope| {
+            scope.spawn(move || inflater.run(bytes));
+            let mut plain = Vec::new();
+            inflated.read_to_end(&mut plain)?;
+            Ok((plain, inflated.digest()))
+        })
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn gzip_of_many_members_zstd_and_plain_bytes_come_out_the_same() {
+        let plain: Vec<u8> = (0..3_000_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        let (left, right) = plain.split_at(1_000_001);
+        let members = [gzip(left), gzip(right)].concat();
+        let zstd = zstd::encode_all(plain.as_slice(), 1).unwrap();
+        for form in [&plain, &members, &zstd] {
+            let (bytes, digest) = through(form).unwrap();
+            assert!(bytes == plain);
+            assert_eq!(digest, crate::ids::Digest::of(&plain));
+        }
+        assert_eq!(through(b"").unwrap().0, b"");
+    }
+
+    #[test]
+    fn a_cut_or_flipped_stream_is_an_error() {
+        let whole = gzip(&[7; 100_000]);
+        assert!(through(&whole[..whole.len() - 3]).is_err());
+        let mut flipped = whole.clone();
+        let crc = flipped.len() - 6;
+        flipped[crc] ^= 1;
+        assert!(through(&flipped).is_err());
+        assert!(through(&[whole.as_slice(), b"junk"].concat()).is_err());
+        let zstd = zstd::encode_all(&[7_u8; 100_000][..], 1).unwrap();
+        assert!(through(&zstd[..zstd.len() - 3]).is_err());
+    }
+}

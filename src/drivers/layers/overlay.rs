@@ -1,0 +1,183 @@
+//! Mounts layers as one root, detached: no mount table shows it until somebody attaches it.
+//! What does not live here: where it is attached.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
+};
+
+use super::error::LayerError;
+
+/// What is stacked.
+#[derive(Debug)]
+pub struct Stack<'a> {
+    /// Top first.
+    pub lower: Vec<PathBuf>,
+    /// Takes the changes.
+    pub upper: &'a Path,
+    /// Overlay's own; empty, on the same file system as `upper`.
+    pub work: &'a Path,
+}
+
+/// Renames of directories are done by copying, and no file is copied in part: so an upper directory is complete
+/// in itself, and nothing in a layer can point overlay elsewhere.
+const PLAIN: [(&str, &str); 3] = [("index", "off"), ("metacopy", "off"), ("redirect_dir", "nofollow")];
+/// The kernel's limit of one string option, without the zero.
+const STRING_MAX: usize = 255;
+
+/// Mounts through the calls that take one layer at a time (Linux 6.5), or through mount(2).
+pub fn mount(stack: &Stack<'_>) -> Result<OwnedFd, LayerError> {
+    match mount_by_layer(stack) {
+        Err((step, errno)) if step == ADD_LAYER && errno == Errno::INVAL => mount_by_page(stack),
+        Err((step, errno)) => Err(failed(stack, step, errno.into())),
+        Ok(mounted) => Ok(mounted),
+    }
+}
+
+const ADD_LAYER: &str = "add a layer";
+
+fn failed(stack: &Stack<'_>, step: &'static str, source: io::Error) -> LayerError {
+    LayerError::Mount { layers: stack.lower.len(), step, source }
+}
+
+/// A directory, and a text of less than 256 bytes that leads to it.
+struct Named {
+    text: Vec<u8>,
+    _open: Option<OwnedFd>,
+}
+
+fn open_path(path: &Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn named(path: &Path, max: usize) -> Result<Named, Errno> {
+    let text = path.as_os_str().as_bytes();
+    let plain = !text.iter().any(|byte| matches!(byte, b',' | b':' | b'\\'));
+    if text.len() <= max && plain {
+        return Ok(Named { text: text.to_vec(), _open: None });
+    }
+    let open = open_path(path)?;
+    Ok(Named { text: format!("/proc/self/fd/{}", open.as_raw_fd()).into_bytes(), _open: Some(open) })
+}
+
+fn mount_by_layer(stack: &Stack<'_>) -> Result<OwnedFd, (&'static str, Errno)> {
+    let step = |step| move |errno| (step, errno);
+    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(step("open overlay"))?;
+    let mut open = Vec::with_capacity(stack.lower.len() + 2);
+    for path in &stack.lower {
+        let layer = named(path, STRING_MAX).map_err(step("open a layer"))?;
+        fsconfig_set_string(&fs, "lowerdir+", layer.text.as_slice()).map_err(step(ADD_LAYER))?;
+        open.push(layer);
+    }
+    for (key, path) in [("upperdir", stack.upper), ("workdir", stack.work)] {
+        let directory = named(path, STRING_MAX).map_err(step("open the writable layer"))?;
+        fsconfig_set_string(&fs, key, directory.text.as_slice()).map_err(step("set the writable layer"))?;
+        open.push(directory);
+    }
+    for (key, value) in PLAIN {
+        fsconfig_set_string(&fs, key, value).map_err(step("set an option"))?;
+    }
+    fsconfig_set_flag(&fs, "volatile").map_err(step("set volatile"))?;
+    fsconfig_create(&fs).map_err(step("create the file system"))?;
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(step("mount the file system"))
+}
+
+/// For older kernels. mount(2) attaches, so it is done in a mount namespace that only one short-lived thread has; the
+/// mount is then cloned into the open, detached.
+fn mount_by_page(stack: &Stack<'_>) -> Result<OwnedFd, LayerError> {
+    let mounted = std::thread::scope(|scope| {
+        let worker = std::thread::Builder::new().name("overlay".into());
+        let worker = worker.spawn_scoped(scope, || in_own_namespace(stack));
+        worker.map_err(|error| ("start a thread", error)).and_then(|worker| {
+            worker.join().unwrap_or_else(|_| Err(("mount in a thread", io::ErrorKind::Other.into())))
+        })
+    });
+    mounted.map_err(|(step, source)| failed(stack, step, source))
+}
+
+fn in_own_namespace(stack: &Stack<'_>) -> Result<OwnedFd, (&'static str, io::Error)> {
+    let step = |step| move |errno: Errno| (step, io::Error::from(errno));
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
+        .map_err(|errno| ("leave the mount namespace", errno.into()))?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).map_err(step("make the mount namespace private"))?;
+    // Opened here, not before: overlay takes only what its own mount namespace has.
+    let mut open = Vec::with_capacity(stack.lower.len() + 2);
+    let mut name = |path: &Path| -> Result<String, Errno> {
+        let fd = open_path(path)?;
+        let text = format!("/proc/thread-self/fd/{}", fd.as_raw_fd());
+        open.push(fd);
+        Ok(text)
+    };
+    let lower: Result<Vec<_>, _> = stack.lower.iter().map(|path| name(path)).collect();
+    let lower = lower.map_err(step("open a layer"))?.join(":");
+    let upper = name(stack.upper).map_err(step("open the writable layer"))?;
+    let work = name(stack.work).map_err(step("open the writable layer"))?;
+    let plain = PLAIN.map(|(key, value)| format!(",{key}={value}")).concat();
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}{plain},volatile\0");
+    let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes()).map_err(|_| step("name the layers")(Errno::INVAL))?;
+    rustix::mount::mount("overlay", stack.work, "overlay", MountFlags::empty(), options)
+        .map_err(step("mount the file system"))?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mounted = open_tree(CWD, stack.work, flags).map_err(step("detach the mount"))?;
+    rustix::mount::unmount(stack.work, UnmountFlags::DETACH).map_err(step("hide the mount"))?;
+    Ok(mounted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(count: usize) -> (tempfile::TempDir, Vec<PathBuf>) {
+        let dir = tempfile::tempdir().unwrap();
+        let lower: Vec<_> = (0..count).map(|n| dir.path().join(format!("{n:064}"))).collect();
+        for (n, path) in lower.iter().enumerate() {
+            std::fs::create_dir(path).unwrap();
+            std::fs::write(path.join("same"), n.to_string()).unwrap();
+            std::fs::write(path.join(format!("own{n}")), "").unwrap();
+        }
+        std::fs::create_dir(dir.path().join("upper")).unwrap();
+        std::fs::create_dir(dir.path().join("work")).unwrap();
+        (dir, lower)
+    }
+
+    fn check(mount: fn(&Stack<'_>) -> Result<OwnedFd, LayerError>) {
+        let (dir, mut lower) = tree(128);
+        lower.reverse();
+        let (upper, work) = (dir.path().join("upper"), dir.path().join("work"));
+        let root = mount(&Stack { lower, upper: &upper, work: &work }).unwrap();
+        let root_path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
+        assert_eq!(std::fs::read_to_string(root_path.join("same")).unwrap(), "127");
+        assert!(root_path.join("own0").exists());
+        std::fs::write(root_path.join("new"), "n").unwrap();
+        assert!(upper.join("new").exists());
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!table.contains(dir.path().to_str().unwrap()), "the host's mount table shows it");
+    }
+
+    #[test]
+    fn a_root_of_128_layers_shows_the_top_one_and_no_mount_table_shows_it() {
+        check(mount);
+    }
+
+    #[test]
+    fn an_older_kernel_gets_the_same_root_through_one_page_of_options() {
+        check(mount_by_page);
+    }
+
+    #[test]
+    fn a_missing_layer_is_an_error_that_names_the_step() {
+        let (dir, mut lower) = tree(1);
+        lower.push("/nonexistent/layer".into());
+        let (upper, work) = (dir.path().join("upper"), dir.path().join("work"));
+        let error = mount(&Stack { lower, upper: &upper, work: &work }).unwrap_err();
+        assert!(error.to_string().contains("2 layers"), "{error}");
+    }
+}

@@ -1,0 +1,133 @@
+//! One blob into one staged layer: a thread inflates, this one hashes and writes.
+//! What does not live here: fetching the blob, its digest (known only when it has arrived), and records.
+
+use std::cell::Cell;
+use std::io::{self, BufRead};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use super::apply::{Applied, View, apply};
+use super::error::LayerError;
+use super::inflate::{Inflated, pipe};
+use super::staging::Staged;
+use super::tar::Reader;
+use super::{Layers, tree};
+use crate::ids::Digest;
+
+/// No compression that honest images use does better than gzip's best, 1032 to 1.
+const RATIO_MAX: u64 = 1100;
+/// Small blobs may unpack to this, whatever their ratio.
+const RATIO_FREE: u64 = 1 << 30;
+/// Bytes between two looks at the file system.
+const LOOK_EVERY: u64 = 16 << 20;
+
+/// A layer, whole but not yet in its place.
+#[derive(Debug)]
+pub struct Unpacked {
+    /// To be committed.
+    pub staged: Staged,
+    /// sha256 of the plain archive.
+    pub diff_id: Digest,
+    /// Directories that the archive only implies.
+    pub implied: std::collections::BTreeSet<Vec<u8>>,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Inodes on disk.
+    pub inodes: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Exceeded {
+    No,
+    Ratio(u64),
+    Disk(u64),
+}
+
+impl Layers {
+    /// Unpacks a blob of `size` bytes. With `parents` (bottom first) the result depends on them. Blocks until the input
+    /// ends; returns only what is whole, synced or not.
+    pub fn unpack(
+        &self,
+        input: impl BufRead + Send,
+        size: u64,
+        parents: Option<&[Digest]>,
+    ) -> Result<Unpacked, LayerError> {
+        let staged = Staged::layer(&self.layout)?;
+        let (root, view) = match parents {
+            None => (staged.open()?, View::Alone),
+            Some(parents) => {
+                let lower = parents.iter().rev().map(|id| self.layout.layer(id)).collect();
+                (staged.open_merged(lower)?, View::Merged)
+            }
+        };
+        let exceeded = Rc::new(Cell::new(Exceeded::No));
+        let (inflater, inflated) = pipe(self.guard(size, exceeded.clone()));
+        let done = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("inflate".into());
+            thread.spawn_scoped(scope, move || inflater.run(input)).map_err(LayerError::io("start a thread for", "/"))?;
+            let mut reader = Reader::new(inflated);
+            let applied = apply(root, view, &mut reader)?;
+            let inflated: Inflated = reader.finish()?;
+            Ok((applied, inflated.digest()))
+        });
+        let (mut applied, diff_id) = done.map_err(|error| match exceeded.get() {
+            Exceeded::No => error,
+            Exceeded::Ratio(limit) => LayerError::TooLarge { limit, blob: size },
+            Exceeded::Disk(free) => LayerError::DiskFull { path: staged.path(), free },
+        })?;
+        if view == View::Merged {
+            count(&staged, &mut applied)?;
+        }
+        let Applied { implied, bytes, inodes } = applied;
+        Ok(Unpacked { staged, diff_id, implied, bytes, inodes })
+    }
+
+    fn guard(&self, size: u64, exceeded: Rc<Cell<Exceeded>>) -> impl FnMut(u64) -> io::Result<()> + 'static {
+        let limit = size.saturating_mul(RATIO_MAX).max(RATIO_FREE);
+        let (path, reserve): (PathBuf, u64) = (self.layout.staging(), self.reserve);
+        let mut looked = 0;
+        move |total| {
+            if total > limit {
+                exceeded.set(Exceeded::Ratio(limit));
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            if total - looked >= LOOK_EVERY {
+                looked = total;
+                let stat = rustix::fs::statvfs(&path)?;
+                let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+                if free < reserve {
+                    exceeded.set(Exceeded::Disk(free));
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+/// What overlay copied up was not seen by the applier: count what is there.
+fn count(staged: &Staged, applied: &mut Applied) -> Result<(), LayerError> {
+    (applied.bytes, applied.inodes) = (0, 0);
+    let mut seen = std::collections::HashSet::new();
+    let mut ahead = vec![staged.open()?];
+    while let Some(directory) = ahead.pop() {
+        let failed = |errno| LayerError::io("count the files of", staged.path())(errno);
+        applied.bytes += 4096;
+        applied.inodes += 1;
+        for entry in rustix::fs::Dir::read_from(&directory).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name().to_owned();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let stat = rustix::fs::statat(&directory, &name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+            if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory {
+                ahead.push(tree::open_directory(directory.as_fd(), name.to_bytes()).map_err(failed)?);
+            } else if seen.insert(stat.st_ino) {
+                applied.bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
+                applied.inodes += 1;
+            }
+        }
+    }
+    Ok(())
+}

@@ -38,9 +38,14 @@ pub fn keep_only(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
 
 /// Gives every signal its default action and unblocks all: what an executed program expects to find.
 pub fn reset_signals() {
+    // The kernel's sigaction, on every architecture at most four words: all zero is SIG_DFL without flags.
+    let default = [0_u64; 4];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL installs no code. SIGKILL, SIGSTOP and the two that libc keeps are refused, which is right.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: `default` outlives the call and installs no code; the old action is not asked for. By the raw call,
+        // because libc refuses the two signals that it keeps for itself. SIGKILL and SIGSTOP are refused, which is right.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null_mut::<u64>(), 8_usize);
+        };
     }
     let none = nix::sys::signal::SigSet::empty();
     // With a valid set and action sigprocmask(2) cannot fail.

@@ -89,6 +89,11 @@ impl Case {
     }
 
     pub fn start(&self) -> Result<Running, SpawnError> {
+        self.start_with(self.root())
+    }
+
+    /// Starts on a root made before.
+    pub fn start_with(&self, root: OwnedFd) -> Result<Running, SpawnError> {
         let bundle = self.directory.path().join("bundle");
         fs::create_dir_all(&bundle).unwrap();
         fs::set_permissions(&bundle, fs::Permissions::from_mode(0o700)).unwrap();
@@ -101,7 +106,7 @@ impl Case {
         };
         let spawning = start(Start {
             bundle: &bundle,
-            root: self.root(),
+            root,
             seccomp: self.seccomp.as_deref().map(memory_file),
             seccomp_flags: &[],
             cgroups: &self.cgroups,

@@ -31,6 +31,7 @@ pub(super) fn run(request: Start<'_>, reporter: &Reporter) -> Result<()> {
     rustix::process::chdir(request.bundle).failing(|| format!("enter {}", request.bundle.display()))?;
 
     let workload = Workload::prepare(&spec.process, request.seccomp.as_ref(), request.seccomp_flags)?;
+    workload.own_pipes(&request.stdio, if request.pod.user_ns.is_some() { &spec.linux.uid_mappings } else { &[] })?;
     limits::raise(&workload.limits)?;
     limits::set_oom_score(spec.process.oom_score_adj)?;
     let membership = Membership::open(request.cgroups)?;

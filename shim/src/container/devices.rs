@@ -11,7 +11,7 @@ use super::failure::{Failing, Result, SpawnError};
 use super::filesystem::attach;
 use super::mounts::real_directory;
 use super::options::Bind;
-use super::sources::clone_at;
+use super::sources::{clone_at, make_read_only};
 use super::spec;
 
 /// What every container has: name under /dev, major, minor.
@@ -92,6 +92,8 @@ fn of_host(device: &Device) -> Result<OwnedFd> {
         if let Ok(tree) = clone_at(&path, Bind::One)
             && rustix::fs::fstat(&tree).is_ok_and(|stat| device.is(&stat))
         {
+            // Devices can be written on a read-only mount, but their mode, owner and times cannot: they are the host's.
+            make_read_only(tree.as_fd(), false).failing(|| format!("protect the host's device {major}:{minor}"))?;
             return Ok(tree);
         }
     }

@@ -14,7 +14,7 @@ pub(super) fn find(name: &CStr, environment: &[CString]) -> Result<CString> {
     if bytes.contains(&b'/') {
         return match check(name) {
             Ok(()) => Ok(name.to_owned()),
-            Err(error) => Err(failure(name, error)),
+            Err(error) => Err(failure(name, name, error)),
         };
     }
     let mut denied = false;
@@ -27,7 +27,7 @@ pub(super) fn find(name: &CStr, environment: &[CString]) -> Result<CString> {
         }
     }
     if denied {
-        return Err(failure(name, Errno::EACCES));
+        return Err(failure(name, name, Errno::EACCES));
     }
     Err(error(name, Errno::ENOENT, "executable file not found in $PATH"))
 }
@@ -46,15 +46,15 @@ fn check(path: &CStr) -> std::result::Result<(), Errno> {
     rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).map_err(errno)
 }
 
-/// The error for a program that was found, or named by its path, and yet not executed.
-pub(super) fn failure(name: &CStr, errno: Errno) -> SpawnError {
+/// The error for a program, called `name` and expected at `place`, that was not executed.
+pub(super) fn failure(name: &CStr, place: &CStr, errno: Errno) -> SpawnError {
     let why = match errno {
         Errno::EACCES => "permission denied",
         Errno::ENOENT => "no such file or directory",
         Errno::ENOEXEC => "exec format error",
         _ => errno.desc(),
     };
-    let missing_interpreter = errno == Errno::ENOENT && check(name) == Ok(());
+    let missing_interpreter = errno == Errno::ENOENT && check(place) == Ok(());
     let why = if missing_interpreter { "no such file or directory (its interpreter is missing)" } else { why };
     error(name, errno, why)
 }

@@ -16,7 +16,7 @@ use super::failure::{Failing, Result};
 use super::spec::{self, Process};
 use super::status::Reporter;
 use super::workload::{Streams, Workload};
-use super::{Exec, Stdio, credentials, limits, terminal};
+use super::{Exec, Stdio, credentials, limits, terminal, user_namespace};
 
 /// Joins the container; returns in the builder when the process exists, or with what failed in either.
 pub(super) fn run(request: Exec<'_>, reporter: &Reporter) -> Result<()> {
@@ -25,6 +25,7 @@ pub(super) fn run(request: Exec<'_>, reporter: &Reporter) -> Result<()> {
     let bytes = contents(&request.process).failing(|| "read the process to execute".to_owned())?;
     let process: Process = spec::parse(&bytes, "the process to execute")?;
     let workload = Workload::prepare(&process, request.seccomp.as_ref(), request.seccomp_flags)?;
+    workload.own_pipes(&request.stdio, &user_namespace::mappings_of(request.target)?)?;
     limits::raise(&workload.limits)?;
     limits::set_oom_score(process.oom_score_adj)?;
     let membership = Membership::open(request.cgroups)?;

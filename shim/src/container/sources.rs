@@ -152,7 +152,8 @@ pub(super) fn make_read_only(mount: BorrowedFd<'_>, recursive: bool) -> std::io:
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::inside;
+    use std::path::Path;
 
     #[test]
     fn destinations_stay_inside() {

@@ -16,9 +16,9 @@ use super::credentials::Credentials;
 use super::failure::{Failing, Result, SpawnError};
 use super::labels::Labels;
 use super::limits::Limit;
-use super::spec::{ConsoleSize, Process};
+use super::spec::{ConsoleSize, IdMapping, Process};
 use super::status::Reporter;
-use super::{executable, join};
+use super::{Stdio, executable, join};
 
 /// A process of the spec, parsed and checked in the builder.
 pub(super) struct Workload {
@@ -108,9 +108,22 @@ impl Workload {
         }
         let failed: nix::Result<Infallible> = nix::unistd::execve(&program, &self.arguments, &self.environment);
         match failed {
-            Err(error) => Err(executable::failure(&self.arguments[0], error)),
+            Err(error) => Err(executable::failure(&self.arguments[0], &program, error)),
             Ok(never) => match never {},
         }
+    }
+
+    /// In the builder, with the host's rights: lets the user open /dev/stdout and the others anew, where they are pipes
+    /// made for this process; never a file or a device. `users` tells who the user is on the host.
+    pub(super) fn own_pipes(&self, stdio: &Stdio, users: &[IdMapping]) -> Result<()> {
+        let step = || "give the standard streams to the user".to_owned();
+        for stream in stdio.descriptors() {
+            let kind = FileType::from_raw_mode(rustix::fs::fstat(stream).failing(step)?.st_mode);
+            if kind == FileType::Fifo {
+                self.credentials.on_host(users).own(stream).failing(step)?;
+            }
+        }
+        Ok(())
     }
 
     fn take(&self, streams: Streams) -> Result<()> {
@@ -119,6 +132,7 @@ impl Workload {
             Streams::Pipes(pipes) => pipes.each_ref(),
             Streams::Terminal(peer) => {
                 rustix::process::ioctl_tiocsctty(peer).failing(|| "take the terminal".to_owned())?;
+                self.credentials.own(peer.as_fd()).failing(step)?;
                 [peer; 3]
             }
         };
@@ -129,11 +143,6 @@ impl Workload {
                 _ => rustix::stdio::dup2_stderr(stream),
             }
             .failing(step)?;
-            // So that the user may open /dev/stdout anew. Only what was made for this process, never a file or a device.
-            let kind = FileType::from_raw_mode(rustix::fs::fstat(stream).failing(step)?.st_mode);
-            if kind == FileType::Fifo || matches!(streams, Streams::Terminal(_)) {
-                self.credentials.own(stream.as_fd()).failing(step)?;
-            }
         }
         Ok(())
     }

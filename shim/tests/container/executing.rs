@@ -21,7 +21,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 fn all_namespaces() {
-    let running = Case::sh("exec sleep 1000").start().unwrap();
+    let (_case, running) = Case::sleeping();
     let process = process(&["/bin/sleep", "1000"]);
     let execed = running.exec(&process, &[]).unwrap();
     for namespace in ["mnt", "pid", "net", "uts", "ipc", "cgroup", "user"] {
@@ -35,21 +35,21 @@ fn all_namespaces() {
 }
 
 fn output() {
-    let running = Case::sh("exec sleep 1000").start().unwrap();
+    let (_case, running) = Case::sleeping();
     let output = running.exec_sh("echo out; echo err >&2; cat; exit 9");
     assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (9, "out\n", "err\n"));
     running.kill();
 }
 
 fn descriptors() {
-    let running = Case::sh("exec sleep 1000").start().unwrap();
+    let (_case, running) = Case::sleeping();
     let output = running.exec(&process(&["/bin/ls", "/proc/self/fd"]), &[]).unwrap().finish();
     assert_eq!(output.stdout.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"], "{output:?}");
     running.kill();
 }
 
 fn terminal() {
-    let running = Case::sh("exec sleep 1000").start().unwrap();
+    let (_case, running) = Case::sleeping();
     let mut process = process(&["/bin/sh", "-c", "tty; read line; echo got $line"]);
     process["terminal"] = json!(true);
     let execed = running.exec(&process, &[]).unwrap();
@@ -67,7 +67,7 @@ fn terminal() {
 }
 
 fn directory() {
-    let running = Case::sh("ln -s / /out; exec sleep 1000").start().unwrap();
+    let (_case, running) = Case::sleeping();
     for number in 0..20 {
         let mut process = process(&["/bin/sh", "-c", "pwd"]);
         process["cwd"] = json!(format!("/proc/self/fd/{number}"));
@@ -108,7 +108,7 @@ fn not_executable() {
 }
 
 fn missing_exec() {
-    let running = Case::sh("exec sleep 1000").start().unwrap();
+    let (_case, running) = Case::sleeping();
     let error = running.exec(&process(&["foo"]), &[]).err().unwrap();
     assert_eq!(error.message, "exec \"foo\": executable file not found in $PATH");
     running.kill();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -118,6 +118,13 @@ impl Case {
         follow(spawning?, running)
     }
 
+    /// A container that sleeps, to execute in. Its image lives as long as the case.
+    pub fn sleeping() -> (Self, Running) {
+        let case = Self::sh("exec sleep 1000");
+        let running = case.start().unwrap();
+        (case, running)
+    }
+
     pub fn run(&self) -> Output {
         self.start().unwrap().finish()
     }
@@ -144,7 +151,9 @@ impl Case {
         }
         fsconfig_set_string(context.as_fd(), "lowerdir+", self.image()).unwrap();
         let run = fs::read_dir(self.directory.path()).unwrap().count();
-        fsconfig_set_string(context.as_fd(), "upperdir", path(format!("upper{run}"))).unwrap();
+        let (upper, owner) = (path(format!("upper{run}")), fs::metadata(self.image()).unwrap());
+        chown(&upper, Some(owner.uid()), Some(owner.gid())).unwrap();
+        fsconfig_set_string(context.as_fd(), "upperdir", upper).unwrap();
         fsconfig_set_string(context.as_fd(), "workdir", path(format!("work{run}"))).unwrap();
         let _ = rustix::mount::fsconfig_set_flag(context.as_fd(), "volatile");
         fsconfig_create(context.as_fd()).unwrap();

@@ -27,7 +27,7 @@ fn measure() {
     let times = times.collect();
     report("start to executing", executing);
     report("start to reaped", times);
-    let running = Case::sh("exec sleep 1000").start().unwrap();
+    let (_case, running) = Case::sleeping();
     let process = process(&["/bin/true"]);
     let times = (0..200).map(|_| {
         let begin = Instant::now();

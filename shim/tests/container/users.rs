@@ -84,12 +84,15 @@ fn own(path: &std::path::Path) {
 
 fn mapped_root() {
     in_pod(|pod| {
-        let mut case = case("id -u; echo x > /dev/null; stat -c %t:%T /dev/zero; exec sleep 1000", pod);
+        let mut case = case("id -u; echo x > /dev/null; stat -c %t:%T /dev/zero; echo up > /dev/stderr; exec sleep 1000", pod);
         case.spec["process"]["oomScoreAdj"] = json!(500);
         let running = case.start().unwrap();
         let status = fs::read_to_string(format!("/proc/{}/status", running.pid)).unwrap();
         assert_eq!(field(&status, "Uid"), "100000\t100000\t100000\t100000");
-        let mut execed = process(&["/bin/sh", "-c", "id -u; id -g; cat /proc/self/uid_map; cat /proc/self/oom_score_adj"]);
+        let mut up = [0; 3];
+        rustix::io::read(running.stderr.as_ref().unwrap(), &mut up).unwrap();
+        assert_eq!(&up, b"up\n");
+        let mut execed = process(&["/bin/sh", "-c", "id -u; id -g > /dev/stdout; cat /proc/self/uid_map; cat /proc/self/oom_score_adj"]);
         execed["oomScoreAdj"] = json!(400);
         let output = running.exec(&execed, &[]).unwrap().finish();
         assert_eq!(output.stdout.split_whitespace().collect::<Vec<_>>(), ["0", "0", "0", "100000", "65536", "400"], "{output:?}");

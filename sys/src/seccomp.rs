@@ -18,7 +18,10 @@ impl Filter {
         const RECORD: usize = size_of::<sock_filter>();
         let count = bytes.len() / RECORD;
         if count == 0 || count > 4096 || bytes.len() % RECORD != 0 {
-            let text = format!("a seccomp filter has 1 to 4096 records of {RECORD} bytes, not {} bytes", bytes.len());
+            let text = format!(
+                "a seccomp filter has 1 to 4096 records of {RECORD} bytes, not {} bytes",
+                bytes.len()
+            );
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         let instructions = bytes.chunks_exact(RECORD).map(|record| sock_filter {
@@ -27,7 +30,9 @@ impl Filter {
             jf: record[3],
             k: u32::from_ne_bytes([record[4], record[5], record[6], record[7]]),
         });
-        Ok(Self { instructions: instructions.collect() })
+        Ok(Self {
+            instructions: instructions.collect(),
+        })
     }
 
     /// Installs the filter on the calling thread; `flags` are the `SECCOMP_FILTER_FLAG_*` bits of [`flag`].
@@ -41,9 +46,18 @@ impl Filter {
         };
         // SAFETY: `program` points to `len` whole instructions that outlive the call; the kernel only reads them.
         let result = unsafe {
-            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                flags,
+                &raw const program,
+            )
         };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
 }
 

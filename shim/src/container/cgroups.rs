@@ -17,7 +17,10 @@ pub(super) struct Membership {
 
 impl Membership {
     pub(super) fn open(directories: &[String]) -> Result<Self> {
-        let mut membership = Self { tasks: Vec::new(), unified: None };
+        let mut membership = Self {
+            tasks: Vec::new(),
+            unified: None,
+        };
         for path in directories {
             let step = || format!("open cgroup {path}");
             let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
@@ -27,7 +30,10 @@ impl Membership {
                 Ok(tasks) => membership.tasks.push((path.clone(), tasks)),
                 Err(Errno::NOENT) if membership.unified.is_none() => membership.unified = Some(directory),
                 Err(Errno::NOENT) => {
-                    return Err(SpawnError::refused(step(), format!("{path} is a second cgroup of version 2")));
+                    return Err(SpawnError::refused(
+                        step(),
+                        format!("{path} is a second cgroup of version 2"),
+                    ));
                 }
                 Err(error) => return Err(error).failing(step),
             }

@@ -15,18 +15,32 @@ pub(super) struct Credentials {
 
 impl Credentials {
     pub(super) fn parse(user: &User) -> Self {
-        let additional = user.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
-        Self { uid: Uid::from_raw(user.uid), gid: Gid::from_raw(user.gid), additional }
+        let additional = user
+            .additional_gids
+            .iter()
+            .map(|gid| Gid::from_raw(*gid))
+            .collect();
+        Self {
+            uid: Uid::from_raw(user.uid),
+            gid: Gid::from_raw(user.gid),
+            additional,
+        }
     }
 
     /// The same user as the host numbers it, under the mappings of a user namespace; none of them: there is none.
     pub(super) fn on_host(&self, users: &[IdMapping]) -> Self {
         let inside = self.uid.as_raw();
         let mapped = users.iter().find_map(|users| {
-            let offset = inside.checked_sub(users.container).filter(|offset| *offset < users.size)?;
+            let offset = inside
+                .checked_sub(users.container)
+                .filter(|offset| *offset < users.size)?;
             users.host.checked_add(offset)
         });
-        Self { uid: mapped.map_or(self.uid, Uid::from_raw), gid: self.gid, additional: Vec::new() }
+        Self {
+            uid: mapped.map_or(self.uid, Uid::from_raw),
+            gid: self.gid,
+            additional: Vec::new(),
+        }
     }
 
     /// Makes the user the owner of `stream`.
@@ -37,7 +51,8 @@ impl Credentials {
     /// Takes groups and user; the permitted capabilities stay for `Capabilities::put_on`.
     pub(super) fn put_on(&self) -> Result<()> {
         rustix::thread::set_keep_capabilities(true).failing(|| "keep capabilities".to_owned())?;
-        rustix::thread::set_thread_groups(&self.additional).failing(|| "set the supplementary groups".to_owned())?;
+        rustix::thread::set_thread_groups(&self.additional)
+            .failing(|| "set the supplementary groups".to_owned())?;
         set_ids(self.uid, self.gid)?;
         rustix::thread::set_keep_capabilities(false).failing(|| "keep capabilities no longer".to_owned())
     }

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
-    fsmount, fsopen, move_mount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
 use super::failure::{Result, SpawnError, cause};
@@ -14,8 +14,15 @@ use super::options::Options;
 
 /// Makes a file system of `kind`, to be mounted at `destination` (for the error only).
 pub(super) fn make(kind: &str, name: &Path, options: &Options, destination: &Path) -> Result<OwnedFd> {
-    let words = options.data.iter().map(|(key, value)| (key.as_str(), value.as_deref()));
-    let name = if name.as_os_str().is_empty() { Path::new(kind) } else { name };
+    let words = options
+        .data
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_deref()));
+    let name = if name.as_os_str().is_empty() {
+        Path::new(kind)
+    } else {
+        name
+    };
     let set = options.set | options.set_all;
     let made = context(kind).and_then(|context| {
         configure(context.as_fd(), name, words)
@@ -28,12 +35,20 @@ pub(super) fn make(kind: &str, name: &Path, options: &Options, destination: &Pat
         if !why.is_empty() {
             message = format!("{message} ({why})");
         }
-        SpawnError { step, errno: error.raw_os_error().unwrap_or(0), message }
+        SpawnError {
+            step,
+            errno: error.raw_os_error().unwrap_or(0),
+            message,
+        }
     })
 }
 
 /// Makes one hierarchy of cgroup v1, by its controllers or its name, or the one of v2.
-pub(super) fn make_hierarchy(kind: &str, words: &[(&str, Option<&str>)], set: MountAttrFlags) -> io::Result<OwnedFd> {
+pub(super) fn make_hierarchy(
+    kind: &str,
+    words: &[(&str, Option<&str>)],
+    set: MountAttrFlags,
+) -> io::Result<OwnedFd> {
     let context = context(kind).map_err(|(error, _)| error)?;
     configure(context.as_fd(), Path::new("cgroup"), words.iter().copied())?;
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, set)?)

@@ -33,7 +33,9 @@ pub(super) fn run(request: Exec<'_>, reporter: &Reporter) -> Result<()> {
     join_namespaces(request.target)?;
     let step = || "clone the process".to_owned();
     match clone3(CloneFlags::CLONE_PARENT, membership.unified()).failing(step)? {
-        Side::Parent(pid) => reporter.spawned(pid).failing(|| "report the process's pid".to_owned()),
+        Side::Parent(pid) => reporter
+            .spawned(pid)
+            .failing(|| "report the process's pid".to_owned()),
         Side::Child => {
             membership.join()?;
             let streams = streams(request.stdio, &workload, reporter)?;
@@ -82,12 +84,19 @@ fn join_namespaces(target: BorrowedFd<'_>) -> Result<()> {
 
 fn streams(stdio: Stdio, workload: &Workload, reporter: &Reporter) -> Result<Streams> {
     match stdio {
-        Stdio::Pipes { stdin, stdout, stderr } => Ok(Streams::Pipes([stdin, stdout, stderr])),
+        Stdio::Pipes {
+            stdin,
+            stdout,
+            stderr,
+        } => Ok(Streams::Pipes([stdin, stdout, stderr])),
         Stdio::Terminal => {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let root = rustix::fs::open("/", flags, Mode::empty()).failing(|| "open the container's root".to_owned())?;
+            let root = rustix::fs::open("/", flags, Mode::empty())
+                .failing(|| "open the container's root".to_owned())?;
             let terminal = terminal::open(&Root::open(root), workload.console_size)?;
-            reporter.terminal(terminal.master.as_fd()).failing(|| "send the terminal".to_owned())?;
+            reporter
+                .terminal(terminal.master.as_fd())
+                .failing(|| "send the terminal".to_owned())?;
             Ok(Streams::Terminal(terminal.peer))
         }
     }

@@ -15,13 +15,26 @@ pub(super) struct Limit {
 
 impl Limit {
     pub(super) fn parse(limit: &Rlimit) -> Result<Self> {
-        let unknown = || SpawnError::refused("set the limits", format!("unknown resource limit {:?}", limit.kind));
+        let unknown = || {
+            SpawnError::refused(
+                "set the limits",
+                format!("unknown resource limit {:?}", limit.kind),
+            )
+        };
         let resource = resource(&limit.kind).ok_or_else(unknown)?;
         if limit.soft > limit.hard {
-            let text = format!("{}: the soft limit {} is above the hard limit {}", limit.kind, limit.soft, limit.hard);
+            let text = format!(
+                "{}: the soft limit {} is above the hard limit {}",
+                limit.kind, limit.soft, limit.hard
+            );
             return Err(SpawnError::refused("set the limits", text));
         }
-        Ok(Self { name: limit.kind.clone(), resource, soft: limit.soft, hard: limit.hard })
+        Ok(Self {
+            name: limit.kind.clone(),
+            resource,
+            soft: limit.soft,
+            hard: limit.hard,
+        })
     }
 
     /// Sets the limit, as near to what was asked for as the hard limit allows.
@@ -45,7 +58,10 @@ pub(super) fn raise(limits: &[Limit]) -> Result<()> {
         match setrlimit(limit.resource, soft, limit.hard) {
             Ok(()) => {}
             Err(Errno::EPERM) => {
-                eprintln!("berth-shim: {} stays at {highest}: no permission to raise it to {}", limit.name, limit.hard);
+                eprintln!(
+                    "berth-shim: {} stays at {highest}: no permission to raise it to {}",
+                    limit.name, limit.hard
+                );
             }
             Err(error) => return Err(error).failing(step),
         }

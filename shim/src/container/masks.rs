@@ -35,16 +35,24 @@ pub(super) fn hide(root: &Root, paths: &[PathBuf], null: Option<OwnedFd>) -> Res
     let mut directory: Option<Cover> = None;
     for path in paths {
         let step = || format!("mask {}", path.display());
-        let Some(target) = existing(root, path, step)? else { continue };
+        let Some(target) = existing(root, path, step)? else {
+            continue;
+        };
         if is_directory(target.as_fd()).failing(step)? {
             let cover = match &mut directory {
                 Some(cover) => cover,
-                None => directory.insert(Cover { mount: empty(path)?, used: false }),
+                None => directory.insert(Cover {
+                    mount: empty(path)?,
+                    used: false,
+                }),
             };
             cover.lay(target.as_fd()).failing(step)?;
         } else {
             let missing = || SpawnError::refused(step(), "the host's /dev/null was not opened");
-            file.as_mut().ok_or_else(missing)?.lay(target.as_fd()).failing(step)?;
+            file.as_mut()
+                .ok_or_else(missing)?
+                .lay(target.as_fd())
+                .failing(step)?;
         }
     }
     Ok(())
@@ -59,7 +67,9 @@ fn empty(path: &Path) -> Result<OwnedFd> {
 pub(super) fn make_read_only(root: &Root, paths: &[PathBuf]) -> Result<()> {
     for path in paths {
         let step = || format!("make {} read-only", path.display());
-        let Some(target) = existing(root, path, step)? else { continue };
+        let Some(target) = existing(root, path, step)? else {
+            continue;
+        };
         let copy = clone_of(target.as_fd(), true).failing(step)?;
         sources::make_read_only(copy.as_fd(), true).failing(step)?;
         attach(copy.as_fd(), target.as_fd()).failing(step)?;
@@ -70,7 +80,14 @@ pub(super) fn make_read_only(root: &Root, paths: &[PathBuf]) -> Result<()> {
 fn existing(root: &Root, path: &Path, step: impl Fn() -> String) -> Result<Option<OwnedFd>> {
     match root.open_path(path) {
         Ok(fd) => Ok(Some(fd)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error).failing(step),
     }
 }

@@ -48,7 +48,11 @@ pub struct Pod {
 
 /// Where the standard streams go.
 pub enum Stdio {
-    Pipes { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+    Pipes {
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
     /// The child makes a terminal in the container's devpts and sends its master back.
     Terminal,
 }

@@ -14,14 +14,21 @@ use super::sources::{clone_of, make_read_only};
 /// it is where the kernel (before 6.15) cannot clone it.
 pub(super) fn prepare(root: OwnedFd) -> Result<OwnedFd> {
     let tree = clone_of(root.as_fd(), true).unwrap_or(root);
-    let private = Attributes { propagation: MountPropagationFlags::PRIVATE, ..Attributes::default() };
-    set_attributes(tree.as_fd(), true, &private).failing(|| "make the container's root private".to_owned())?;
+    let private = Attributes {
+        propagation: MountPropagationFlags::PRIVATE,
+        ..Attributes::default()
+    };
+    set_attributes(tree.as_fd(), true, &private)
+        .failing(|| "make the container's root private".to_owned())?;
     Ok(tree)
 }
 
 /// In the new mount namespace: attaches the tree on the working directory, and cuts off the host's propagation before.
 pub(super) fn attach(tree: OwnedFd) -> Result<Root> {
-    let private = Attributes { propagation: MountPropagationFlags::PRIVATE, ..Attributes::default() };
+    let private = Attributes {
+        propagation: MountPropagationFlags::PRIVATE,
+        ..Attributes::default()
+    };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open("/", flags, Mode::empty())
         .map_err(std::io::Error::from)
@@ -34,11 +41,7 @@ pub(super) fn attach(tree: OwnedFd) -> Result<Root> {
 }
 
 /// Makes `root` the root of the mount namespace and drops all of the host's mounts from it.
-pub(super) fn enter(
-    root: &Root,
-    readonly: bool,
-    propagation: Option<MountPropagationFlags>,
-) -> Result<()> {
+pub(super) fn enter(root: &Root, readonly: bool, propagation: Option<MountPropagationFlags>) -> Result<()> {
     let step = || "change to the container's root".to_owned();
     if readonly {
         make_read_only(root.as_fd(), false).failing(|| "make the container's root read-only".to_owned())?;
@@ -49,8 +52,15 @@ pub(super) fn enter(
     rustix::process::chdir("/").failing(step)?;
     if let Some(propagation) = propagation {
         // Only the root itself: what is mounted beneath it has the propagation that was asked for each.
-        set_attributes(root.as_fd(), false, &Attributes { propagation, ..Attributes::default() })
-            .failing(|| "set the root's propagation".to_owned())?;
+        set_attributes(
+            root.as_fd(),
+            false,
+            &Attributes {
+                propagation,
+                ..Attributes::default()
+            },
+        )
+        .failing(|| "set the root's propagation".to_owned())?;
     }
     Ok(())
 }

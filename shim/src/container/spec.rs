@@ -157,5 +157,6 @@ pub(super) struct ConsoleSize {
 
 /// Parses `bytes`, which came from `name`.
 pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8], name: &str) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| SpawnError::refused(format!("parse {name}"), format!("{name}: {error}")))
+    serde_json::from_slice(bytes)
+        .map_err(|error| SpawnError::refused(format!("parse {name}"), format!("{name}: {error}")))
 }

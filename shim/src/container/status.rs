@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::unistd::Pid;
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
 use super::failure::SpawnError;
@@ -49,8 +49,12 @@ pub(super) struct Receiver {
 
 /// Makes both ends.
 pub(super) fn pair() -> io::Result<(Receiver, Reporter)> {
-    let (ours, theirs) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let (ours, theirs) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
     Ok((Receiver { socket: ours }, Reporter { socket: theirs }))
 }
 
@@ -115,7 +119,10 @@ impl Receiver {
             _ => None,
         });
         parse(&bytes[..length], fd).map(Received::Packet).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, "a spawned process sent a packet that means nothing")
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a spawned process sent a packet that means nothing",
+            )
         })
     }
 }
@@ -123,7 +130,9 @@ impl Receiver {
 fn parse(packet: &[u8], fd: Option<OwnedFd>) -> Option<Packet> {
     let (tag, body) = packet.split_first()?;
     match *tag {
-        SPAWNED => Some(Packet::Spawned(Pid::from_raw(i32::from_le_bytes(body.try_into().ok()?)))),
+        SPAWNED => Some(Packet::Spawned(Pid::from_raw(i32::from_le_bytes(
+            body.try_into().ok()?,
+        )))),
         TERMINAL => Some(Packet::Terminal(fd?)),
         EXECUTING => Some(Packet::Executing),
         FAILED => {

@@ -42,11 +42,19 @@ fn map(pid: Pid, uids: &[IdMapping], gids: &[IdMapping]) -> std::io::Result<Owne
 pub(super) fn mappings_of(process: BorrowedFd<'_>) -> Result<Vec<IdMapping>> {
     let step = || "read the container's user mappings".to_owned();
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd())).failing(step)?;
-    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap_or_default().trim();
+    let pid = info
+        .lines()
+        .find_map(|line| line.strip_prefix("Pid:"))
+        .unwrap_or_default()
+        .trim();
     let map = std::fs::read_to_string(format!("/proc/{pid}/uid_map")).failing(step)?;
     let mapping = |line: &str| {
         let mut numbers = line.split_whitespace().map_while(|number| number.parse().ok());
-        Some(IdMapping { container: numbers.next()?, host: numbers.next()?, size: numbers.next()? })
+        Some(IdMapping {
+            container: numbers.next()?,
+            host: numbers.next()?,
+            size: numbers.next()?,
+        })
     };
     Ok(map.lines().filter_map(mapping).collect())
 }

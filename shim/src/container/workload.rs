@@ -45,10 +45,16 @@ pub(super) enum Streams {
 impl Workload {
     pub(super) fn prepare(process: &Process, filter: Option<&OwnedFd>, flags: &[String]) -> Result<Self> {
         if process.args.is_empty() {
-            return Err(SpawnError::refused("execute", "the process has no arguments, not even a program"));
+            return Err(SpawnError::refused(
+                "execute",
+                "the process has no arguments, not even a program",
+            ));
         }
         if !process.cwd.is_absolute() {
-            let text = format!("working directory {:?} is not absolute", process.cwd.display().to_string());
+            let text = format!(
+                "working directory {:?} is not absolute",
+                process.cwd.display().to_string()
+            );
             return Err(SpawnError::refused("change the working directory", text));
         }
         let filter = match filter {
@@ -73,10 +79,15 @@ impl Workload {
     /// Makes the working directory where the image has none.
     pub(super) fn make_directory(&self) -> Result<()> {
         let step = || format!("make the working directory {}", self.directory.display());
-        match here().failing(step)?.mkdir_all(&self.directory, Mode::from_raw_mode(0o755)) {
+        match here()
+            .failing(step)?
+            .mkdir_all(&self.directory, Mode::from_raw_mode(0o755))
+        {
             Ok(_) => Ok(()),
             // It exists behind a link of procfs or is no directory; entering it will tell.
-            Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ELOOP | nix::libc::ENOTDIR)) => Ok(()),
+            Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ELOOP | nix::libc::ENOTDIR)) => {
+                Ok(())
+            }
             Err(error) => Err(error).failing(step),
         }
     }
@@ -102,11 +113,14 @@ impl Workload {
         let program = executable::find(&self.arguments[0], &self.environment)?;
         reset_signals();
         close_on_execute().failing(|| "close descriptors".to_owned())?;
-        reporter.executing().failing(|| "report the execution".to_owned())?;
+        reporter
+            .executing()
+            .failing(|| "report the execution".to_owned())?;
         if self.no_new_privileges {
             self.install_filter()?;
         }
-        let failed: nix::Result<Infallible> = nix::unistd::execve(&program, &self.arguments, &self.environment);
+        let failed: nix::Result<Infallible> =
+            nix::unistd::execve(&program, &self.arguments, &self.environment);
         match failed {
             Err(error) => Err(executable::failure(&self.arguments[0], &program, error)),
             Ok(never) => match never {},
@@ -162,7 +176,10 @@ impl Workload {
         }
         let reached = rustix::process::getcwd(Vec::new()).failing(step)?;
         if !reached.as_bytes().starts_with(b"/") {
-            return Err(SpawnError::refused(step(), format!("working directory {name} is outside of the container's root")));
+            return Err(SpawnError::refused(
+                step(),
+                format!("working directory {name} is outside of the container's root"),
+            ));
         }
         Ok(true)
     }
@@ -181,7 +198,9 @@ impl Workload {
 
     fn install_filter(&self) -> Result<()> {
         match &self.filter {
-            Some((filter, flags)) => filter.install(*flags).failing(|| "install the seccomp filter".to_owned()),
+            Some((filter, flags)) => filter
+                .install(*flags)
+                .failing(|| "install the seccomp filter".to_owned()),
             None => Ok(()),
         }
     }
@@ -194,7 +213,9 @@ fn here() -> std::io::Result<Root> {
 
 fn load(file: &OwnedFd, names: &[String]) -> Result<(Filter, u64)> {
     let step = || "read the seccomp filter".to_owned();
-    let filter = join::contents(file).and_then(|bytes| Filter::parse(&bytes)).failing(step)?;
+    let filter = join::contents(file)
+        .and_then(|bytes| Filter::parse(&bytes))
+        .failing(step)?;
     let mut flags = 0;
     for name in names {
         let unknown = || SpawnError::refused(step(), format!("unknown seccomp flag {name:?}"));

@@ -30,7 +30,10 @@ fn canary(case: &Case) -> PathBuf {
 }
 
 fn silent(canary: &std::path::Path) {
-    let names: Vec<_> = fs::read_dir(canary).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> = fs::read_dir(canary)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     assert_eq!(names, ["file"]);
     assert_eq!(fs::read_to_string(canary.join("file")).unwrap(), "canary");
 }
@@ -56,7 +59,10 @@ fn over_proc() {
         let volume = case.volume("volume");
         case.bind(&volume, destination, &["rbind"]);
         let error = case.error();
-        assert!(error.message.contains(destination) && error.message.contains("over /proc"), "{error:?}");
+        assert!(
+            error.message.contains(destination) && error.message.contains("over /proc"),
+            "{error:?}"
+        );
     }
     let mut case = Case::sh("true");
     case.mount(json!({"type": "tmpfs", "source": "tmpfs", "destination": "/proc", "options": []}));
@@ -70,14 +76,20 @@ fn over_proc() {
 
 fn linked_null() {
     let mut case = Case::sh("cat /secret; stat -c %t:%T /secret");
-    case.spec["mounts"].as_array_mut().unwrap().retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+    case.spec["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
     symlink("/proc/sys/kernel/core_pattern", case.image().join("dev/null")).unwrap();
     fs::write(case.image().join("secret"), "secret").unwrap();
     case.spec["linux"]["maskedPaths"] = json!(["/secret"]);
     let before = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
     let error = case.error();
     assert!(error.message.starts_with("make device /dev/null"), "{error:?}");
-    assert_eq!(before, fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap());
+    assert_eq!(
+        before,
+        fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap()
+    );
     fs::remove_file(case.image().join("dev/null")).unwrap();
     assert_eq!(case.run().stdout, "1:3\n");
 }
@@ -88,7 +100,10 @@ fn linked_console() {
     case.spec["process"]["terminal"] = json!(true);
     let dev = case.volume("dev");
     symlink("../../../../canary/x", dev.join("console")).unwrap();
-    case.spec["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/dev");
+    case.spec["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|mount| mount["destination"] != "/dev");
     symlink("../../../../canary/x", case.image().join("dev/console")).unwrap();
     let error = case.error();
     assert!(error.message.contains("/dev/console"), "{error:?}");
@@ -96,7 +111,14 @@ fn linked_console() {
 }
 
 fn working_directory() {
-    let links = ["/proc/self/cwd", "/proc/1/root", "/proc/self/fd/3", "/proc/self/fd/5", "/link", "/link/deep"];
+    let links = [
+        "/proc/self/cwd",
+        "/proc/1/root",
+        "/proc/self/fd/3",
+        "/proc/self/fd/5",
+        "/link",
+        "/link/deep",
+    ];
     for directory in links {
         let mut case = Case::sh("pwd; ls /");
         let canary = canary(&case);
@@ -142,12 +164,17 @@ fn race() {
     let berth_sys::clone::Side::Parent(racer) = berth_sys::clone::fork().unwrap() else {
         loop {
             let _ = rustix::fs::renameat_with(
-                CWD, shared.join("place"), CWD, shared.join("link"), RenameFlags::EXCHANGE,
+                CWD,
+                shared.join("place"),
+                CWD,
+                shared.join("link"),
+                RenameFlags::EXCHANGE,
             );
         }
     };
-    let results: Vec<Result<i32, SpawnError>> =
-        (0..100).map(|_| case.start().map(|running| running.finish().code)).collect();
+    let results: Vec<Result<i32, SpawnError>> = (0..100)
+        .map(|_| case.start().map(|running| running.finish().code))
+        .collect();
     nix::sys::signal::kill(racer, nix::sys::signal::Signal::SIGKILL).unwrap();
     nix::sys::wait::waitpid(racer, None).unwrap();
     assert_eq!(before, mount_table());
@@ -163,7 +190,10 @@ fn race() {
 fn leftovers() {
     let before = mount_table();
     let mut case = Case::sh("true");
-    case.spec["mounts"].as_array_mut().unwrap().push(json!({"type": "tmpfs", "destination": "/t", "options": ["bad=1"]}));
+    case.spec["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"type": "tmpfs", "destination": "/t", "options": ["bad=1"]}));
     case.error();
     assert_eq!(before, mount_table());
     case.spec["mounts"].as_array_mut().unwrap().pop();

@@ -52,9 +52,16 @@ impl Case {
     }
 
     pub fn new(arguments: &[&str]) -> Self {
-        let directory = tempfile::Builder::new().prefix("berth-container-").tempdir().unwrap();
+        let directory = tempfile::Builder::new()
+            .prefix("berth-container-")
+            .tempdir()
+            .unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let pod = Pod { shm: None, user_ns: None, init: None };
+        let pod = Pod {
+            shm: None,
+            user_ns: None,
+            init: None,
+        };
         let case = Self {
             directory,
             spec: spec(arguments),
@@ -65,6 +72,7 @@ impl Case {
             layers: 1,
         };
         make_image(&case.image());
+        BASE.with(|_| ());
         case
     }
 
@@ -150,6 +158,7 @@ impl Case {
             fsconfig_set_string(context.as_fd(), "lowerdir+", &layer).unwrap();
         }
         fsconfig_set_string(context.as_fd(), "lowerdir+", self.image()).unwrap();
+        BASE.with(|base| fsconfig_set_string(context.as_fd(), "lowerdir+", base.path()).unwrap());
         let run = fs::read_dir(self.directory.path()).unwrap().count();
         let (upper, owner) = (path(format!("upper{run}")), fs::metadata(self.image()).unwrap());
         chown(&upper, Some(owner.uid()), Some(owner.gid())).unwrap();
@@ -157,7 +166,12 @@ impl Case {
         fsconfig_set_string(context.as_fd(), "workdir", path(format!("work{run}"))).unwrap();
         let _ = rustix::mount::fsconfig_set_flag(context.as_fd(), "volatile");
         fsconfig_create(context.as_fd()).unwrap();
-        fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap()
+        fsmount(
+            context.as_fd(),
+            FsMountFlags::FSMOUNT_CLOEXEC,
+            MountAttrFlags::empty(),
+        )
+        .unwrap()
     }
 }
 
@@ -183,14 +197,20 @@ impl Running {
     }
 
     pub fn exec_sh(&self, script: &str) -> Output {
-        self.exec(&process(&["/bin/sh", "-c", script]), &[]).unwrap().finish()
+        self.exec(&process(&["/bin/sh", "-c", script]), &[])
+            .unwrap()
+            .finish()
     }
 
     pub fn finish(mut self) -> Output {
         drop(self.stdin.take());
         let stdout = self.stdout.take().map(read).unwrap_or_default();
         let stderr = self.stderr.take().map(read).unwrap_or_default();
-        Output { code: reap(self.pid), stdout, stderr }
+        Output {
+            code: reap(self.pid),
+            stdout,
+            stderr,
+        }
     }
 
     pub fn kill(self) {
@@ -243,15 +263,27 @@ pub fn follow(mut spawning: Spawning, mut running: Running) -> Result<Running, S
 }
 
 pub fn streams(terminal: bool) -> (Stdio, Running) {
-    let mut running =
-        Running { pid: Pid::from_raw(0), stdin: None, stdout: None, stderr: None, terminal: None };
+    let mut running = Running {
+        pid: Pid::from_raw(0),
+        stdin: None,
+        stdout: None,
+        stderr: None,
+        terminal: None,
+    };
     if terminal {
         return (Stdio::Terminal, running);
     }
     let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     let ((stdin, a), (b, stdout), (c, stderr)) = (pipe(), pipe(), pipe());
     (running.stdin, running.stdout, running.stderr) = (Some(a), Some(b), Some(c));
-    (Stdio::Pipes { stdin, stdout, stderr }, running)
+    (
+        Stdio::Pipes {
+            stdin,
+            stdout,
+            stderr,
+        },
+        running,
+    )
 }
 
 pub fn memory_file(bytes: &[u8]) -> OwnedFd {
@@ -265,15 +297,45 @@ fn make_image(image: &Path) {
         fs::create_dir_all(image.join(directory)).unwrap();
     }
     fs::set_permissions(image.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+}
+
+thread_local! {
+    /// The layer below every image: busybox with its links.
+    static BASE: TempDir = make_base();
+}
+
+fn make_base() -> TempDir {
+    let directory = tempfile::Builder::new()
+        .prefix("berth-container-")
+        .tempdir()
+        .unwrap();
+    let image = directory.path();
+    fs::set_permissions(image, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(image.join("bin")).unwrap();
     fs::copy("/bin/busybox", image.join("bin/busybox")).unwrap();
-    let applets = Command::new("/bin/busybox").arg("--list").output().unwrap().stdout;
-    for applet in String::from_utf8(applets).unwrap().lines().filter(|name| *name != "busybox") {
+    let applets = Command::new("/bin/busybox")
+        .arg("--list")
+        .output()
+        .unwrap()
+        .stdout;
+    for applet in String::from_utf8(applets)
+        .unwrap()
+        .lines()
+        .filter(|name| *name != "busybox")
+    {
         symlink("busybox", image.join("bin").join(applet)).unwrap();
     }
+    directory
 }
 
 pub fn process(arguments: &[&str]) -> Value {
-    let capabilities = ["CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_DAC_OVERRIDE"];
+    let capabilities = [
+        "CAP_CHOWN",
+        "CAP_KILL",
+        "CAP_SETUID",
+        "CAP_SETGID",
+        "CAP_DAC_OVERRIDE",
+    ];
     json!({
         "user": {"uid": 0, "gid": 0},
         "args": arguments,
@@ -315,11 +377,19 @@ fn spec(arguments: &[&str]) -> Value {
 /// The host's mounts, without those that others' tests may have beneath the temporary directory.
 pub fn mount_table() -> Vec<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    table.lines().filter(|line| line.contains("berth-container-")).map(str::to_owned).collect()
+    table
+        .lines()
+        .filter(|line| line.contains("berth-container-"))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The value of a line `name:\tvalue` as in /proc/self/status.
 pub fn field(text: &str, name: &str) -> String {
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
-    line.unwrap_or_else(|| panic!("no {name} in {text}")).trim().to_owned()
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("{name}:")));
+    line.unwrap_or_else(|| panic!("no {name} in {text}"))
+        .trim()
+        .to_owned()
 }

@@ -20,9 +20,18 @@ mod users;
 type Test = (&'static str, fn());
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
     let all: Vec<Test> = [
-        running::TESTS, executing::TESTS, identity::TESTS, mounting::TESTS, attacks::TESTS, users::TESTS, speed::TESTS,
+        running::TESTS,
+        executing::TESTS,
+        identity::TESTS,
+        mounting::TESTS,
+        attacks::TESTS,
+        users::TESTS,
+        speed::TESTS,
     ]
     .concat();
     let runner = std::process::id();
@@ -42,6 +51,10 @@ fn main() {
             failed.push(name);
         }
     }
-    assert_eq!(before, fixture::mount_table(), "the host's mount table has changed");
+    assert_eq!(
+        before,
+        fixture::mount_table(),
+        "the host's mount table has changed"
+    );
     assert!(failed.is_empty(), "failed: {failed:?}");
 }

@@ -10,13 +10,25 @@ use crate::container::Pod;
 use crate::fixture::{Case, mount_table};
 
 pub const TESTS: &[Test] = &[
-    ("the_standard_file_systems_are_mounted_with_their_options", standard),
+    (
+        "the_standard_file_systems_are_mounted_with_their_options",
+        standard,
+    ),
     ("devices_and_links_are_in_dev", devices),
     ("masked_and_read_only_paths_cannot_be_read_or_written", masked),
-    ("a_read_only_root_cannot_be_written_but_its_volumes_can", read_only_root),
+    (
+        "a_read_only_root_cannot_be_written_but_its_volumes_can",
+        read_only_root,
+    ),
     ("volumes_of_directories_and_files_are_bound", volumes),
-    ("a_recursively_read_only_volume_covers_the_mounts_beneath_it", recursive),
-    ("private_slave_and_shared_volumes_propagate_as_they_should", propagation),
+    (
+        "a_recursively_read_only_volume_covers_the_mounts_beneath_it",
+        recursive,
+    ),
+    (
+        "private_slave_and_shared_volumes_propagate_as_they_should",
+        propagation,
+    ),
     ("the_pod_s_shm_is_one_for_its_containers", shared_memory),
     ("a_missing_source_is_named_with_its_destination", missing_source),
     ("bad_options_are_told_with_the_kernel_s_words", bad_options),
@@ -38,10 +50,16 @@ fn standard() {
         "shm /dev/shm tmpfs rw,nosuid,nodev,noexec",
         "cgroup /sys/fs/cgroup/memory cgroup ro,nosuid,nodev,noexec",
     ] {
-        assert!(mounts.lines().any(|mount| mount.starts_with(line)), "{line} in {mounts}");
+        assert!(
+            mounts.lines().any(|mount| mount.starts_with(line)),
+            "{line} in {mounts}"
+        );
     }
     assert!(mounts.contains(" / overlay "), "{mounts}");
-    assert!(mounts.contains("devtmpfs /proc/keys devtmpfs ro,"), "else a chmod would reach the host's node: {mounts}");
+    assert!(
+        mounts.contains("devtmpfs /proc/keys devtmpfs ro,"),
+        "else a chmod would reach the host's node: {mounts}"
+    );
     assert!(!mounts.contains("ext4"), "the host's mounts are gone: {mounts}");
 }
 
@@ -78,10 +96,25 @@ fn masked() {
     for path in ["/masked/file", "/masked/directory"] {
         linux["maskedPaths"].as_array_mut().unwrap().push(json!(path));
     }
-    linux["readonlyPaths"].as_array_mut().unwrap().push(json!("/readonly"));
+    linux["readonlyPaths"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!("/readonly"));
     let output = case.run();
-    assert_eq!(output.stdout.replace(['\n', ':'], "").replace("/sys/firmware", "").replace("/masked/directory", ""), "", "{output:?}");
-    assert_eq!(output.stderr.matches("Read-only file system").count(), 3, "{output:?}");
+    assert_eq!(
+        output
+            .stdout
+            .replace(['\n', ':'], "")
+            .replace("/sys/firmware", "")
+            .replace("/masked/directory", ""),
+        "",
+        "{output:?}"
+    );
+    assert_eq!(
+        output.stderr.matches("Read-only file system").count(),
+        3,
+        "{output:?}"
+    );
 }
 
 fn read_only_root() {
@@ -96,17 +129,29 @@ fn read_only_root() {
 }
 
 fn volumes() {
-    let mut case = Case::sh("cat /a/b/file /etc/hosts; touch /a/b/x /etc/hosts/x; echo hi > /etc/hosts; grep ' /a/b ' /proc/mounts");
+    let mut case = Case::sh(
+        "cat /a/b/file /etc/hosts; touch /a/b/x /etc/hosts/x; echo hi > /etc/hosts; grep ' /a/b ' /proc/mounts",
+    );
     let volume = case.volume("volume");
     fs::write(volume.join("file"), "in volume\n").unwrap();
     let hosts = case.directory.path().join("hosts");
     fs::write(&hosts, "127.0.0.1\n").unwrap();
-    case.bind(&volume, "/a/b", &["rbind", "ro", "nosuid", "noexec", "nodev", "noatime"]);
+    case.bind(
+        &volume,
+        "/a/b",
+        &["rbind", "ro", "nosuid", "noexec", "nodev", "noatime"],
+    );
     case.bind(&hosts, "/etc/hosts", &["bind", "rw"]);
     let output = case.run();
     assert!(output.stdout.starts_with("in volume\n127.0.0.1\n"), "{output:?}");
-    assert!(output.stdout.contains(" ro,nosuid,nodev,noexec,noatime"), "{output:?}");
-    assert!(output.stderr.contains("/a/b/x: Read-only file system"), "{output:?}");
+    assert!(
+        output.stdout.contains(" ro,nosuid,nodev,noexec,noatime"),
+        "{output:?}"
+    );
+    assert!(
+        output.stderr.contains("/a/b/x: Read-only file system"),
+        "{output:?}"
+    );
     assert_eq!(fs::read_to_string(&hosts).unwrap(), "hi\n");
 }
 
@@ -138,12 +183,19 @@ fn propagates(option: &str) -> (bool, bool) {
     case.bind(&volume, "/v", &["rbind", option]);
     let running = case.start().unwrap();
     mount_bind(&marker, volume.join("host")).unwrap();
-    let mut process = crate::fixture::process(&["/bin/sh", "-c", "mount -t tmpfs t /v/inside; touch /v/inside/marker; ls /v/host"]);
+    let mut process = crate::fixture::process(&[
+        "/bin/sh",
+        "-c",
+        "mount -t tmpfs t /v/inside; touch /v/inside/marker; ls /v/host",
+    ]);
     for set in ["bounding", "effective", "permitted"] {
         process["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
     }
     let output = running.exec(&process, &[]).unwrap().finish();
-    let result = (output.stdout.contains("marker"), volume.join("inside/marker").exists());
+    let result = (
+        output.stdout.contains("marker"),
+        volume.join("inside/marker").exists(),
+    );
     running.kill();
     unmount(&volume, UnmountFlags::DETACH).unwrap();
     result
@@ -160,11 +212,18 @@ fn shared_memory() {
     rustix::mount::fsconfig_create(&context).unwrap();
     let flags = rustix::mount::FsMountFlags::FSMOUNT_CLOEXEC;
     let shm = rustix::mount::fsmount(&context, flags, rustix::mount::MountAttrFlags::empty()).unwrap();
-    let mut pod = Pod { shm: Some(shm), user_ns: None, init: None };
+    let mut pod = Pod {
+        shm: Some(shm),
+        user_ns: None,
+        init: None,
+    };
     for (script, expected) in [("echo shared > /dev/shm/x", ""), ("cat /dev/shm/x", "shared\n")] {
         let mut case = Case::sh(script);
         case.pod = pod;
-        case.spec["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/dev/shm");
+        case.spec["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|mount| mount["destination"] != "/dev/shm");
         case.mount(json!({"type": "shm", "source": "pod", "destination": "/dev/shm", "options": ["nosuid", "noexec"]}));
         assert_eq!(case.run().stdout, expected);
         pod = case.pod;
@@ -175,7 +234,10 @@ fn missing_source() {
     let mut case = Case::sh("true");
     case.bind(std::path::Path::new("/no/such/thing"), "/v", &["rbind"]);
     let error = case.error();
-    assert_eq!(error.message, "open /no/such/thing, the source of the mount /v: No such file or directory");
+    assert_eq!(
+        error.message,
+        "open /no/such/thing, the source of the mount /v: No such file or directory"
+    );
     assert_eq!(error.errno, nix::libc::ENOENT);
 }
 
@@ -183,7 +245,10 @@ fn bad_options() {
     let mut case = Case::sh("true");
     case.mount(json!({"type": "tmpfs", "source": "tmpfs", "destination": "/t", "options": ["colour=red"]}));
     let error = case.error().message;
-    assert!(error.starts_with("mount tmpfs on /t: Invalid argument") && error.contains("colour"), "{error}");
+    assert!(
+        error.starts_with("mount tmpfs on /t: Invalid argument") && error.contains("colour"),
+        "{error}"
+    );
     let mut case = Case::sh("true");
     case.mount(json!({"type": "fancyfs", "source": "x", "destination": "/t"}));
     assert_eq!(case.error().message, "mount fancyfs on /t: No such device");
@@ -209,7 +274,12 @@ fn host_table() {
     case.bind(&volume, "/v", &["rbind", "rshared"]);
     let running = case.start().unwrap();
     assert_eq!(before, mount_table());
-    assert!(!fs::read_to_string("/proc/self/mounts").unwrap().lines().any(|line| line.contains("overlay") && line.contains("berth-container-")));
+    assert!(
+        !fs::read_to_string("/proc/self/mounts")
+            .unwrap()
+            .lines()
+            .any(|line| line.contains("overlay") && line.contains("berth-container-"))
+    );
     running.kill();
     assert_eq!(before, mount_table());
 }
@@ -218,7 +288,10 @@ fn host_dev() {
     let mut case = Case::sh("ls -d /dev/marker; ls /dev/null /dev/fd");
     let dev = case.volume("dev");
     fs::write(dev.join("marker"), "").unwrap();
-    case.spec["mounts"].as_array_mut().unwrap().retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+    case.spec["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
     case.bind(&dev, "/dev", &["rbind"]);
     assert_eq!(case.run().stdout, "/dev/marker\n");
     assert_eq!(fs::read_dir(&dev).unwrap().count(), 1);

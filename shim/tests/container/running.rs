@@ -6,7 +6,10 @@ use crate::Test;
 use crate::fixture::{Case, field};
 
 pub const TESTS: &[Test] = &[
-    ("the_workload_runs_and_its_output_and_exit_code_arrive", output_and_exit_code),
+    (
+        "the_workload_runs_and_its_output_and_exit_code_arrive",
+        output_and_exit_code,
+    ),
     ("descriptors_are_exactly_the_standard_streams", descriptors),
     ("a_new_pid_namespace_has_the_workload_as_pid_1", pid_one),
     ("the_host_pid_namespace_is_kept_when_asked_for", host_pid),
@@ -14,22 +17,35 @@ pub const TESTS: &[Test] = &[
     ("signals_and_keyring_are_fresh", signals),
     ("a_missing_working_directory_is_made", working_directory),
     ("a_terminal_is_the_controlling_terminal_and_the_console", terminal),
-    ("cgroups_of_v1_are_joined_and_the_namespace_is_rooted_there", cgroups),
+    (
+        "cgroups_of_v1_are_joined_and_the_namespace_is_rooted_there",
+        cgroups,
+    ),
 ];
 
 fn output_and_exit_code() {
     let output = Case::sh("echo out; echo err >&2; cat; exit 7").run();
-    assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (7, "out\n", "err\n"));
+    assert_eq!(
+        (output.code, output.stdout.as_str(), output.stderr.as_str()),
+        (7, "out\n", "err\n")
+    );
 }
 
 fn descriptors() {
     let output = Case::new(&["/bin/ls", "/proc/self/fd"]).run();
     // 3 is the directory that ls reads.
-    assert_eq!(output.stdout.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"], "{output:?}");
+    assert_eq!(
+        output.stdout.split_whitespace().collect::<Vec<_>>(),
+        ["0", "1", "2", "3"],
+        "{output:?}"
+    );
 }
 
 fn pid_one() {
-    assert_eq!(Case::sh("echo $$; ls -d /proc/[0-9]* | wc -l").run().stdout, "1\n2\n".replace('2', "3"));
+    assert_eq!(
+        Case::sh("echo $$; ls -d /proc/[0-9]* | wc -l").run().stdout,
+        "1\n2\n".replace('2', "3")
+    );
 }
 
 fn host_pid() {
@@ -63,7 +79,8 @@ fn working_directory() {
 }
 
 fn terminal() {
-    let mut case = Case::sh("tty; stty size; echo hi > /dev/console; echo there > /dev/tty; ls -l /dev/console; exit 3");
+    let mut case =
+        Case::sh("tty; stty size; echo hi > /dev/console; echo there > /dev/tty; ls -l /dev/console; exit 3");
     case.spec["process"]["terminal"] = json!(true);
     case.spec["process"]["consoleSize"] = json!({"height": 40, "width": 100});
     let running = case.start().unwrap();
@@ -75,16 +92,25 @@ fn terminal() {
         text.extend_from_slice(&buffer[..length]);
     }
     let text = String::from_utf8(text).unwrap();
-    assert!(text.starts_with("/dev/pts/0\r\n40 100\r\nhi\r\nthere\r\nc"), "{text}");
+    assert!(
+        text.starts_with("/dev/pts/0\r\n40 100\r\nhi\r\nthere\r\nc"),
+        "{text}"
+    );
     assert_eq!(running.finish().code, 3);
 }
 
 fn cgroups() {
     let name = format!("berth-container-{}", std::process::id());
-    let directories: Vec<String> =
-        ["pids", "memory", "unified"].iter().map(|controller| format!("/sys/fs/cgroup/{controller}/{name}")).collect();
-    directories.iter().for_each(|directory| std::fs::create_dir(directory).unwrap());
-    let mut case = Case::sh("cat /proc/self/cgroup; cat /sys/fs/cgroup/pids/tasks; touch /sys/fs/cgroup/pids/x; read line");
+    let directories: Vec<String> = ["pids", "memory", "unified"]
+        .iter()
+        .map(|controller| format!("/sys/fs/cgroup/{controller}/{name}"))
+        .collect();
+    directories
+        .iter()
+        .for_each(|directory| std::fs::create_dir(directory).unwrap());
+    let mut case = Case::sh(
+        "cat /proc/self/cgroup; cat /sys/fs/cgroup/pids/tasks; touch /sys/fs/cgroup/pids/x; read line",
+    );
     case.cgroups = directories.clone();
     let running = case.start().unwrap();
     let outside = std::fs::read_to_string(format!("/proc/{}/cgroup", running.pid)).unwrap();

@@ -51,7 +51,13 @@ fn in_pod(test: impl FnOnce(Pod)) {
             let file = File::open(format!("/proc/{keeper}/ns/{namespace}")).unwrap();
             nix::sched::setns(file, CloneFlags::empty()).unwrap();
         }
-        let test = std::panic::AssertUnwindSafe(|| test(Pod { shm: None, user_ns: Some(user), init: None }));
+        let test = std::panic::AssertUnwindSafe(|| {
+            test(Pod {
+                shm: None,
+                user_ns: Some(user),
+                init: None,
+            })
+        });
         let failed = std::panic::catch_unwind(test).is_err();
         berth_sys::process::exit_now(i32::from(failed));
     };
@@ -84,7 +90,10 @@ fn own(path: &std::path::Path) {
 
 fn mapped_root() {
     in_pod(|pod| {
-        let mut case = case("id -u; echo x > /dev/null; stat -c %t:%T /dev/zero; echo up > /dev/stderr; exec sleep 1000", pod);
+        let mut case = case(
+            "id -u; echo x > /dev/null; stat -c %t:%T /dev/zero; echo up > /dev/stderr; exec sleep 1000",
+            pod,
+        );
         case.spec["process"]["oomScoreAdj"] = json!(500);
         let running = case.start().unwrap();
         let status = fs::read_to_string(format!("/proc/{}/status", running.pid)).unwrap();
@@ -92,10 +101,18 @@ fn mapped_root() {
         let mut up = [0; 3];
         rustix::io::read(running.stderr.as_ref().unwrap(), &mut up).unwrap();
         assert_eq!(&up, b"up\n");
-        let mut execed = process(&["/bin/sh", "-c", "id -u; id -g > /dev/stdout; cat /proc/self/uid_map; cat /proc/self/oom_score_adj"]);
+        let mut execed = process(&[
+            "/bin/sh",
+            "-c",
+            "id -u; id -g > /dev/stdout; cat /proc/self/uid_map; cat /proc/self/oom_score_adj",
+        ]);
         execed["oomScoreAdj"] = json!(400);
         let output = running.exec(&execed, &[]).unwrap().finish();
-        assert_eq!(output.stdout.split_whitespace().collect::<Vec<_>>(), ["0", "0", "0", "100000", "65536", "400"], "{output:?}");
+        assert_eq!(
+            output.stdout.split_whitespace().collect::<Vec<_>>(),
+            ["0", "0", "0", "100000", "65536", "400"],
+            "{output:?}"
+        );
         for namespace in ["mnt", "pid", "cgroup", "user"] {
             let of = |pid: String| fs::read_link(format!("/proc/{pid}/ns/{namespace}")).unwrap();
             assert_ne!(of(running.pid.to_string()), of("self".to_owned()));

@@ -61,13 +61,14 @@ async fn build(config: Config, layout: &Layout) -> anyhow::Result<(Services, mps
     let registry = Registry::new(config.registry)?;
     let images = Arc::new(Images::open(layout, store.clone(), registry, layers.clone()).await?);
     let (shims, events) = Shims::open(&config.shim, layout.clone())?;
+    let host = Host::detect();
     let drivers = Arc::new(Drivers {
         network: Network::open(config.cni, config.network, store.clone()).await?,
         cgroups: Cgroups::open(&config.cgroup)?,
         bundles: Bundles::new(layout.clone()),
         pod_files: PodFiles::new(layout.clone()),
-        seccomp: SeccompCache::default(),
-        host: Host::detect(),
+        seccomp: SeccompCache::new(host.kernel),
+        host,
         layout: layout.clone(),
         store,
         shims,

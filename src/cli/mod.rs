@@ -1,5 +1,6 @@
 //! `berth COMMAND`: what each command takes, and the way to it.
 
+mod check;
 mod serve;
 
 use std::path::PathBuf;
@@ -24,6 +25,12 @@ enum Command {
     /// The configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Report what this node offers, and what each missing thing costs
+    Check {
+        /// Configuration file; the default one may be missing
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Print the version
     Version,
 }
@@ -59,6 +66,11 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run()?,
             Command::Config(ConfigCommand::Default) => print!("{}", crate::config::DEFAULT),
+            Command::Check { config } => {
+                let (table, runs) = check::report(&serve::read_config(config.as_deref())?);
+                print!("{table}");
+                return Ok(if runs { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            }
             Command::Version => println!("berth {}", env!("CARGO_PKG_VERSION")),
         }
         Ok(ExitCode::SUCCESS)

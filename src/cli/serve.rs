@@ -12,7 +12,7 @@ use crate::layout::{self, Layout};
 
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let config = self.read_config()?;
+        let config = read_config(self.config.as_deref())?;
         for dir in [&self.root, &self.state] {
             ensure!(dir.is_absolute(), "{} is not an absolute path", dir.display());
         }
@@ -22,12 +22,13 @@ impl Serve {
         let places = Places { layout: Layout::new(self.root, self.state), socket };
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(daemon::run(config, places))
     }
+}
 
-    fn read_config(&self) -> anyhow::Result<Config> {
-        match &self.config {
-            Some(path) => Ok(Config::load(path)?),
-            None if Path::new(layout::CONFIG).exists() => Ok(Config::load(Path::new(layout::CONFIG))?),
-            None => Ok(Config::default()),
-        }
+/// The named file, which must exist; else the default one, which need not.
+pub(super) fn read_config(path: Option<&Path>) -> anyhow::Result<Config> {
+    match path {
+        Some(path) => Ok(Config::load(path)?),
+        None if Path::new(layout::CONFIG).exists() => Ok(Config::load(Path::new(layout::CONFIG))?),
+        None => Ok(Config::default()),
     }
 }

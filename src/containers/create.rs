@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::container::ImageUse;
 use super::oci::{self, Inputs, PodFiles, SpecError};
 use super::sandbox::Sandbox;
-use super::spec::{ContainerSpec, Security};
+use super::spec::{ContainerSpec, Seccomp, Security};
 use super::state::{Phase, State};
 use super::user::{self, User, UserFiles};
 use super::{Cause, Container, ContainerRecord, Containers, Created, devices, signal};
@@ -16,7 +16,7 @@ use crate::clock;
 use crate::drivers::cgroup::ContainerCgroup;
 use crate::drivers::host::HostDevice;
 use crate::drivers::rootfs::{Rootfs, RootfsError};
-use crate::drivers::seccomp::Filter;
+use crate::drivers::seccomp::{Filter, Source};
 use crate::drivers::store::Durability;
 use crate::ids::ContainerId;
 use crate::images::Hold;
@@ -132,8 +132,13 @@ impl Containers {
 
     /// The filter of a container's processes, compiled once for each profile.
     pub(super) fn seccomp_filter(&self, security: &Security) -> Result<Option<Filter>, Cause> {
+        let source = match &security.seccomp {
+            Seccomp::Unconfined => return Ok(None),
+            Seccomp::RuntimeDefault => Source::RuntimeDefault,
+            Seccomp::Localhost(path) => Source::Localhost(path.clone()),
+        };
         let granted = oci::granted(security, self.drivers.host.capabilities).map_err(SpecError::from)?;
-        Ok(self.drivers.seccomp.filter(&security.seccomp, granted)?)
+        Ok(Some(self.drivers.seccomp.filter(&source, granted)?))
     }
 
     /// Gives back whatever a failed create had made; what is not there is not missed.

@@ -91,10 +91,10 @@ impl Containers {
             has_seccomp: filter.is_some(),
             cgroups: container.cgroup.join_dirs(),
             cgroup_v2: container.cgroup.v2(),
-            seccomp_flags: filter.as_ref().map_or_else(Vec::new, |filter| filter.flags().to_vec()),
+            seccomp_flags: filter.as_ref().map_or_else(Vec::new, |filter| filter.flags.clone()),
         };
         let fds: Vec<_> = std::iter::once(process.as_fd())
-            .chain(filter.as_ref().map(AsFd::as_fd))
+            .chain(filter.as_ref().map(|filter| filter.fd.as_fd()))
             .chain([stdin.as_fd(), stdout_writer.as_fd(), stderr_writer.as_fd()])
             .collect();
         running.shim.exec(exec, &fds).await?;

@@ -71,9 +71,9 @@ impl Containers {
             pid: pid.into(),
             pid_target,
             exit_path: layout.exit_record(&container.id).to_string_lossy().into_owned(),
-            seccomp_flags: filter.as_ref().map_or_else(Vec::new, |filter| filter.flags().to_vec()),
+            seccomp_flags: filter.as_ref().map_or_else(Vec::new, |filter| filter.flags.clone()),
         };
-        Ok(shim.start(start, root.as_fd(), filter.as_ref().map(AsFd::as_fd)).await?)
+        Ok(shim.start(start, root.as_fd(), filter.as_ref().map(|filter| filter.fd.as_fd())).await?)
     }
 
     async fn set_running(&self, container: &Arc<Container>, started: v1::Started) -> Result<(), Cause> {

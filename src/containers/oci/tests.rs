@@ -8,7 +8,9 @@ use super::*;
 use crate::containers::spec::*;
 use crate::pods::spec::*;
 
+mod capabilities;
 mod mounts;
+mod process;
 
 struct Case {
     container: ContainerSpec,
@@ -20,60 +22,71 @@ struct Case {
     devices: Vec<HostDevice>,
 }
 
+fn texts(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(ToString::to_string).collect()
+}
+
+fn container() -> ContainerSpec {
+    ContainerSpec {
+        metadata: ContainerMetadata {
+            name: "main".into(),
+            attempt: 0,
+        },
+        image: "sha256:abc".into(),
+        user_specified_image: "busybox:1.36".into(),
+        command: vec![],
+        args: vec![],
+        working_dir: String::new(),
+        envs: vec![],
+        mounts: vec![],
+        devices: vec![],
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::from([("org.systemd.property.X".into(), "'y'".into())]),
+        log_path: None,
+        stdin: false,
+        stdin_once: false,
+        tty: false,
+        resources: Resources::default(),
+        security: Security {
+            masked_paths: texts(&["/proc/kcore", "/sys/firmware"]),
+            readonly_paths: texts(&["/proc/sys"]),
+            ..Security::default()
+        },
+        stop_signal: None,
+    }
+}
+
+fn pod() -> PodSpec {
+    PodSpec {
+        metadata: PodMetadata {
+            name: "p".into(),
+            namespace: "n".into(),
+            uid: "u".into(),
+            attempt: 0,
+        },
+        hostname: "web-0".into(),
+        log_directory: String::new(),
+        dns: None,
+        ports: vec![],
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::from([("run.oci.handler".into(), "x".into())]),
+        cgroup_parent: String::new(),
+        sysctls: BTreeMap::new(),
+        namespaces: PodNamespaces::default(),
+        privileged: false,
+        seccomp: Seccomp::default(),
+        runtime_handler: String::new(),
+        overhead: None,
+        resources: None,
+    }
+}
+
 fn case() -> Case {
-    let text = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
     Case {
-        container: ContainerSpec {
-            metadata: ContainerMetadata {
-                name: "main".into(),
-                attempt: 0,
-            },
-            image: "sha256:abc".into(),
-            user_specified_image: "busybox:1.36".into(),
-            command: vec![],
-            args: vec![],
-            working_dir: String::new(),
-            envs: vec![],
-            mounts: vec![],
-            devices: vec![],
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::from([("org.systemd.property.X".into(), "'y'".into())]),
-            log_path: None,
-            stdin: false,
-            stdin_once: false,
-            tty: false,
-            resources: Resources::default(),
-            security: Security {
-                masked_paths: text(&["/proc/kcore", "/sys/firmware"]),
-                readonly_paths: text(&["/proc/sys"]),
-                ..Security::default()
-            },
-            stop_signal: None,
-        },
-        pod: PodSpec {
-            metadata: PodMetadata {
-                name: "p".into(),
-                namespace: "n".into(),
-                uid: "u".into(),
-                attempt: 0,
-            },
-            hostname: "web-0".into(),
-            log_directory: String::new(),
-            dns: None,
-            ports: vec![],
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::from([("run.oci.handler".into(), "x".into())]),
-            cgroup_parent: String::new(),
-            sysctls: BTreeMap::new(),
-            namespaces: PodNamespaces::default(),
-            privileged: false,
-            seccomp: Seccomp::default(),
-            runtime_handler: String::new(),
-            overhead: None,
-            resources: None,
-        },
+        container: container(),
+        pod: pod(),
         image: ImageConfig {
-            cmd: text(&["sh"]),
+            cmd: texts(&["sh"]),
             ..ImageConfig::default()
         },
         user: User {
@@ -158,23 +171,6 @@ fn set(spec: &Value, name: &str) -> Vec<String> {
     names
 }
 
-const DEFAULT_SET: [&str; 14] = [
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-];
-
 #[test]
 fn a_plain_container_is_confined() {
     let spec = case().json();
@@ -249,50 +245,6 @@ fn annotations_and_labels_never_get_in() {
 }
 
 #[test]
-fn capabilities_of_root_and_of_others_are_the_default_set_and_never_inheritable() {
-    for uid in [0, 1000] {
-        let mut case = case();
-        case.user.uid = uid;
-        let spec = case.json();
-        for name in ["bounding", "effective", "permitted"] {
-            assert_eq!(set(&spec, name), DEFAULT_SET, "{name}");
-        }
-        assert!(set(&spec, "inheritable").is_empty() && set(&spec, "ambient").is_empty());
-    }
-}
-
-#[test]
-fn capabilities_are_added_and_dropped_by_name_and_as_a_whole() {
-    let granted = |add: &[&str], drop: &[&str]| {
-        let mut case = case();
-        case.container.security.capabilities.add = add.iter().map(ToString::to_string).collect();
-        case.container.security.capabilities.drop = drop.iter().map(ToString::to_string).collect();
-        set(&case.json(), "bounding")
-    };
-    assert!(granted(&[], &["ALL"]).is_empty());
-    assert_eq!(granted(&["NET_BIND_SERVICE"], &["all"]), ["CAP_NET_BIND_SERVICE"]);
-    assert_eq!(granted(&["ALL"], &[]).len(), 41);
-    assert_eq!(granted(&["ALL"], &["cap_sys_admin"]).len(), 40);
-    assert_eq!(granted(&["ALL"], &["ALL"]).len(), 41);
-    assert_eq!(granted(&["SYS_PTRACE"], &["MKNOD", "KILL"]).len(), 13);
-    assert!(!granted(&["KILL"], &["KILL"]).contains(&"CAP_KILL".to_string()));
-    let mut case = case();
-    case.container.security.capabilities.add = vec!["SYS_GOD".into()];
-    assert!(matches!(case.spec(), Err(SpecError::Capability(_))));
-}
-
-#[test]
-fn ambient_capabilities_are_only_those_asked_for() {
-    let mut case = case();
-    case.container.security.capabilities.drop = vec!["ALL".into()];
-    case.container.security.capabilities.add_ambient = vec!["NET_BIND_SERVICE".into()];
-    let spec = case.json();
-    for name in ["bounding", "effective", "permitted", "inheritable", "ambient"] {
-        assert_eq!(set(&spec, name), ["CAP_NET_BIND_SERVICE"], "{name}");
-    }
-}
-
-#[test]
 fn a_privileged_container_has_what_the_node_has_and_nothing_hidden() {
     let mut case = case();
     case.container.security.privileged = true;
@@ -323,117 +275,6 @@ fn a_privileged_container_has_what_the_node_has_and_nothing_hidden() {
                 .contains(&json!("rw"))
         );
     }
-}
-
-#[test]
-fn commands_replace_entrypoint_and_cmd_as_kubernetes_says() {
-    let args = |command: &[&str], args: &[&str]| {
-        let mut case = case();
-        case.image.entrypoint = vec!["ep".into(), "e1".into()];
-        case.image.cmd = vec!["c1".into()];
-        case.container.command = command.iter().map(ToString::to_string).collect();
-        case.container.args = args.iter().map(ToString::to_string).collect();
-        case.json()["process"]["args"].clone()
-    };
-    assert_eq!(args(&[], &[]), json!(["ep", "e1", "c1"]));
-    assert_eq!(args(&["x"], &[]), json!(["x"]));
-    assert_eq!(args(&[], &["a"]), json!(["ep", "e1", "a"]));
-    assert_eq!(args(&["x"], &["a"]), json!(["x", "a"]));
-    let mut case = case();
-    case.image.cmd.clear();
-    assert_eq!(
-        case.error(),
-        "no command specified: neither the container nor image busybox:1.36 names one"
-    );
-    case.container.command = vec!["a\0b".into()];
-    assert!(matches!(case.spec(), Err(SpecError::Argument { index: 0 })));
-    case.container.command = vec!["x".repeat(1 << 20); 7];
-    assert!(matches!(case.spec(), Err(SpecError::TooLarge { .. })));
-}
-
-#[test]
-fn later_variables_replace_earlier_ones() {
-    let mut case = case();
-    case.container.tty = true;
-    case.pod.hostname.clear();
-    case.user.home = None;
-    case.image.env = ["PATH=/a", "PATH=/b", "NAME", "=x", "A=1=2", "E="]
-        .map(String::from)
-        .to_vec();
-    case.container.envs = vec![("A".into(), b"3".to_vec()), ("L".into(), "\n\u{e9}".into())];
-    let env = case.json()["process"]["env"].clone();
-    assert_eq!(
-        env,
-        json!([
-            "PATH=/b",
-            "HOSTNAME=node",
-            "TERM=xterm",
-            "A=3",
-            "E=",
-            "L=\n\u{e9}",
-            "HOME=/"
-        ])
-    );
-    case.container.envs = vec![
-        ("HOME".into(), b"/h".to_vec()),
-        ("TERM".into(), b"vt100".to_vec()),
-    ];
-    let env = case.json()["process"]["env"].to_string();
-    assert!(
-        env.contains("HOME=/h") && !env.contains("HOME=/\"") && env.contains("TERM=vt100"),
-        "{env}"
-    );
-}
-
-#[test]
-fn variables_that_cannot_be_set_are_refused_by_name() {
-    let bad: [(&str, Vec<u8>, &str); 6] = [
-        (
-            "X",
-            vec![0xff],
-            "the value of environment variable X is not UTF-8",
-        ),
-        (
-            "X",
-            vec![b'a', 0],
-            "the value of environment variable X contains a NUL byte",
-        ),
-        (
-            "X",
-            vec![b'a'; 128 << 10],
-            "the value of environment variable X is longer than",
-        ),
-        ("A=B", vec![], "environment variable name \"A=B\""),
-        ("", vec![], "environment variable name \"\""),
-        ("A\0", vec![], "environment variable name"),
-    ];
-    for (name, value, text) in bad {
-        let mut case = case();
-        case.container.envs = vec![(name.into(), value)];
-        assert!(case.error().starts_with(text), "{}", case.error());
-    }
-}
-
-#[test]
-fn the_working_directory_is_the_requests_then_the_images() {
-    let cwd = |request: &str, image: &str| {
-        let mut case = case();
-        case.container.working_dir = request.into();
-        case.image.working_dir = image.into();
-        case.spec().map(|spec| {
-            spec.process()
-                .clone()
-                .unwrap()
-                .cwd()
-                .to_string_lossy()
-                .into_owned()
-        })
-    };
-    assert_eq!(cwd("", "").unwrap(), "/");
-    assert_eq!(cwd("/r", "/i").unwrap(), "/r");
-    assert_eq!(cwd("", "/i").unwrap(), "/i");
-    assert_eq!(cwd("", "app").unwrap(), "/app");
-    assert!(cwd("relative", "/i").is_err() && cwd("/a\0b", "").is_err());
 }
 
 #[test]
@@ -545,34 +386,6 @@ fn limits_and_devices_are_listed() {
             "{path} {access}"
         );
     }
-}
-
-#[test]
-fn an_exec_is_the_container_with_another_command() {
-    let mut case = case();
-    case.user.uid = 1000;
-    case.container.security.no_new_privs = true;
-    let init = case.spec().unwrap().process().clone().unwrap();
-    let exec = exec_process(&init, &["ls".into()], true).unwrap();
-    let (mut before, mut after) = (
-        serde_json::to_value(&init).unwrap(),
-        serde_json::to_value(&exec).unwrap(),
-    );
-    assert_eq!(after["args"], json!(["ls"]));
-    assert_eq!(after["terminal"], true);
-    assert!(after["env"].as_array().unwrap().contains(&json!("TERM=xterm")));
-    for changed in ["args", "terminal", "env"] {
-        before[changed].take();
-        after[changed].take();
-    }
-    // Sets have no order in the crate's type.
-    for name in ["bounding", "effective", "permitted"] {
-        assert_eq!(before["capabilities"][name].take().as_array().unwrap().len(), 14);
-        assert_eq!(after["capabilities"][name].take().as_array().unwrap().len(), 14);
-    }
-    assert_eq!(before, after);
-    assert!(exec_process(&init, &[], false).is_err());
-    assert!(exec_process(&init, &["a\0".into()], false).is_err());
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod arch;
 mod bpf;
 mod compile;
 mod default;
+mod json;
 mod profile;
 
 use std::collections::HashMap;
@@ -88,11 +89,14 @@ struct Kept {
     flags: Vec<String>,
 }
 
+/// Content of the profile, None for Berth's own, and the capabilities that it looks at.
+type Key = (Option<Digest>, Set);
+
 /// Compiled filters, by profile content and by those capabilities of the container that the profile looks at.
 pub struct SeccompCache {
     kernel: (u32, u32),
     default: Profile,
-    kept: Mutex<HashMap<(Option<Digest>, Set), Arc<Kept>>>,
+    kept: Mutex<HashMap<Key, Arc<Kept>>>,
 }
 
 impl SeccompCache {
@@ -120,7 +124,7 @@ impl SeccompCache {
                     path: path.clone(),
                     source,
                 };
-                let profile = profile::parse(&json).map_err(bad)?;
+                let profile = json::parse(&json).map_err(bad)?;
                 let key = (
                     Some(Digest::of(&json)),
                     profile.relevant().intersection(capabilities),
@@ -137,12 +141,7 @@ impl SeccompCache {
         })
     }
 
-    fn kept(
-        &self,
-        key: (Option<Digest>, Set),
-        profile: &Profile,
-        path: &Path,
-    ) -> Result<Arc<Kept>, SeccompError> {
+    fn kept(&self, key: Key, profile: &Profile, path: &Path) -> Result<Arc<Kept>, SeccompError> {
         // Held while compiling: pods that start together wait for one compilation instead of doing one each.
         let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = all.get(&key) {

@@ -148,6 +148,6 @@ proptest! {
 
     #[test]
     fn any_text_is_a_profile_or_an_error(text in ".{0,200}") {
-        let _ = parse(text.as_bytes());
+        let _ = json::parse(text.as_bytes());
     }
 }

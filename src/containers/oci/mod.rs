@@ -186,8 +186,12 @@ fn linux(inputs: &Inputs<'_>) -> Result<oci::Linux, SpecError> {
         true => (Vec::new(), Vec::new()),
         false => (paths(&security.masked_paths)?, paths(&security.readonly_paths)?),
     };
+    // Which ids are the pod's: the shim gives volumes and devices to them.
+    let user = inputs.pod.namespaces.user.as_ref();
     let mut linux = oci::Linux::default();
     linux
+        .set_uid_mappings(user.map(|user| mounts::mappings(&user.uids)))
+        .set_gid_mappings(user.map(|user| mounts::mappings(&user.gids)))
         .set_cgroups_path(Some(PathBuf::from(inputs.cgroup_path)))
         .set_namespaces(Some(confinement::namespaces(inputs)))
         .set_masked_paths(Some(masked))

@@ -173,7 +173,8 @@ fn requested(asked: &Mount) -> Result<oci::Mount, SpecError> {
     Ok(mount)
 }
 
-fn mappings(given: &[IdMapping]) -> Vec<oci::LinuxIdMapping> {
+/// Mappings as the runtime spec has them.
+pub(super) fn mappings(given: &[IdMapping]) -> Vec<oci::LinuxIdMapping> {
     given
         .iter()
         .filter_map(|given| {

@@ -10,6 +10,7 @@ use crate::pods::spec::*;
 
 mod capabilities;
 mod mounts;
+mod namespaces;
 mod process;
 
 struct Case {
@@ -275,19 +276,6 @@ fn a_privileged_container_has_what_the_node_has_and_nothing_hidden() {
                 .contains(&json!("rw"))
         );
     }
-}
-
-#[test]
-fn the_hosts_namespaces_are_not_made_anew() {
-    let mut case = case();
-    case.pod.namespaces.host_ipc = true;
-    case.container.security.pid = PidMode::Node;
-    let spec = case.json();
-    assert_eq!(at(&spec, "/dev/shm")["source"], "/dev/shm");
-    assert_eq!(
-        spec["linux"]["namespaces"],
-        json!([{"type": "mount"}, {"type": "cgroup"}])
-    );
 }
 
 #[test]

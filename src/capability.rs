@@ -131,7 +131,10 @@ impl Set {
 
     /// In the order of their numbers.
     pub fn iter(self) -> impl Iterator<Item = Capability> {
-        (0..).zip(NAMES).map(|(number, _)| Capability(number)).filter(move |capability| self.contains(*capability))
+        (0..)
+            .zip(NAMES)
+            .map(|(number, _)| Capability(number))
+            .filter(move |capability| self.contains(*capability))
     }
 }
 
@@ -166,7 +169,13 @@ mod tests {
 
     #[test]
     fn numbers_are_the_kernels() {
-        for (name, number) in [("CHOWN", 0), ("NET_RAW", 13), ("MKNOD", 27), ("SETFCAP", 31), ("BPF", 39)] {
+        for (name, number) in [
+            ("CHOWN", 0),
+            ("NET_RAW", 13),
+            ("MKNOD", 27),
+            ("SETFCAP", 31),
+            ("BPF", 39),
+        ] {
             assert_eq!(Capability::parse(name).map(Capability::number), Ok(number));
         }
         assert_eq!(Set::ALL.bits(), 0x1ff_ffff_ffff);

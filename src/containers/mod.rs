@@ -8,6 +8,7 @@ mod exec;
 mod exit;
 pub mod list;
 mod log;
+pub mod filter;
 pub mod oci;
 mod recover;
 mod remove;

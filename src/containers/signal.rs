@@ -57,7 +57,10 @@ pub fn from_name(text: &str) -> Option<i32> {
     if let Some(offset) = name.strip_prefix("RTMAX-") {
         return number(offset, 0..=30).map(|offset| 64 - offset);
     }
-    NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
+    NAMES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, number)| *number)
 }
 
 /// What an image's STOPSIGNAL means: SIGTERM where it is empty or no signal, for an image must not decide that its
@@ -99,8 +102,24 @@ mod tests {
     #[test]
     fn anything_else_is_none_and_stops_with_sigterm() {
         let bad = [
-            "", "-1", "0", "65", "+9", " 9", "9 ", "SIG", "SIGRTMAX+99", "RTMIN+31", "RTMAX--1", "RTMIN+", "RTMAX-31", "$(x)",
-            "99999999999999999999", "SIGSIGTERM", "TERM\0", "\u{661}",
+            "",
+            "-1",
+            "0",
+            "65",
+            "+9",
+            " 9",
+            "9 ",
+            "SIG",
+            "SIGRTMAX+99",
+            "RTMIN+31",
+            "RTMAX--1",
+            "RTMIN+",
+            "RTMAX-31",
+            "$(x)",
+            "99999999999999999999",
+            "SIGSIGTERM",
+            "TERM\0",
+            "\u{661}",
         ];
         for text in bad {
             assert_eq!(from_name(text), None, "{text:?}");

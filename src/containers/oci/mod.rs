@@ -71,6 +71,9 @@ pub enum SpecError {
         /// The image.
         image: String,
     },
+    /// An exec without a command.
+    #[error("no command specified to execute in the container")]
+    NoExecCommand,
     /// An argument that execve(2) can't take.
     #[error("argument {index} of the command contains a NUL byte")]
     Argument {
@@ -163,7 +166,8 @@ pub enum SpecError {
 pub fn spec(inputs: &Inputs<'_>) -> Result<oci::Spec, SpecError> {
     let mut root = oci::Root::default();
     // The root comes to the shim as an fd; other OCI runtimes find it mounted here.
-    root.set_path(PathBuf::from("rootfs")).set_readonly(Some(inputs.container.security.readonly_rootfs));
+    root.set_path(PathBuf::from("rootfs"))
+        .set_readonly(Some(inputs.container.security.readonly_rootfs));
     let mut spec = oci::Spec::default();
     spec.set_version("1.2.0".to_string())
         .set_root(Some(root))
@@ -182,8 +186,12 @@ fn linux(inputs: &Inputs<'_>) -> Result<oci::Linux, SpecError> {
         true => (Vec::new(), Vec::new()),
         false => (paths(&security.masked_paths)?, paths(&security.readonly_paths)?),
     };
+    // Which ids are the pod's: the shim gives volumes and devices to them.
+    let user = inputs.pod.namespaces.user.as_ref();
     let mut linux = oci::Linux::default();
     linux
+        .set_uid_mappings(user.map(|user| mounts::mappings(&user.uids)))
+        .set_gid_mappings(user.map(|user| mounts::mappings(&user.gids)))
         .set_cgroups_path(Some(PathBuf::from(inputs.cgroup_path)))
         .set_namespaces(Some(confinement::namespaces(inputs)))
         .set_masked_paths(Some(masked))
@@ -208,7 +216,9 @@ fn paths(given: &[String]) -> Result<Vec<String>, SpecError> {
 
 /// The capabilities of a set as the crate of the specification names them.
 fn named(set: capability::Set) -> oci::Capabilities {
-    set.iter().filter_map(|capability| capability.name().parse().ok()).collect()
+    set.iter()
+        .filter_map(|capability| capability.name().parse().ok())
+        .collect()
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ fn oom_score_adj(inputs: &Inputs<'_>) -> Result<Option<i32>, SpecError> {
 /// the command and the terminal.
 pub fn exec_process(container: &oci::Process, cmd: &[String], tty: bool) -> Result<oci::Process, SpecError> {
     if cmd.first().is_none_or(String::is_empty) {
-        return Err(SpecError::NoCommand { image: "of the running container".to_string() });
+        return Err(SpecError::NoExecCommand);
     }
     let args = args::checked(cmd.to_vec())?;
     let mut env = container.env().clone().unwrap_or_default();
@@ -49,6 +49,10 @@ pub fn exec_process(container: &oci::Process, cmd: &[String], tty: bool) -> Resu
     }
     args::check_size(&args, &env)?;
     let mut process = container.clone();
-    process.set_terminal(Some(tty)).set_console_size(None).set_args(Some(args)).set_env(Some(env));
+    process
+        .set_terminal(Some(tty))
+        .set_console_size(None)
+        .set_args(Some(args))
+        .set_env(Some(env));
     Ok(process)
 }

@@ -5,6 +5,7 @@ mod arch;
 mod bpf;
 mod compile;
 mod default;
+mod json;
 mod profile;
 
 use std::collections::HashMap;
@@ -88,17 +89,24 @@ struct Kept {
     flags: Vec<String>,
 }
 
+/// Content of the profile, None for Berth's own, and the capabilities that it looks at.
+type Key = (Option<Digest>, Set);
+
 /// Compiled filters, by profile content and by those capabilities of the container that the profile looks at.
 pub struct SeccompCache {
     kernel: (u32, u32),
     default: Profile,
-    kept: Mutex<HashMap<(Option<Digest>, Set), Arc<Kept>>>,
+    kept: Mutex<HashMap<Key, Arc<Kept>>>,
 }
 
 impl SeccompCache {
     /// An empty cache for a kernel of this version (major, minor).
     pub fn new(kernel: (u32, u32)) -> Self {
-        Self { kernel, default: default::profile(), kept: Mutex::new(HashMap::new()) }
+        Self {
+            kernel,
+            default: default::profile(),
+            kept: Mutex::new(HashMap::new()),
+        }
     }
 
     /// The filter of a profile for a container with these capabilities (its bounding set).
@@ -112,28 +120,42 @@ impl SeccompCache {
             }
             Source::Localhost(path) => {
                 let json = read(path)?;
-                let bad = |source| SeccompError::Profile { path: path.clone(), source };
-                let profile = profile::parse(&json).map_err(bad)?;
-                let key = (Some(Digest::of(&json)), profile.relevant().intersection(capabilities));
+                let bad = |source| SeccompError::Profile {
+                    path: path.clone(),
+                    source,
+                };
+                let profile = json::parse(&json).map_err(bad)?;
+                let key = (
+                    Some(Digest::of(&json)),
+                    profile.relevant().intersection(capabilities),
+                );
                 self.kept(key, &profile, path)?
             }
         };
         // A description of its own: passed fds share their offset with all others of the same description.
         let path = format!("/proc/self/fd/{}", kept.file.as_raw_fd());
         let fd = File::open(path).map_err(SeccompError::Memory)?;
-        Ok(Filter { fd: fd.into(), flags: kept.flags.clone() })
+        Ok(Filter {
+            fd: fd.into(),
+            flags: kept.flags.clone(),
+        })
     }
 
-    fn kept(&self, key: (Option<Digest>, Set), profile: &Profile, path: &Path) -> Result<Arc<Kept>, SeccompError> {
+    fn kept(&self, key: Key, profile: &Profile, path: &Path) -> Result<Arc<Kept>, SeccompError> {
         // Held while compiling: pods that start together wait for one compilation instead of doing one each.
         let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = all.get(&key) {
             return Ok(Arc::clone(kept));
         }
-        let code = compile::compile(profile, key.1, self.kernel)
-            .map_err(|source| SeccompError::Profile { path: path.to_path_buf(), source })?;
+        let code = compile::compile(profile, key.1, self.kernel).map_err(|source| SeccompError::Profile {
+            path: path.to_path_buf(),
+            source,
+        })?;
         let file = sealed(&bpf::bytes(&code)).map_err(SeccompError::Memory)?;
-        let kept = Arc::new(Kept { file, flags: profile.flags.clone() });
+        let kept = Arc::new(Kept {
+            file,
+            flags: profile.flags.clone(),
+        });
         if all.len() >= MOST_KEPT {
             all.clear();
         }
@@ -144,18 +166,29 @@ impl SeccompCache {
 
 fn read(path: &Path) -> Result<Vec<u8>, SeccompError> {
     if !path.is_absolute() {
-        return Err(SeccompError::Path { path: path.to_path_buf() });
+        return Err(SeccompError::Path {
+            path: path.to_path_buf(),
+        });
     }
-    let failed = |source| SeccompError::Read { path: path.to_path_buf(), source };
+    let failed = |source| SeccompError::Read {
+        path: path.to_path_buf(),
+        source,
+    };
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).custom_flags(flags).open(path).map_err(failed)?;
+    let file = File::options()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     let mut json = Vec::new();
     if metadata.is_file() && metadata.len() <= LARGEST {
         file.take(LARGEST + 1).read_to_end(&mut json).map_err(failed)?;
     }
     if !metadata.is_file() || metadata.len() > LARGEST || json.len() as u64 > LARGEST {
-        return Err(SeccompError::NotProfile { path: path.to_path_buf() });
+        return Err(SeccompError::NotProfile {
+            path: path.to_path_buf(),
+        });
     }
     Ok(json)
 }
@@ -164,7 +197,10 @@ fn sealed(bytes: &[u8]) -> std::io::Result<File> {
     let fd = rustix::fs::memfd_create("seccomp", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut file = File::from(fd);
     file.write_all(bytes)?;
-    rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    rustix::fs::fcntl_add_seals(
+        &file,
+        SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
+    )?;
     Ok(file)
 }
 

@@ -1,8 +1,10 @@
 //! Linux calls that rustix and nix do not make safe, each behind a safe function.
 //! What lives here: one thin wrapper a system call, with its errno as `std::io::Error`. What does not: policy.
 
+pub mod bpf;
 pub mod clone;
 pub mod mount;
 pub mod path;
 pub mod process;
 pub mod seccomp;
+

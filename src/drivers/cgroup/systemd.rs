@@ -1,0 +1,92 @@
+//! Transient scopes by systemd's own D-Bus socket. What does not live here: anything below a scope.
+//!
+//! One scope a pod: one call is cheap, and with `Delegate=yes` systemd never rewrites what is below. cgroups-rs makes the
+//! properties; its client is not used, because it connects to the bus daemon at each call, blocks, and returns before
+//! the scope exists (it does not wait for the job).
+
+use std::path::Path;
+use std::time::Duration;
+
+use cgroups_rs::systemd::props::PropertiesBuilder;
+use futures_util::StreamExt;
+use zbus::zvariant::{DynamicType, OwnedObjectPath, Value};
+use zbus::{Connection, MessageStream};
+
+use super::error::CgroupError;
+
+const SOCKET: &str = "/run/systemd/private";
+const NAME: &str = "org.freedesktop.systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const OBJECT: &str = "/org/freedesktop/systemd1";
+/// How long systemd may take for a job.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether systemd is the host's init (sd_booted(3)).
+pub(super) fn runs_host() -> bool {
+    Path::new("/run/systemd/system").is_dir() && Path::new(SOCKET).exists()
+}
+
+/// Starts a scope with one process in a slice and waits until it is there. One that exists is fine.
+pub(super) async fn start_scope(unit: &str, slice: &str, pid: i32) -> Result<(), CgroupError> {
+    let mut properties = PropertiesBuilder::default_cgroup(slice, unit)
+        .description("Berth pod".into())
+        .pids(vec![pid.unsigned_abs()])
+        .build();
+    // A failed scope must not stay in memory, and the manager's default limit of tasks is not meant for pods.
+    properties.push(("CollectMode", Value::from("inactive-or-failed")));
+    properties.push(("TasksMax", Value::from(u64::MAX)));
+    let auxiliary: Vec<(String, Vec<(String, Value<'_>)>)> = Vec::new();
+    match job("StartTransientUnit", unit, &(unit, "fail", properties, auxiliary)).await {
+        Err(CgroupError::Systemd { source, .. }) if is(&source, "UnitExists") => Ok(()),
+        result => result,
+    }
+}
+
+/// Stops a scope; one that is gone is fine.
+pub(super) async fn stop_scope(unit: &str) -> Result<(), CgroupError> {
+    match job("StopUnit", unit, &(unit, "replace")).await {
+        Err(CgroupError::Systemd { source, .. }) if is(&source, "NoSuchUnit") => Ok(()),
+        result => result,
+    }
+}
+
+fn is(error: &zbus::Error, name: &str) -> bool {
+    matches!(error, zbus::Error::MethodError(found, ..) if found.strip_prefix(NAME).is_some_and(|n| n.strip_prefix('.') == Some(name)))
+}
+
+/// Calls a method that returns a job and waits for the job's end. Each call has a connection of its own: systemd drops
+/// connections when it is re-executed, and connecting costs less than a call.
+async fn job<B>(call: &'static str, unit: &str, body: &B) -> Result<(), CgroupError>
+where
+    B: serde::Serialize + DynamicType + Sync,
+{
+    let refused = |source| CgroupError::Systemd { call, unit: unit.into(), source: Box::new(source) };
+    let result = match tokio::time::timeout(PATIENCE, run(call, body)).await {
+        Ok(result) => result.map_err(refused)?,
+        Err(_) => "no answer in 30 seconds".to_string(),
+    };
+    if result == "done" { Ok(()) } else { Err(CgroupError::Job { unit: unit.into(), result }) }
+}
+
+async fn run<B>(call: &'static str, body: &B) -> zbus::Result<String>
+where
+    B: serde::Serialize + DynamicType + Sync,
+{
+    let address = format!("unix:path={SOCKET}");
+    let connection: Connection = zbus::connection::Builder::address(address.as_str())?.p2p().build().await?;
+    // Made before the call: the job may end before its reply is read.
+    let mut messages = MessageStream::from(&connection);
+    let reply = connection.call_method(Some(NAME), OBJECT, Some(MANAGER), call, body).await?;
+    let job: OwnedObjectPath = reply.body().deserialize()?;
+    while let Some(message) = messages.next().await {
+        let message = message?;
+        if message.header().member().is_none_or(|member| member != "JobRemoved") {
+            continue;
+        }
+        let (_, removed, _, result): (u32, OwnedObjectPath, String, String) = message.body().deserialize()?;
+        if removed == job {
+            return Ok(result);
+        }
+    }
+    Ok("connection closed".into())
+}

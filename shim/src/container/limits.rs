@@ -2,6 +2,7 @@
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::Pid;
 
 use super::failure::{Failing, Result, SpawnError};
 use super::spec::Rlimit;
@@ -70,8 +71,7 @@ pub(super) fn raise(limits: &[Limit]) -> Result<()> {
 }
 
 /// In the builder, through the host's procfs: sets the score that the new process inherits.
-pub(super) fn set_oom_score(score: Option<i32>) -> Result<()> {
-    let Some(score) = score else { return Ok(()) };
+pub(super) fn set_oom_score(score: i32) -> Result<()> {
     match std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
         Err(error) if error.raw_os_error() == Some(nix::libc::EACCES) => {
             eprintln!("berth-shim: no permission to lower oom_score_adj to {score}");
@@ -79,6 +79,14 @@ pub(super) fn set_oom_score(score: Option<i32>) -> Result<()> {
         }
         result => result.failing(|| format!("set oom_score_adj to {score}")),
     }
+}
+
+/// The score of another process.
+pub(super) fn oom_score_of(pid: Pid) -> Result<i32> {
+    let path = format!("/proc/{pid}/oom_score_adj");
+    let step = || format!("read {path}");
+    let score = std::fs::read_to_string(&path).failing(step)?;
+    score.trim().parse().map_err(std::io::Error::other).failing(step)
 }
 
 fn resource(name: &str) -> Option<Resource> {

@@ -24,6 +24,7 @@ pub struct Case {
     pub spec: Value,
     pub seccomp: Option<Vec<u8>>,
     pub cgroups: Vec<String>,
+    pub cgroup_v2: bool,
     pub pod: Pod,
     pub pid: PidNamespace<'static>,
     pub layers: usize,
@@ -67,6 +68,7 @@ impl Case {
             spec: spec(arguments),
             seccomp: None,
             cgroups: Vec::new(),
+            cgroup_v2: false,
             pod,
             pid: PidNamespace::New,
             layers: 1,
@@ -118,7 +120,7 @@ impl Case {
             seccomp: self.seccomp.as_deref().map(memory_file),
             seccomp_flags: &[],
             cgroups: &self.cgroups,
-            cgroup_v2: false,
+            cgroup_v2: self.cgroup_v2,
             stdio,
             pid,
             pod: &self.pod,
@@ -178,11 +180,7 @@ impl Case {
 impl Running {
     /// Executes `process` (OCI JSON) in it.
     pub fn exec(&self, process: &Value, cgroups: &[String]) -> Result<Self, SpawnError> {
-        let target = rustix::process::pidfd_open(
-            rustix::process::Pid::from_raw(self.pid.as_raw()).unwrap(),
-            rustix::process::PidfdFlags::empty(),
-        );
-        let target = target.unwrap();
+        let target = self.pidfd();
         let (stdio, running) = streams(process["terminal"] == json!(true));
         let spawning = exec(Exec {
             process: memory_file(process.to_string().as_bytes()),
@@ -194,6 +192,11 @@ impl Running {
             stdio,
         });
         follow(spawning?, running)
+    }
+
+    pub fn pidfd(&self) -> OwnedFd {
+        let pid = rustix::process::Pid::from_raw(self.pid.as_raw()).unwrap();
+        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap()
     }
 
     pub fn exec_sh(&self, script: &str) -> Output {

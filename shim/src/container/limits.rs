@@ -1,5 +1,7 @@
 //! Resource limits and the OOM score of a process. Limits of cgroups are the daemon's.
 
+use std::io::Write as _;
+
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
@@ -59,10 +61,10 @@ pub(super) fn raise(limits: &[Limit]) -> Result<()> {
         match setrlimit(limit.resource, soft, limit.hard) {
             Ok(()) => {}
             Err(Errno::EPERM) => {
-                eprintln!(
-                    "berth-shim: {} stays at {highest}: no permission to raise it to {}",
+                note(&format!(
+                    "{} stays at {highest}: no permission to raise it to {}",
                     limit.name, limit.hard
-                );
+                ));
             }
             Err(error) => return Err(error).failing(step),
         }
@@ -74,11 +76,16 @@ pub(super) fn raise(limits: &[Limit]) -> Result<()> {
 pub(super) fn set_oom_score(score: i32) -> Result<()> {
     match std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
         Err(error) if error.raw_os_error() == Some(nix::libc::EACCES) => {
-            eprintln!("berth-shim: no permission to lower oom_score_adj to {score}");
+            note(&format!("no permission to lower oom_score_adj to {score}"));
             Ok(())
         }
         result => result.failing(|| format!("set oom_score_adj to {score}")),
     }
+}
+
+/// For whoever reads the shim's stderr; a start does not fail because nobody does.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "berth-shim: {text}");
 }
 
 /// The score of another process.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -74,7 +75,6 @@ impl Case {
             layers: 1,
         };
         make_image(&case.image());
-        BASE.with(|_| ());
         case
     }
 
@@ -160,7 +160,7 @@ impl Case {
             fsconfig_set_string(context.as_fd(), "lowerdir+", &layer).unwrap();
         }
         fsconfig_set_string(context.as_fd(), "lowerdir+", self.image()).unwrap();
-        BASE.with(|base| fsconfig_set_string(context.as_fd(), "lowerdir+", base.path()).unwrap());
+        fsconfig_set_string(context.as_fd(), "lowerdir+", BASE.get().unwrap()).unwrap();
         let run = fs::read_dir(self.directory.path()).unwrap().count();
         let (upper, owner) = (path(format!("upper{run}")), fs::metadata(self.image()).unwrap());
         chown(&upper, Some(owner.uid()), Some(owner.gid())).unwrap();
@@ -302,9 +302,17 @@ fn make_image(image: &Path) {
     fs::set_permissions(image.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
 }
 
-thread_local! {
-    /// The layer below every image: busybox with its links.
-    static BASE: TempDir = make_base();
+/// The layer below every image: busybox with its links.
+static BASE: OnceLock<PathBuf> = OnceLock::new();
+
+/// Before the first test.
+pub fn set_up() {
+    BASE.set(make_base().keep()).unwrap();
+}
+
+/// After the last test.
+pub fn tear_down() {
+    fs::remove_dir_all(BASE.get().unwrap()).unwrap();
 }
 
 fn make_base() -> TempDir {

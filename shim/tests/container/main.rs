@@ -34,6 +34,7 @@ fn main() {
         speed::TESTS,
     ]
     .concat();
+    fixture::set_up();
     let runner = std::process::id();
     let before = fixture::mount_table();
     let mut failed = Vec::new();
@@ -51,6 +52,7 @@ fn main() {
             failed.push(name);
         }
     }
+    fixture::tear_down();
     assert_eq!(
         before,
         fixture::mount_table(),

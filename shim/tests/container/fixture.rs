@@ -3,10 +3,8 @@
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -18,6 +16,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::container::{Exec, PidNamespace, Pod, Progress, SpawnError, Spawning, Start, Stdio, exec, start};
+use crate::image;
 
 /// One container to be: change `spec` and the image, then run it.
 pub struct Case {
@@ -74,7 +73,7 @@ impl Case {
             pid: PidNamespace::New,
             layers: 1,
         };
-        make_image(&case.image());
+        image::make(&case.image());
         case
     }
 
@@ -160,7 +159,7 @@ impl Case {
             fsconfig_set_string(context.as_fd(), "lowerdir+", &layer).unwrap();
         }
         fsconfig_set_string(context.as_fd(), "lowerdir+", self.image()).unwrap();
-        fsconfig_set_string(context.as_fd(), "lowerdir+", BASE.get().unwrap()).unwrap();
+        fsconfig_set_string(context.as_fd(), "lowerdir+", image::base()).unwrap();
         let run = fs::read_dir(self.directory.path()).unwrap().count();
         let (upper, owner) = (path(format!("upper{run}")), fs::metadata(self.image()).unwrap());
         chown(&upper, Some(owner.uid()), Some(owner.gid())).unwrap();
@@ -293,50 +292,6 @@ pub fn memory_file(bytes: &[u8]) -> OwnedFd {
     let fd = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     rustix::io::write(&fd, bytes).unwrap();
     fd
-}
-
-fn make_image(image: &Path) {
-    for directory in ["bin", "etc", "tmp", "proc", "sys", "dev", "root"] {
-        fs::create_dir_all(image.join(directory)).unwrap();
-    }
-    fs::set_permissions(image.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
-}
-
-/// The layer below every image: busybox with its links.
-static BASE: OnceLock<PathBuf> = OnceLock::new();
-
-/// Before the first test.
-pub fn set_up() {
-    BASE.set(make_base().keep()).unwrap();
-}
-
-/// After the last test.
-pub fn tear_down() {
-    fs::remove_dir_all(BASE.get().unwrap()).unwrap();
-}
-
-fn make_base() -> TempDir {
-    let directory = tempfile::Builder::new()
-        .prefix("berth-container-")
-        .tempdir()
-        .unwrap();
-    let image = directory.path();
-    fs::set_permissions(image, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::create_dir(image.join("bin")).unwrap();
-    fs::copy("/bin/busybox", image.join("bin/busybox")).unwrap();
-    let applets = Command::new("/bin/busybox")
-        .arg("--list")
-        .output()
-        .unwrap()
-        .stdout;
-    for applet in String::from_utf8(applets)
-        .unwrap()
-        .lines()
-        .filter(|name| *name != "busybox")
-    {
-        symlink("busybox", image.join("bin").join(applet)).unwrap();
-    }
-    directory
 }
 
 pub fn process(arguments: &[&str]) -> Value {

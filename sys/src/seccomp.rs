@@ -17,7 +17,7 @@ impl Filter {
     pub fn parse(bytes: &[u8]) -> io::Result<Self> {
         const RECORD: usize = size_of::<sock_filter>();
         let count = bytes.len() / RECORD;
-        if count == 0 || count > 4096 || bytes.len() % RECORD != 0 {
+        if count == 0 || count > 4096 || !bytes.len().is_multiple_of(RECORD) {
             let text = format!(
                 "a seccomp filter has 1 to 4096 records of {RECORD} bytes, not {} bytes",
                 bytes.len()
@@ -68,6 +68,7 @@ pub fn flag(name: &str) -> Option<libc::c_ulong> {
         "SECCOMP_FILTER_FLAG_TSYNC" => Some(libc::SECCOMP_FILTER_FLAG_TSYNC),
         "SECCOMP_FILTER_FLAG_LOG" => Some(libc::SECCOMP_FILTER_FLAG_LOG),
         "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => Some(libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW),
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => Some(1 << 5),
         _ => None,
     }
 }

@@ -46,7 +46,7 @@ impl Hierarchies {
 impl Hierarchy {
     /// A line is `number:controllers:path`; the controllers of v2 are empty, a named hierarchy's are `name=NAME`.
     fn parse(line: &str) -> Option<Self> {
-        let controllers = line.splitn(3, ':').nth(1)?;
+        let controllers = line.split(':').nth(1)?;
         let (directory, kind) = match controllers.strip_prefix("name=") {
             Some(name) => (name, Kind::Named(name.to_owned())),
             None if controllers.is_empty() => ("unified", Kind::Unified),

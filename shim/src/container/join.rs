@@ -1,18 +1,19 @@
 //! A further process in a running container: a fork of the shim that joins the container's namespaces and clones the
 //! process as a child of the shim.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use berth_sys::clone::{Side, clone3};
 use berth_sys::path::Root;
 use berth_sys::process::keep_only;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
+use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
 
 use super::builder::conceal;
 use super::cgroups::Membership;
-use super::failure::{Failing, Result};
+use super::failure::{Failing, Result, SpawnError};
 use super::spec::{self, Process};
 use super::status::Reporter;
 use super::workload::{Streams, Workload};
@@ -25,9 +26,14 @@ pub(super) fn run(request: Exec<'_>, reporter: &Reporter) -> Result<()> {
     let bytes = contents(&request.process).failing(|| "read the process to execute".to_owned())?;
     let process: Process = spec::parse(&bytes, "the process to execute")?;
     let workload = Workload::prepare(&process, request.seccomp.as_ref(), request.seccomp_flags)?;
-    workload.own_pipes(&request.stdio, &user_namespace::mappings_of(request.target)?)?;
+    let target = pid_of(request.target)?;
+    workload.own_pipes(&request.stdio, &user_namespace::mappings_of(target)?)?;
     limits::raise(&workload.limits)?;
-    limits::set_oom_score(process.oom_score_adj)?;
+    // Never the shim's own score, which protects it from the OOM killer.
+    limits::set_oom_score(match process.oom_score_adj {
+        Some(score) => score,
+        None => limits::oom_score_of(target)?,
+    })?;
     let membership = Membership::open(request.cgroups)?;
 
     join_namespaces(request.target)?;
@@ -60,6 +66,19 @@ pub(super) fn contents(file: &OwnedFd) -> std::io::Result<Vec<u8>> {
             0 => return Ok(bytes),
             length => bytes.extend_from_slice(&buffer[..length]),
         }
+    }
+}
+
+/// The host's number of the process behind a pidfd.
+fn pid_of(process: BorrowedFd<'_>) -> Result<Pid> {
+    let step = || "find the container's first process".to_owned();
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd())).failing(step)?;
+    let pid = info
+        .lines()
+        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    match pid {
+        Some(pid) if pid > 0 => Ok(Pid::from_raw(pid)),
+        _ => Err(SpawnError::refused(step(), "the container is not running")),
     }
 }
 

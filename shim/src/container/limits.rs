@@ -1,7 +1,10 @@
 //! Resource limits and the OOM score of a process. Limits of cgroups are the daemon's.
 
+use std::io::Write as _;
+
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::Pid;
 
 use super::failure::{Failing, Result, SpawnError};
 use super::spec::Rlimit;
@@ -58,10 +61,10 @@ pub(super) fn raise(limits: &[Limit]) -> Result<()> {
         match setrlimit(limit.resource, soft, limit.hard) {
             Ok(()) => {}
             Err(Errno::EPERM) => {
-                eprintln!(
-                    "berth-shim: {} stays at {highest}: no permission to raise it to {}",
+                note(&format!(
+                    "{} stays at {highest}: no permission to raise it to {}",
                     limit.name, limit.hard
-                );
+                ));
             }
             Err(error) => return Err(error).failing(step),
         }
@@ -70,15 +73,27 @@ pub(super) fn raise(limits: &[Limit]) -> Result<()> {
 }
 
 /// In the builder, through the host's procfs: sets the score that the new process inherits.
-pub(super) fn set_oom_score(score: Option<i32>) -> Result<()> {
-    let Some(score) = score else { return Ok(()) };
+pub(super) fn set_oom_score(score: i32) -> Result<()> {
     match std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
         Err(error) if error.raw_os_error() == Some(nix::libc::EACCES) => {
-            eprintln!("berth-shim: no permission to lower oom_score_adj to {score}");
+            note(&format!("no permission to lower oom_score_adj to {score}"));
             Ok(())
         }
         result => result.failing(|| format!("set oom_score_adj to {score}")),
     }
+}
+
+/// For whoever reads the shim's stderr; a start does not fail because nobody does.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "berth-shim: {text}");
+}
+
+/// The score of another process.
+pub(super) fn oom_score_of(pid: Pid) -> Result<i32> {
+    let path = format!("/proc/{pid}/oom_score_adj");
+    let step = || format!("read {path}");
+    let score = std::fs::read_to_string(&path).failing(step)?;
+    score.trim().parse().map_err(std::io::Error::other).failing(step)
 }
 
 fn resource(name: &str) -> Option<Resource> {

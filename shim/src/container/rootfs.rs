@@ -4,16 +4,21 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use berth_sys::mount::{Attributes, set_attributes};
 use berth_sys::path::Root;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, statx};
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, move_mount, unmount};
 
 use super::failure::{Failing, Result};
 use super::sources::{clone_of, make_read_only};
 
-/// In the builder: makes of `root` a detached tree of the container's own. A mount that is already detached is taken as
-/// it is where the kernel (before 6.15) cannot clone it.
+/// In the builder: makes of `root` a detached tree of the container's own. One that is detached already is taken as it is:
+/// dissolving it after a clone would wait for the kernel's RCU, and kernels before 6.15 cannot clone it.
 pub(super) fn prepare(root: OwnedFd) -> Result<OwnedFd> {
-    let tree = clone_of(root.as_fd(), true).unwrap_or(root);
+    let step = || "clone the container's root".to_owned();
+    let tree = if is_detached(&root).failing(step)? {
+        root
+    } else {
+        clone_of(root.as_fd(), true).failing(step)?
+    };
     let private = Attributes {
         propagation: MountPropagationFlags::PRIVATE,
         ..Attributes::default()
@@ -21,6 +26,14 @@ pub(super) fn prepare(root: OwnedFd) -> Result<OwnedFd> {
     set_attributes(tree.as_fd(), true, &private)
         .failing(|| "make the container's root private".to_owned())?;
     Ok(tree)
+}
+
+/// Whether nothing lies above the root of this mount.
+fn is_detached(root: &OwnedFd) -> rustix::io::Result<bool> {
+    let mask = StatxFlags::MNT_ID | StatxFlags::INO;
+    let here = statx(root, "", AtFlags::EMPTY_PATH, mask)?;
+    let above = statx(root, "..", AtFlags::empty(), mask)?;
+    Ok((here.stx_mnt_id, here.stx_ino) == (above.stx_mnt_id, above.stx_ino))
 }
 
 /// In the new mount namespace: attaches the tree on the working directory, and cuts off the host's propagation before.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use berth_sys::clone::{Side, clone3};
 use berth_sys::process::exit_now;
@@ -38,16 +38,10 @@ fn map(pid: Pid, uids: &[IdMapping], gids: &[IdMapping]) -> std::io::Result<Owne
     Ok(File::open(format!("/proc/{pid}/ns/user"))?.into())
 }
 
-/// How the user namespace of the process behind a pidfd maps users; the host's own maps each to itself.
-pub(super) fn mappings_of(process: BorrowedFd<'_>) -> Result<Vec<IdMapping>> {
-    let step = || "read the container's user mappings".to_owned();
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd())).failing(step)?;
-    let pid = info
-        .lines()
-        .find_map(|line| line.strip_prefix("Pid:"))
-        .unwrap_or_default()
-        .trim();
-    let map = std::fs::read_to_string(format!("/proc/{pid}/uid_map")).failing(step)?;
+/// How the user namespace of a process maps users; the host's own maps each to itself.
+pub(super) fn mappings_of(pid: Pid) -> Result<Vec<IdMapping>> {
+    let map = std::fs::read_to_string(format!("/proc/{pid}/uid_map"))
+        .failing(|| "read the container's user mappings".to_owned())?;
     let mapping = |line: &str| {
         let mut numbers = line.split_whitespace().map_while(|number| number.parse().ok());
         Some(IdMapping {

@@ -23,6 +23,11 @@ pub const TESTS: &[Test] = &[
         not_executable,
     ),
     ("an_exec_of_a_missing_program_is_told_too", missing_exec),
+    (
+        "an_exec_has_the_oom_score_of_the_container_where_none_is_asked_for",
+        oom_score,
+    ),
+    ("an_exec_in_a_container_that_has_ended_is_told", ended),
     ("a_process_killed_before_it_executes_is_a_failure", killed_early),
 ];
 
@@ -159,4 +164,32 @@ fn killed_early() {
         error.message.contains("killed before it could execute"),
         "{error:?}"
     );
+}
+
+fn oom_score() {
+    let mut case = Case::sh("exec sleep 1000");
+    case.spec["process"]["oomScoreAdj"] = json!(321);
+    let running = case.start().unwrap();
+    assert_eq!(running.exec_sh("cat /proc/self/oom_score_adj").stdout, "321\n");
+    running.kill();
+}
+
+fn ended() {
+    let (_case, running) = Case::sleeping();
+    let (pid, target) = (running.pid, running.pidfd());
+    running.kill();
+    let (stdio, running) = crate::fixture::streams(false);
+    let request = crate::container::Exec {
+        process: crate::fixture::memory_file(process(&["/bin/true"]).to_string().as_bytes()),
+        target: std::os::fd::AsFd::as_fd(&target),
+        seccomp: None,
+        seccomp_flags: &[],
+        cgroups: &[],
+        cgroup_v2: false,
+        stdio,
+    };
+    let error = crate::fixture::follow(crate::container::exec(request).unwrap(), running)
+        .err()
+        .unwrap();
+    assert_eq!(error.message, "the container is not running", "{pid}");
 }

@@ -3,9 +3,8 @@
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -17,6 +16,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::container::{Exec, PidNamespace, Pod, Progress, SpawnError, Spawning, Start, Stdio, exec, start};
+use crate::image;
 
 /// One container to be: change `spec` and the image, then run it.
 pub struct Case {
@@ -24,6 +24,7 @@ pub struct Case {
     pub spec: Value,
     pub seccomp: Option<Vec<u8>>,
     pub cgroups: Vec<String>,
+    pub cgroup_v2: bool,
     pub pod: Pod,
     pub pid: PidNamespace<'static>,
     pub layers: usize,
@@ -67,12 +68,12 @@ impl Case {
             spec: spec(arguments),
             seccomp: None,
             cgroups: Vec::new(),
+            cgroup_v2: false,
             pod,
             pid: PidNamespace::New,
             layers: 1,
         };
-        make_image(&case.image());
-        BASE.with(|_| ());
+        image::make(&case.image());
         case
     }
 
@@ -118,7 +119,7 @@ impl Case {
             seccomp: self.seccomp.as_deref().map(memory_file),
             seccomp_flags: &[],
             cgroups: &self.cgroups,
-            cgroup_v2: false,
+            cgroup_v2: self.cgroup_v2,
             stdio,
             pid,
             pod: &self.pod,
@@ -158,7 +159,7 @@ impl Case {
             fsconfig_set_string(context.as_fd(), "lowerdir+", &layer).unwrap();
         }
         fsconfig_set_string(context.as_fd(), "lowerdir+", self.image()).unwrap();
-        BASE.with(|base| fsconfig_set_string(context.as_fd(), "lowerdir+", base.path()).unwrap());
+        fsconfig_set_string(context.as_fd(), "lowerdir+", image::base()).unwrap();
         let run = fs::read_dir(self.directory.path()).unwrap().count();
         let (upper, owner) = (path(format!("upper{run}")), fs::metadata(self.image()).unwrap());
         chown(&upper, Some(owner.uid()), Some(owner.gid())).unwrap();
@@ -178,11 +179,7 @@ impl Case {
 impl Running {
     /// Executes `process` (OCI JSON) in it.
     pub fn exec(&self, process: &Value, cgroups: &[String]) -> Result<Self, SpawnError> {
-        let target = rustix::process::pidfd_open(
-            rustix::process::Pid::from_raw(self.pid.as_raw()).unwrap(),
-            rustix::process::PidfdFlags::empty(),
-        );
-        let target = target.unwrap();
+        let target = self.pidfd();
         let (stdio, running) = streams(process["terminal"] == json!(true));
         let spawning = exec(Exec {
             process: memory_file(process.to_string().as_bytes()),
@@ -194,6 +191,11 @@ impl Running {
             stdio,
         });
         follow(spawning?, running)
+    }
+
+    pub fn pidfd(&self) -> OwnedFd {
+        let pid = rustix::process::Pid::from_raw(self.pid.as_raw()).unwrap();
+        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap()
     }
 
     pub fn exec_sh(&self, script: &str) -> Output {
@@ -290,42 +292,6 @@ pub fn memory_file(bytes: &[u8]) -> OwnedFd {
     let fd = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     rustix::io::write(&fd, bytes).unwrap();
     fd
-}
-
-fn make_image(image: &Path) {
-    for directory in ["bin", "etc", "tmp", "proc", "sys", "dev", "root"] {
-        fs::create_dir_all(image.join(directory)).unwrap();
-    }
-    fs::set_permissions(image.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
-}
-
-thread_local! {
-    /// The layer below every image: busybox with its links.
-    static BASE: TempDir = make_base();
-}
-
-fn make_base() -> TempDir {
-    let directory = tempfile::Builder::new()
-        .prefix("berth-container-")
-        .tempdir()
-        .unwrap();
-    let image = directory.path();
-    fs::set_permissions(image, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::create_dir(image.join("bin")).unwrap();
-    fs::copy("/bin/busybox", image.join("bin/busybox")).unwrap();
-    let applets = Command::new("/bin/busybox")
-        .arg("--list")
-        .output()
-        .unwrap()
-        .stdout;
-    for applet in String::from_utf8(applets)
-        .unwrap()
-        .lines()
-        .filter(|name| *name != "busybox")
-    {
-        symlink("busybox", image.join("bin").join(applet)).unwrap();
-    }
-    directory
 }
 
 pub fn process(arguments: &[&str]) -> Value {

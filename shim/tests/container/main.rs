@@ -12,6 +12,7 @@ mod attacks;
 mod executing;
 mod fixture;
 mod identity;
+mod image;
 mod mounting;
 mod running;
 mod speed;
@@ -34,6 +35,7 @@ fn main() {
         speed::TESTS,
     ]
     .concat();
+    image::set_up();
     let runner = std::process::id();
     let before = fixture::mount_table();
     let mut failed = Vec::new();
@@ -51,6 +53,7 @@ fn main() {
             failed.push(name);
         }
     }
+    image::tear_down();
     assert_eq!(
         before,
         fixture::mount_table(),

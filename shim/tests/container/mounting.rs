@@ -34,6 +34,10 @@ pub const TESTS: &[Test] = &[
     ("bad_options_are_told_with_the_kernel_s_words", bad_options),
     ("a_dangling_link_in_the_image_is_followed_inside", dangling),
     ("the_host_sees_no_mount_while_the_container_runs", host_table),
+    (
+        "a_root_that_is_mounted_on_the_host_stays_there_untouched",
+        attached_root,
+    ),
     ("the_host_s_dev_is_left_alone_when_it_is_bound", host_dev),
 ];
 
@@ -295,4 +299,18 @@ fn host_dev() {
     case.bind(&dev, "/dev", &["rbind"]);
     assert_eq!(case.run().stdout, "/dev/marker\n");
     assert_eq!(fs::read_dir(&dev).unwrap().count(), 1);
+}
+
+fn attached_root() {
+    let case = Case::sh("echo x > /made; cat /proc/self/mounts | grep -c ' / '");
+    let place = case.volume("attached");
+    let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(case.root(), "", rustix::fs::CWD, &place, flags).unwrap();
+    let before = mount_table();
+    let root = rustix::fs::open(&place, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+    let output = case.start_with(root).unwrap().finish();
+    let (after, made) = (mount_table(), place.join("made").exists());
+    unmount(&place, UnmountFlags::DETACH).unwrap();
+    assert_eq!((output.stdout.as_str(), made), ("1\n", true));
+    assert_eq!(before, after);
 }

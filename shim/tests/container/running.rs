@@ -13,6 +13,11 @@ pub const TESTS: &[Test] = &[
     ("descriptors_are_exactly_the_standard_streams", descriptors),
     ("a_new_pid_namespace_has_the_workload_as_pid_1", pid_one),
     ("the_host_pid_namespace_is_kept_when_asked_for", host_pid),
+    (
+        "a_container_joins_the_pid_namespace_of_another_process",
+        joined_pid,
+    ),
+    ("the_one_hierarchy_of_cgroup_v2_is_mounted", cgroup_v2),
     ("a_root_of_128_layers_is_mounted", many_layers),
     ("signals_and_keyring_are_fresh", signals),
     ("a_missing_working_directory_is_made", working_directory),
@@ -55,6 +60,28 @@ fn host_pid() {
     let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).unwrap();
     assert_eq!(of(&running.pid.to_string()), of("self"));
     running.kill();
+}
+
+fn joined_pid() {
+    let (_case, first) = Case::sleeping();
+    let target: &'static std::os::fd::OwnedFd = Box::leak(Box::new(first.pidfd()));
+    let mut case = Case::sh("cat /proc/1/cmdline; test $$ -gt 1 && echo not first");
+    case.pid = crate::container::PidNamespace::Join(std::os::fd::AsFd::as_fd(target));
+    assert_eq!(case.run().stdout.replace('\0', " "), "sleep 1000 not first\n");
+    first.kill();
+}
+
+fn cgroup_v2() {
+    let mut case = Case::sh("grep ' /sys/fs/cgroup ' /proc/mounts; touch /sys/fs/cgroup/x");
+    case.cgroup_v2 = true;
+    let output = case.run();
+    assert!(
+        output
+            .stdout
+            .starts_with("cgroup /sys/fs/cgroup cgroup2 ro,nosuid,nodev,noexec"),
+        "{output:?}"
+    );
+    assert!(output.stderr.contains("Read-only"), "{output:?}");
 }
 
 fn many_layers() {

@@ -1,17 +1,272 @@
-//! Talks to image registries (distribution-spec). What does not live here: what to do with what they send.
+//! Talks to image registries (distribution-spec): manifests verified, blobs as streams, mirrors, authorization, retries.
+//! What does not live here: what to do with what they send.
 
+mod auth;
+mod blob;
+mod challenge;
+mod credentials;
+mod duration;
+mod error;
+mod hosts;
+mod manifest;
+mod request;
+mod retry;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Method;
 use serde::Deserialize;
 
-/// `[registry]` of the configuration.
+pub use self::blob::BlobStream;
+pub use self::credentials::Credentials;
+pub use self::error::{Outage, Refusal, RegistryError};
+pub use self::manifest::{DOCKER_LIST, DOCKER_MANIFEST, MAX_MANIFEST, Manifest, OCI_INDEX, OCI_MANIFEST};
+use self::blob::Blob;
+use self::hosts::{Capability, Host};
+use self::manifest::Promise;
+use self::request::{Request, Shared, Target};
+use crate::ids::Digest;
+use crate::images::reference::Reference;
+
+/// `[registry]` of the configuration. Durations are spelled `300ms`, `30s`, `5m`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Directory of `HOST/hosts.toml` files, in containerd's format.
+    /// Directory of `HOST/hosts.toml` files, in containerd's format; read again at each pull.
     pub config_path: std::path::PathBuf,
+    /// How long DNS, TCP and TLS may take together.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub connect_timeout: Duration,
+    /// A pull ends if nothing (or nearly nothing) comes for this long.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub no_progress: Duration,
+    /// How often a request that failed in passing is tried again, and a cut blob resumed.
+    pub retries: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { config_path: "/etc/berth/certs.d".into() }
+        Self {
+            config_path: "/etc/berth/certs.d".into(),
+            connect_timeout: Duration::from_secs(30),
+            no_progress: Duration::from_secs(300),
+            retries: 4,
+        }
     }
+}
+
+/// A handle to all registries; clones share connections and tokens.
+#[derive(Clone)]
+pub struct Registry {
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// Connects to nothing yet; reads no file.
+    pub fn new(config: Config) -> Result<Self, RegistryError> {
+        let shared = Shared {
+            clients: Arc::new(tls::Clients::new(config.connect_timeout)),
+            tokens: auth::Tokens::default(),
+            pauses: retry::Pauses::default(),
+        };
+        Ok(Self { config: Arc::new(config), shared: Arc::new(shared) })
+    }
+
+    /// The digest that a reference has now, without its document: most registries do not count this against limits.
+    /// `None` if the host does not tell.
+    pub async fn resolve(
+        &self,
+        reference: &Reference,
+        credentials: &Credentials,
+    ) -> Result<Option<Digest>, RegistryError> {
+        if let Some(digest) = reference.digest() {
+            return Ok(Some(digest.clone()));
+        }
+        let request = manifest_request(Method::HEAD, reference.tag().unwrap_or("latest"));
+        let plan = self.plan(reference, Capability::Resolve).await?;
+        let mut last = None;
+        for (index, host) in plan.iter().enumerate() {
+            let is_last = index + 1 == plan.len();
+            let target = self.target(host, reference, credentials, reference.to_string())?;
+            let result = match self.shared.send(&target, &request, self.retries(is_last)).await {
+                Ok(response) => manifest::announced(&target, &response),
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(digest) => return Ok(digest),
+                Err(error) => last = passed_over(host, error, is_last),
+            }
+        }
+        Err(last.unwrap_or_else(|| self.no_host(reference, Capability::Resolve)))
+    }
+
+    /// The manifest or index that a reference names, at most 4 MiB. Verified against the reference's digest, if it has
+    /// one, and against the host's Docker-Content-Digest.
+    pub async fn manifest(
+        &self,
+        reference: &Reference,
+        credentials: &Credentials,
+    ) -> Result<Manifest, RegistryError> {
+        let promise = Promise { digest: reference.digest(), size: None };
+        self.fetch_manifest(reference, &promise, credentials).await
+    }
+
+    /// A further manifest of the same repository: the entry of an index, with the size that the index states.
+    pub async fn manifest_by_digest(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        size: Option<u64>,
+        credentials: &Credentials,
+    ) -> Result<Manifest, RegistryError> {
+        self.fetch_manifest(reference, &Promise { digest: Some(digest), size }, credentials).await
+    }
+
+    /// A blob of `size` bytes as a stream, from byte `offset` on. It resumes after a cut, ends with an error if nothing
+    /// comes, and never gives more than `size` bytes. Checking the digest of the whole is the caller's duty.
+    #[expect(clippy::too_many_arguments, reason = "a blob's descriptor, where it is, and who asks")]
+    pub async fn blob(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        size: u64,
+        offset: u64,
+        credentials: &Credentials,
+    ) -> Result<BlobStream, RegistryError> {
+        let blob =
+            Blob { reference: reference.clone(), digest: digest.clone(), size, credentials: credentials.clone() };
+        BlobStream::open(self.clone(), blob, offset).await
+    }
+
+    /// A small blob, whole and verified; refused if `size` exceeds `limit` bytes.
+    #[expect(clippy::too_many_arguments, reason = "a blob's descriptor, where it is, and who asks")]
+    pub async fn blob_bytes(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        size: u64,
+        limit: u64,
+        credentials: &Credentials,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let object = format!("blob {digest} of {}/{}", reference.registry(), reference.repository());
+        if size > limit {
+            return Err(RegistryError::TooLarge { object, limit });
+        }
+        let mut stream = self.blob(reference, digest, size, 0, credentials).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.next().await {
+            bytes.extend_from_slice(&chunk?);
+        }
+        let actual = Digest::of(&bytes);
+        if actual != *digest {
+            let host = stream.host().to_string();
+            return Err(RegistryError::DigestMismatch { object, host, expected: digest.clone(), actual });
+        }
+        Ok(bytes)
+    }
+
+    async fn fetch_manifest(
+        &self,
+        reference: &Reference,
+        promise: &Promise<'_>,
+        credentials: &Credentials,
+    ) -> Result<Manifest, RegistryError> {
+        let (capability, name, object) = match promise.digest {
+            Some(digest) => (Capability::Pull, digest.as_str(), reference.digested(digest)),
+            None => (Capability::Resolve, reference.tag().unwrap_or("latest"), reference.to_string()),
+        };
+        let request = manifest_request(Method::GET, name);
+        let plan = self.plan(reference, capability).await?;
+        let mut last = None;
+        for (index, host) in plan.iter().enumerate() {
+            let is_last = index + 1 == plan.len();
+            let target = self.target(host, reference, credentials, object.clone())?;
+            let result = match self.shared.send(&target, &request, self.retries(is_last)).await {
+                Ok(response) => manifest::read(&target, response, promise).await,
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(manifest) => return Ok(manifest),
+                Err(error) => last = passed_over(host, error, is_last),
+            }
+        }
+        Err(last.unwrap_or_else(|| self.no_host(reference, capability)))
+    }
+
+    /// A mirror is not worth waiting for while there is another host.
+    fn retries(&self, is_last: bool) -> u32 {
+        if is_last { self.config.retries } else { 0 }
+    }
+
+    /// The hosts to ask, at least one.
+    async fn plan(&self, reference: &Reference, capability: Capability) -> Result<Vec<Host>, RegistryError> {
+        let (config, registry) = (self.config.clone(), reference.registry().to_string());
+        let loaded = tokio::task::spawn_blocking(move || hosts::load(&config.config_path, &registry)).await;
+        // The task neither panics nor is cancelled, unless the runtime ends; then no host is left.
+        let mut hosts = loaded.unwrap_or_else(|_| Ok(Vec::new()))?;
+        hosts.retain(|host| host.may(capability));
+        if hosts.is_empty() {
+            return Err(self.no_host(reference, capability));
+        }
+        Ok(hosts)
+    }
+
+    fn no_host(&self, reference: &Reference, capability: Capability) -> RegistryError {
+        RegistryError::NoHost {
+            registry: reference.registry().to_string(),
+            capability: capability.name(),
+            path: self.config.config_path.clone(),
+        }
+    }
+
+    fn target<'a>(
+        &self,
+        host: &'a Host,
+        reference: &'a Reference,
+        credentials: &Credentials,
+        object: String,
+    ) -> Result<Target<'a>, RegistryError> {
+        Ok(Target {
+            host,
+            repository: reference.repository(),
+            registry: reference.registry(),
+            object,
+            secret: credentials.secret(reference.registry(), &host.name(), host.own)?,
+            no_progress: self.config.no_progress,
+            clients: self.shared.clients.clone(),
+        })
+    }
+
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+fn manifest_request(method: Method, name: &str) -> Request {
+    Request { method, path: format!("manifests/{name}"), accept: Some(manifest::ACCEPT), from: 0 }
+}
+
+/// A host failed: the last one's error is the caller's, the others' end here.
+fn passed_over(host: &Host, error: RegistryError, is_last: bool) -> Option<RegistryError> {
+    if !is_last && error.is_worth_a_warning() {
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        tracing::warn!(host = host.name(), %error, cause, "a mirror failed; asking the next host");
+    }
+    Some(error)
 }

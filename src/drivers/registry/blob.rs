@@ -1,0 +1,262 @@
+//! A blob as a stream that survives cuts. What does not live here: what the bytes mean; whoever reads a stream checks its digest.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use reqwest::header::CONTENT_RANGE;
+use reqwest::{Method, Response, StatusCode};
+
+use super::Registry;
+use super::credentials::Credentials;
+use super::error::RegistryError;
+use super::hosts::{Capability, Host};
+use super::request::Request;
+use crate::ids::Digest;
+use crate::images::reference::Reference;
+
+/// Progress that resets patience and the count of cuts: less in a whole window of patience is a stall.
+const PROGRESS: u64 = 16 << 10;
+
+/// What to fetch.
+#[derive(Clone)]
+pub(super) struct Blob {
+    pub(super) reference: Reference,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) credentials: Credentials,
+}
+
+impl Blob {
+    fn object(&self) -> String {
+        format!("blob {} of {}/{}", self.digest, self.reference.registry(), self.reference.repository())
+    }
+}
+
+/// Bytes of a blob from an offset to its end; a cut is mended inside.
+pub struct BlobStream {
+    registry: Registry,
+    blob: Blob,
+    host: String,
+    /// Where the next byte given belongs.
+    position: u64,
+    /// Bytes of the answer that were given before, because the host ignored the Range.
+    skip: u64,
+    response: Option<Response>,
+    cuts: u32,
+    since_progress: u64,
+    waited: Duration,
+    failed: bool,
+}
+
+impl BlobStream {
+    pub(super) async fn open(registry: Registry, blob: Blob, offset: u64) -> Result<Self, RegistryError> {
+        let mut stream = Self {
+            registry,
+            host: blob.reference.registry().to_string(),
+            blob,
+            position: offset,
+            skip: 0,
+            response: None,
+            cuts: 0,
+            since_progress: 0,
+            waited: Duration::ZERO,
+            failed: false,
+        };
+        if offset > stream.blob.size {
+            return Err(stream.wrong_range());
+        }
+        if offset < stream.blob.size {
+            stream.request().await?;
+        }
+        Ok(stream)
+    }
+
+    /// Who sends: host and optional port.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Where the next byte belongs in the blob.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next bytes; none at the end, when exactly `size` bytes were given. After an error there is nothing more.
+    pub async fn next(&mut self) -> Option<Result<Bytes, RegistryError>> {
+        if self.failed {
+            return None;
+        }
+        let result = self.advance().await;
+        self.failed = matches!(result, Some(Err(_)));
+        result
+    }
+
+    async fn advance(&mut self) -> Option<Result<Bytes, RegistryError>> {
+        loop {
+            if self.position == self.blob.size {
+                return self.surplus().await.map(Err);
+            }
+            let Some(response) = &mut self.response else {
+                match self.request().await {
+                    Ok(()) => continue,
+                    Err(error) => return Some(Err(error)),
+                }
+            };
+            let started = Instant::now();
+            let patience = self.registry.config().no_progress.saturating_sub(self.waited);
+            let chunk = tokio::time::timeout(patience, response.chunk()).await;
+            self.waited += started.elapsed();
+            match chunk {
+                Err(_) => return Some(Err(self.no_progress())),
+                Ok(Ok(Some(chunk))) => match self.take(chunk) {
+                    Ok(chunk) if chunk.is_empty() => {}
+                    result => return Some(result),
+                },
+                Ok(Ok(None) | Err(_)) => {
+                    if let Err(error) = self.cut().await {
+                        return Some(Err(error));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Drops what was given before, and refuses what exceeds the size.
+    fn take(&mut self, mut chunk: Bytes) -> Result<Bytes, RegistryError> {
+        self.since_progress += chunk.len() as u64;
+        if self.since_progress >= PROGRESS {
+            (self.since_progress, self.waited) = (0, Duration::ZERO);
+        }
+        let old = self.skip.min(chunk.len() as u64);
+        self.skip -= old;
+        let chunk = chunk.split_off(usize::try_from(old).unwrap_or(chunk.len()));
+        let position = self.position + chunk.len() as u64;
+        if position > self.blob.size {
+            return Err(self.size_mismatch(position));
+        }
+        if position - self.position >= PROGRESS {
+            self.cuts = 0;
+        }
+        self.position = position;
+        Ok(chunk)
+    }
+
+    /// All is here; does the host have yet more to say? Reading its end also frees the connection for others.
+    async fn surplus(&mut self) -> Option<RegistryError> {
+        let mut response = self.response.take()?;
+        match tokio::time::timeout(Duration::from_secs(1), response.chunk()).await {
+            Ok(Ok(Some(more))) if !more.is_empty() => Some(self.size_mismatch(self.position + more.len() as u64)),
+            _ => None,
+        }
+    }
+
+    async fn cut(&mut self) -> Result<(), RegistryError> {
+        self.response = None;
+        self.cuts += 1;
+        let delay = super::retry::delay(self.cuts, None);
+        match delay {
+            Some(delay) if self.cuts <= self.registry.config().retries => {
+                tokio::time::sleep(delay).await;
+                Ok(())
+            }
+            _ => Err(RegistryError::Cut {
+                object: self.blob.object(),
+                host: self.host.clone(),
+                at: self.position,
+                size: self.blob.size,
+            }),
+        }
+    }
+
+    /// Asks for the rest of the blob, of each host that may give it.
+    async fn request(&mut self) -> Result<(), RegistryError> {
+        let request = Request {
+            method: Method::GET,
+            path: format!("blobs/{}", self.blob.digest),
+            accept: None,
+            from: self.position,
+        };
+        let plan = self.registry.plan(&self.blob.reference, Capability::Pull).await?;
+        let mut last = None;
+        for (index, host) in plan.iter().enumerate() {
+            let target = self.registry.target(host, &self.blob.reference, &self.blob.credentials, self.blob.object())?;
+            let retries = if index + 1 == plan.len() { self.registry.config().retries } else { 0 };
+            let result = match self.registry.shared().send(&target, &request, retries).await {
+                Ok(response) => self.accept(host, response),
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(()) => return Ok(()),
+                Err(error) => last = super::passed_over(host, error, index + 1 == plan.len()),
+            }
+        }
+        Err(last.unwrap_or_else(|| self.wrong_range()))
+    }
+
+    fn accept(&mut self, host: &Host, response: Response) -> Result<(), RegistryError> {
+        self.host = host.name();
+        let (size, at) = (self.blob.size, self.position);
+        let partial = response.status() == StatusCode::PARTIAL_CONTENT;
+        let expected = match (partial, at) {
+            (true, 0) => return Err(self.wrong_range()),
+            (true, at) => {
+                let header = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+                if header.and_then(content_range) != Some((at, size)) {
+                    return Err(self.wrong_range());
+                }
+                size - at
+            }
+            (false, _) => size,
+        };
+        if let Some(length) = response.content_length().filter(|length| *length != expected) {
+            return Err(self.size_mismatch(length + size - expected));
+        }
+        self.skip = if partial { 0 } else { at };
+        self.response = Some(response);
+        Ok(())
+    }
+
+    fn size_mismatch(&self, actual: u64) -> RegistryError {
+        let (object, host) = (self.blob.object(), self.host.clone());
+        RegistryError::SizeMismatch { object, host, expected: self.blob.size, actual }
+    }
+
+    fn wrong_range(&self) -> RegistryError {
+        RegistryError::WrongRange { object: self.blob.object(), host: self.host.clone(), at: self.position }
+    }
+
+    fn no_progress(&self) -> RegistryError {
+        RegistryError::NoProgress {
+            object: self.blob.object(),
+            host: self.host.clone(),
+            bytes: self.position,
+            waited: self.registry.config().no_progress,
+        }
+    }
+}
+
+/// Start and whole size, if the range goes to the blob's end.
+fn content_range(text: &str) -> Option<(u64, u64)> {
+    let (range, size) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    let size = match size.trim() {
+        "*" => last.checked_add(1)?,
+        size => size.parse().ok()?,
+    };
+    (last.checked_add(1) == Some(size)).then_some((first, size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_range_to_the_end_is_taken() {
+        assert_eq!(content_range("bytes 5-9/10"), Some((5, 10)));
+        assert_eq!(content_range("bytes 5-9/*"), Some((5, 10)));
+        for bad in ["", "bytes", "bytes 5-8/10", "bytes */10", "items 5-9/10", "bytes 5-18446744073709551615/10"] {
+            assert_eq!(content_range(bad), None, "{bad}");
+        }
+    }
+}

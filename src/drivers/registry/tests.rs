@@ -1,0 +1,1 @@
+//! Against real servers: Debian's docker-registry, and one that misbehaves.

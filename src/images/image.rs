@@ -26,6 +26,11 @@ pub struct Image {
     pub config: ImageConfig,
     /// Never to be collected.
     pub pinned: bool,
+    /// Manifests and config that are kept, with their sizes in bytes.
+    pub blobs: BTreeMap<Digest, u64>,
+    /// Nobody sees it any more, but containers that were made of it still use its layers.
+    #[serde(default)]
+    pub removed: bool,
 }
 
 /// The execution parameters (image-spec, config.md "config").

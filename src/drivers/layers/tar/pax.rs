@@ -195,7 +195,7 @@ mod tests {
         for body in [
             &b"9 path=a\n"[..],
             b"99 path=a\n",
-            b"10 path=a\n",
+            b"11 path=a\n",
             b"9 path=ab",
             b"x path=a\n",
             b" 9 path=a\n",

@@ -1,0 +1,260 @@
+//! From a manifest and config to an image on disk: its layers, all at once, and what ties them together.
+//! What does not live here: how one layer is unpacked (drivers/layers), records of images (publish).
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, Read};
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use futures_util::future::join_all;
+use tokio::sync::mpsc;
+
+use super::error::ImageError;
+use super::image::Image;
+use super::layer::{Layer, chain_ids};
+use super::manifest::{Config, Descriptor, Manifest};
+use super::remove::LayerHold;
+use super::source::Source;
+use super::{Shared, Standing, store_error};
+use crate::drivers::layers::{self, LayerError, Unpacked};
+use crate::drivers::store::Durability;
+use crate::ids::Digest;
+
+/// Chunks from the network that wait for the inflating thread.
+const CHUNKS: usize = 32;
+
+/// One image to be made.
+pub struct Plan {
+    pub source: Source,
+    pub manifest: Manifest,
+    pub config: Config,
+    /// Manifests and config, to be kept.
+    pub blobs: Vec<(Digest, Vec<u8>)>,
+}
+
+/// What is to be unpacked.
+struct Task {
+    plan: Arc<Plan>,
+    index: usize,
+    /// Bottom first, if it needs them.
+    parents: Option<Vec<Digest>>,
+    id: Digest,
+}
+
+impl Task {
+    fn blob(&self) -> &Descriptor {
+        &self.plan.manifest.layers[self.index]
+    }
+
+    fn failed(&self, source: LayerError) -> ImageError {
+        let (image, layer) = (self.plan.source.image.to_string(), self.blob().digest.clone());
+        ImageError::Layer { image, layer, source: Arc::new(source) }
+    }
+}
+
+impl Shared {
+    /// Makes everything that the image needs and publishes it without names.
+    pub(super) async fn assemble(self: Arc<Self>, plan: Arc<Plan>) -> Result<Arc<Image>, ImageError> {
+        let diff_ids = &plan.config.diff_ids;
+        let chain = chain_ids(diff_ids);
+        let held: Vec<Digest> = diff_ids.iter().chain(&chain).cloned().collect();
+        let _hold = LayerHold::new(&self, held);
+        let alone = (0..diff_ids.len()).map(|index| {
+            let (plan, chain) = (Arc::clone(&plan), chain[index].clone());
+            Arc::clone(&self).alone(plan, index, chain)
+        });
+        let standings: Vec<Standing> = join_all(alone).await.into_iter().collect::<Result<_, _>>()?;
+        let mut ids = Vec::with_capacity(diff_ids.len() + 1);
+        for (index, standing) in standings.into_iter().enumerate() {
+            let id = self.settle(&plan, index, standing, &ids, &chain[index]).await?;
+            ids.push(id);
+        }
+        let image = &plan.source.image;
+        let restored = self.restore(image, &ids).await?;
+        ids.extend(restored.iter().map(|(id, _)| id.clone()));
+        self.publish(&plan, ids).await
+    }
+
+    /// Unpacks a layer by itself, unless the cache has it in one form or the other.
+    async fn alone(
+        self: Arc<Self>,
+        plan: Arc<Plan>,
+        index: usize,
+        chain: Digest,
+    ) -> Result<Standing, ImageError> {
+        let id = plan.config.diff_ids[index].clone();
+        {
+            let catalog = self.catalog();
+            if catalog.layer(&id).is_some() {
+                return Ok(Standing::Kept);
+            }
+            if catalog.layer(&chain).is_some() {
+                return Ok(Standing::NeedsParents);
+            }
+        }
+        let task = Arc::new(Task { plan: Arc::clone(&plan), index, parents: None, id: id.clone() });
+        let work = || Arc::clone(&self).unpack(Arc::clone(&task));
+        self.unpacks.run(id, &plan.source.image, work).await
+    }
+
+    /// The id under which layer `index` stands on `below`.
+    async fn settle(
+        self: &Arc<Self>,
+        plan: &Arc<Plan>,
+        index: usize,
+        standing: Standing,
+        below: &[Digest],
+        chain: &Digest,
+    ) -> Result<Digest, ImageError> {
+        let diff_id = &plan.config.diff_ids[index];
+        let needs_parents = match standing {
+            Standing::NeedsParents => true,
+            Standing::Kept => self.follows_links_below(&plan.source.image, below, diff_id).await?,
+        };
+        if !needs_parents {
+            return Ok(diff_id.clone());
+        }
+        if self.catalog().layer(chain).is_none() {
+            let parents = Some(below.to_vec());
+            let task = Arc::new(Task { plan: Arc::clone(plan), index, parents, id: chain.clone() });
+            let work = || Arc::clone(self).unpack(Arc::clone(&task));
+            self.unpacks.run(chain.clone(), &plan.source.image, work).await?;
+        }
+        Ok(chain.clone())
+    }
+
+    async fn follows_links_below(&self, image: &str, below: &[Digest], id: &Digest) -> Result<bool, ImageError> {
+        let mut stack = self.stack(below);
+        stack.extend(self.stack(std::slice::from_ref(id)));
+        // Nothing but its own root is implied: the most common layer by far.
+        let simple = stack.last().is_none_or(|(_, implied)| implied.iter().all(Vec::is_empty));
+        if simple || below.is_empty() {
+            return Ok(false);
+        }
+        self.blocking(image, move |layers| {
+            let stack = open_stack(layers, stack)?;
+            layers.follows_links_below(&stack, stack.len() - 1)
+        })
+        .await
+    }
+
+    fn stack(&self, ids: &[Digest]) -> Vec<Implied> {
+        let catalog = self.catalog();
+        let implied = |id| catalog.layer(id).map(|layer| Arc::clone(&layer.implied)).unwrap_or_default();
+        ids.iter().map(|id| (id.clone(), implied(id))).collect()
+    }
+
+    async fn restore(
+        self: &Arc<Self>,
+        image: &str,
+        ids: &[Digest],
+    ) -> Result<Option<(Digest, LayerHold)>, ImageError> {
+        let stack = self.stack(ids);
+        let restoration = self
+            .blocking(image, move |layers| layers.restoration(&open_stack(layers, stack)?))
+            .await?;
+        let Some(restoration) = restoration else {
+            return Ok(None);
+        };
+        let id = restoration.id();
+        let hold = LayerHold::new(self, vec![id.clone()]);
+        // Nobody else may make the same one meanwhile.
+        let _records = self.records.lock().await;
+        if self.catalog().layer(&id).is_none() {
+            let (name, inodes) = (id.clone(), restoration.inodes());
+            self.blocking(image, move |layers| layers.commit(&layers.restore(&restoration)?, &name)).await?;
+            let layer = Layer { id: id.clone(), bytes: inodes * 4096, inodes, implied: Arc::default() };
+            self.store.put(id.as_str(), &layer, Durability::Power).await.map_err(store_error(image))?;
+            self.catalog().put_layer(layer);
+        }
+        Ok(Some((id, hold)))
+    }
+
+    /// Fetches and unpacks one layer, verifies it and puts it into the cache.
+    async fn unpack(self: Arc<Self>, task: Arc<Task>) -> Result<Standing, ImageError> {
+        let image = task.plan.source.image.to_string();
+        let interrupted = || ImageError::Interrupted { image: image.clone() };
+        let _permit = self.permits.acquire().await.map_err(|_| interrupted())?;
+        if self.catalog().layer(&task.id).is_some() {
+            return Ok(Standing::Kept);
+        }
+        let (sender, receiver) = mpsc::channel(CHUNKS);
+        let (layers, parents, size) = (self.layers.clone(), task.parents.clone(), task.blob().size);
+        let work = tokio::task::spawn_blocking(move || {
+            layers.unpack(Chunks { receiver, current: Bytes::new() }, size, parents.as_deref())
+        });
+        let fed = task.plan.source.feed(task.blob(), sender).await;
+        let unpacked = work.await.map_err(|_| interrupted())?;
+        // Wrong bytes explain why they do not unpack, so they come first.
+        fed?;
+        let unpacked = match unpacked {
+            Err(LayerError::NeedsParents { .. }) if task.parents.is_none() && task.index > 0 => {
+                return Ok(Standing::NeedsParents);
+            }
+            unpacked => unpacked.map_err(|error| task.failed(error))?,
+        };
+        let expected = &task.plan.config.diff_ids[task.index];
+        if unpacked.diff_id != *expected {
+            let (layer, expected) = (task.blob().digest.clone(), expected.clone());
+            return Err(ImageError::DiffIdMismatch { image, layer, expected, actual: unpacked.diff_id });
+        }
+        self.keep(&task, unpacked).await
+    }
+
+    async fn keep(&self, task: &Arc<Task>, unpacked: Unpacked) -> Result<Standing, ImageError> {
+        let image = &task.plan.source.image;
+        let Unpacked { staged, implied, bytes, inodes, .. } = unpacked;
+        let layer = Layer { id: task.id.clone(), bytes, inodes, implied: Arc::new(implied) };
+        let id = task.id.clone();
+        self.blocking(image, move |layers| layers.commit(&staged, &id)).await?;
+        let _records = self.records.lock().await;
+        self.store.put(layer.id.as_str(), &layer, Durability::Power).await.map_err(store_error(image))?;
+        self.catalog().put_layer(layer);
+        #[cfg(test)]
+        self.unpacked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Ok(Standing::Kept)
+    }
+
+    /// Bytes of these layers on disk.
+    pub(super) fn bytes_of(&self, layers: &[Digest], blobs: &BTreeMap<Digest, u64>) -> u64 {
+        let catalog = self.catalog();
+        let layers: u64 = layers.iter().filter_map(|id| catalog.layer(id)).map(|layer| layer.bytes).sum();
+        layers + blobs.values().sum::<u64>()
+    }
+}
+
+type Implied = (Digest, Arc<std::collections::BTreeSet<Vec<u8>>>);
+
+fn open_stack(cache: &layers::Layers, stack: Vec<Implied>) -> Result<Vec<layers::Layer>, LayerError> {
+    stack.into_iter().map(|(id, implied)| cache.layer(&id, implied)).collect()
+}
+
+/// The network's chunks as the inflating thread reads them.
+struct Chunks {
+    receiver: mpsc::Receiver<Bytes>,
+    current: Bytes,
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let len = self.fill_buf()?.read(buffer)?;
+        self.consume(len);
+        Ok(len)
+    }
+}
+
+impl BufRead for Chunks {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        while self.current.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(chunk) => self.current = chunk,
+                None => break,
+            }
+        }
+        Ok(&self.current)
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.current.advance(len);
+    }
+}

@@ -1,0 +1,39 @@
+//! Finding images, from memory. What does not live here: anything that changes them.
+
+use std::sync::Arc;
+
+use super::Images;
+use super::image::Image;
+use super::reference::Reference;
+use crate::ids::Digest;
+
+/// Shortest part of an id that finds an image, in digits.
+const PREFIX_MIN: usize = 12;
+
+impl Images {
+    /// All images, in the order of ids.
+    pub fn list(&self) -> Vec<Arc<Image>> {
+        self.shared.catalog().visible()
+    }
+
+    /// By id (with or without `sha256:`), by 12 or more first digits of the id that only one image has, or by a
+    /// reference with tag or digest in any form that users write.
+    pub fn find(&self, name_or_id: &str) -> Option<Arc<Image>> {
+        let catalog = self.shared.catalog();
+        if let Ok(id) = Digest::parse(name_or_id) {
+            return catalog.image(&id).filter(|image| !image.removed).cloned();
+        }
+        if let Ok(reference) = Reference::parse(name_or_id) {
+            let name = match reference.digest() {
+                Some(digest) => Some(reference.digested(digest)),
+                None => reference.tagged(),
+            };
+            if let Some(image) = name.and_then(|name| catalog.named(&name)) {
+                return Some(Arc::clone(image));
+            }
+        }
+        let digits = name_or_id.strip_prefix("sha256:").unwrap_or(name_or_id);
+        let is_prefix = digits.len() >= PREFIX_MIN && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if is_prefix { catalog.with_prefix(digits).cloned() } else { None }
+    }
+}

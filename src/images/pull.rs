@@ -1,0 +1,129 @@
+//! From a reference to an image: manifest, platform, config. What does not live here: layers (assemble).
+
+use std::sync::Arc;
+
+use super::assemble::Plan;
+use super::error::ImageError;
+use super::image::Image;
+use super::manifest::{self, Descriptor, Document, INDEX_DEPTH_MAX, MANIFEST_MAX, Manifest, ManifestError};
+use super::publish::Names;
+use super::reference::Reference;
+use super::source::{Origin, Source};
+use super::{Images, Shared, platform};
+use crate::drivers::registry::Credentials;
+use crate::ids::Digest;
+
+/// A document with its bytes.
+pub struct Fetched {
+    pub digest: Digest,
+    pub media_type: String,
+    pub bytes: Vec<u8>,
+}
+
+impl Images {
+    /// Pulls what the reference names for this machine. Every caller proves to the registry that they may; then all
+    /// pulls of one manifest, and of one layer, are one. The work goes on if the caller goes away.
+    pub async fn pull(&self, reference: &Reference, credentials: &Credentials) -> Result<Arc<Image>, ImageError> {
+        let shared = Arc::clone(&self.shared);
+        let image: Arc<str> = reference.to_string().into();
+        let origin = Origin::Registry(
+            Arc::clone(&shared.registry),
+            Arc::new(reference.clone()),
+            Arc::new(credentials.clone()),
+        );
+        let source = Source { image, origin };
+        let interrupted = ImageError::Interrupted { image: source.image.to_string() };
+        tokio::spawn(async move { shared.pull(source).await }).await.map_err(|_| interrupted)?
+    }
+}
+
+impl Shared {
+    async fn pull(self: Arc<Self>, source: Source) -> Result<Arc<Image>, ImageError> {
+        let Origin::Registry(registry, reference, credentials) = source.origin.clone() else {
+            return Err(ImageError::Interrupted { image: source.image.to_string() });
+        };
+        let top = registry.manifest(&reference, &credentials).await.map_err(|error| source.registry(error))?;
+        let names = Names {
+            tags: reference.tagged().into_iter().collect(),
+            digests: [reference.digested(&top.digest)].into(),
+        };
+        let top = Fetched { digest: top.digest, media_type: top.media_type, bytes: top.bytes };
+        self.resolve(source, top, names).await
+    }
+
+    /// From a manifest or index to an image with these names.
+    pub(super) async fn resolve(
+        self: Arc<Self>,
+        source: Source,
+        top: Fetched,
+        names: Names,
+    ) -> Result<Arc<Image>, ImageError> {
+        let mut blobs = vec![(top.digest.clone(), top.bytes.clone())];
+        let mut current = top;
+        for _ in 0..=INDEX_DEPTH_MAX {
+            let bad = |error| source.bad(error);
+            match manifest::parse(&current.digest, &current.media_type, &current.bytes).map_err(bad)? {
+                Document::Manifest(manifest) => return self.build(source, manifest, blobs, names).await,
+                Document::Index(manifests) => {
+                    current = self.descend(&source, &manifests).await?;
+                    blobs.push((current.digest.clone(), current.bytes.clone()));
+                }
+            }
+        }
+        Err(source.bad(ManifestError::TooDeep(current.digest)))
+    }
+
+    async fn descend(&self, source: &Source, manifests: &[Descriptor]) -> Result<Fetched, ImageError> {
+        let Some(chosen) = self.platform.choose(manifests) else {
+            return Err(self.no_platform(source, platform::offered(manifests)));
+        };
+        let bytes = match &source.origin {
+            Origin::Registry(registry, reference, credentials) => {
+                let size = Some(chosen.size);
+                let fetched = registry.manifest_by_digest(reference, &chosen.digest, size, credentials).await;
+                fetched.map_err(|error| source.registry(error))?.bytes
+            }
+            Origin::Archive(..) => source.small(chosen, MANIFEST_MAX).await?,
+        };
+        Ok(Fetched { digest: chosen.digest.clone(), media_type: chosen.media_type.clone(), bytes })
+    }
+
+    fn no_platform(&self, source: &Source, offered: String) -> ImageError {
+        let offered = if offered.is_empty() { "nothing".to_string() } else { offered };
+        ImageError::NoPlatform { image: source.image.to_string(), wanted: self.platform.to_string(), offered }
+    }
+
+    async fn build(
+        self: Arc<Self>,
+        source: Source,
+        manifest: Manifest,
+        mut blobs: Vec<(Digest, Vec<u8>)>,
+        names: Names,
+    ) -> Result<Arc<Image>, ImageError> {
+        let kept = {
+            let digest = manifest.config.digest.clone();
+            self.blocking(&source.image, move |layers| Ok(layers.kept_blob(&digest))).await?
+        };
+        let bytes = match kept {
+            Some(bytes) => bytes,
+            None => source.small(&manifest.config, manifest::CONFIG_MAX).await?,
+        };
+        let config = manifest::parse_config(&manifest, &bytes).map_err(|error| source.bad(error))?;
+        if self.platform.fit(&config.platform).is_none() {
+            return Err(self.no_platform(&source, config.platform.to_string()));
+        }
+        blobs.push((manifest.config.digest.clone(), bytes));
+        let key = manifest.digest.clone();
+        let image_name = Arc::clone(&source.image);
+        let plan = Arc::new(Plan { source, manifest, config, blobs });
+        let image = self.images.run(key, &image_name, || Arc::clone(&self).assemble(Arc::clone(&plan))).await?;
+        self.name(&image_name, image, names).await
+    }
+}
+
+impl Source {
+    /// For `map_err`.
+    fn bad(&self, source: ManifestError) -> ImageError {
+        ImageError::BadManifest { image: self.image.to_string(), source: Arc::new(source) }
+    }
+}

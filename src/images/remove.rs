@@ -1,0 +1,146 @@
+//! Removing images, and holding them against it. What does not live here: deciding which to remove (the kubelet does).
+
+use std::sync::Arc;
+
+use super::error::ImageError;
+use super::image::Image;
+use super::layer::Layer;
+use super::{Images, Shared, store_error};
+use crate::drivers::store::{Durability, Transaction};
+use crate::ids::Digest;
+
+/// An image in use: its layers stay until this is dropped, also if the image is removed meanwhile.
+pub struct Hold {
+    shared: Arc<Shared>,
+    image: Arc<Image>,
+}
+
+impl Hold {
+    /// What is held.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let ended = {
+            let mut catalog = self.shared.catalog();
+            catalog.release_layers(&self.image.layers);
+            catalog.release_image(&self.image.id);
+            !catalog.ended_images().is_empty()
+        };
+        if !ended {
+            return;
+        }
+        // Without a runtime the daemon is stopping; the next one collects.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let shared = Arc::clone(&self.shared);
+            runtime.spawn(async move {
+                if let Err(error) = shared.collect().await {
+                    tracing::warn!(%error, "cannot collect the layers of a removed image; the next removal does");
+                }
+            });
+        }
+    }
+}
+
+/// Layers that are being put together: nobody collects them meanwhile.
+pub struct LayerHold {
+    shared: Arc<Shared>,
+    layers: Vec<Digest>,
+}
+
+impl LayerHold {
+    pub(super) fn new(shared: &Arc<Shared>, layers: Vec<Digest>) -> Self {
+        shared.catalog().hold_layers(&layers);
+        Self { shared: Arc::clone(shared), layers }
+    }
+}
+
+impl Drop for LayerHold {
+    fn drop(&mut self) {
+        self.shared.catalog().release_layers(&self.layers);
+    }
+}
+
+impl Images {
+    /// For a container, for as long as it exists. Finds removed images too: a container that was made before is told
+    /// to the new daemon after a restart. `None`: there is no such image.
+    pub fn hold(&self, image: &Digest) -> Option<Hold> {
+        let mut catalog = self.shared.catalog();
+        let image = Arc::clone(catalog.image(image)?);
+        catalog.hold_layers(&image.layers);
+        catalog.hold_image(&image.id);
+        Some(Hold { shared: Arc::clone(&self.shared), image })
+    }
+
+    /// Removes an image with all its names; fine if there is none. It is gone from every list when this returns, the
+    /// disk space a little later.
+    pub async fn remove(&self, name_or_id: &str) -> Result<(), ImageError> {
+        let Some(image) = self.find(name_or_id) else {
+            return Ok(());
+        };
+        let shared = Arc::clone(&self.shared);
+        let name = name_or_id.to_string();
+        let interrupted = ImageError::Interrupted { image: name.clone() };
+        tokio::spawn(async move { shared.remove(&name, &image.id).await }).await.map_err(|_| interrupted)?
+    }
+
+    /// Frees everything that no image and no container uses: once at start, when all containers hold their images.
+    pub async fn collect(&self) -> Result<(), ImageError> {
+        self.shared.collect().await
+    }
+}
+
+impl Shared {
+    async fn remove(self: Arc<Self>, name: &str, id: &Digest) -> Result<(), ImageError> {
+        {
+            let _records = self.records.lock().await;
+            let Some(image) = self.catalog().image(id).cloned() else {
+                return Ok(());
+            };
+            let mut ghost = Image::clone(&image);
+            ghost.tags.clear();
+            ghost.digests.clear();
+            ghost.removed = true;
+            self.store.put(id.as_str(), &ghost, Durability::Process).await.map_err(store_error(name))?;
+            self.catalog().put_image(Arc::new(ghost));
+        }
+        self.collect().await
+    }
+
+    /// Records go first, then files: what a crash leaves in between has no record, and goes at the next start.
+    async fn collect(self: &Arc<Self>) -> Result<(), ImageError> {
+        let _records = self.records.lock().await;
+        let (ended, layers, blobs) = {
+            let mut catalog = self.catalog();
+            let before = catalog.blobs();
+            let ended = catalog.ended_images();
+            ended.iter().for_each(|image| catalog.drop_image(&image.id));
+            let layers = catalog.unused_layers();
+            layers.iter().for_each(|id| catalog.drop_layer(id));
+            let after = catalog.blobs();
+            (ended, layers, before.difference(&after).cloned().collect::<Vec<_>>())
+        };
+        if ended.is_empty() && layers.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = Transaction::new();
+        ended.iter().for_each(|image| transaction.delete::<Image>(image.id.as_str()));
+        layers.iter().for_each(|id| transaction.delete::<Layer>(id.as_str()));
+        self.store.commit(transaction, Durability::Power).await.map_err(store_error(""))?;
+        self.blocking("", move |cache| {
+            layers.iter().try_for_each(|id| cache.discard(id))?;
+            blobs.iter().try_for_each(|blob| cache.remove_blob(blob))
+        })
+        .await?;
+        self.empty_trash();
+        Ok(())
+    }
+
+    pub(super) fn empty_trash(&self) {
+        let layers = self.layers.clone();
+        drop(tokio::task::spawn_blocking(move || layers.empty_trash()));
+    }
+}

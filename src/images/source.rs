@@ -1,0 +1,119 @@
+//! Where an image's blobs come from: a registry or an archive on disk. What does not live here: what is in them.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+
+use super::error::ImageError;
+use super::manifest::Descriptor;
+use crate::drivers::registry::{Credentials, Registry, RegistryError};
+use crate::ids::Digest;
+use crate::images::reference::Reference;
+
+/// Bytes read from an archive at once.
+const CHUNK: u64 = 256 << 10;
+
+/// One image's blobs. Cheap to clone.
+#[derive(Clone)]
+pub struct Source {
+    /// What the user asked for; for messages.
+    pub image: Arc<str>,
+    /// Where to ask.
+    pub origin: Origin,
+}
+
+/// Where the bytes are.
+#[derive(Clone)]
+pub enum Origin {
+    /// A registry, and who asks.
+    Registry(Arc<Registry>, Arc<Reference>, Arc<Credentials>),
+    /// An archive, with offset and length of each blob.
+    Archive(Arc<File>, Arc<HashMap<Digest, (u64, u64)>>),
+}
+
+impl Source {
+    /// A small blob, verified.
+    pub async fn small(&self, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, ImageError> {
+        let bytes = match &self.origin {
+            Origin::Registry(registry, reference, credentials) => registry
+                .blob_bytes(reference, &blob.digest, blob.size, limit, credentials)
+                .await
+                .map_err(|error| self.registry(error))?,
+            Origin::Archive(file, blobs) => {
+                let (offset, len) = self.locate(blobs, blob)?;
+                let mut bytes = vec![0; usize::try_from(len.min(limit + 1)).unwrap_or_default()];
+                file.read_exact_at(&mut bytes, offset).map_err(|error| self.read(error))?;
+                bytes
+            }
+        };
+        let actual = Digest::of(&bytes);
+        if actual == blob.digest { Ok(bytes) } else { Err(self.mismatch(&blob.digest, actual)) }
+    }
+
+    /// Sends a blob and verifies digest and size. A receiver that gives up early does not keep its error from being
+    /// explained: what is left is hashed all the same, as wrong bytes are the likeliest cause.
+    pub async fn feed(&self, blob: &Descriptor, to: mpsc::Sender<Bytes>) -> Result<(), ImageError> {
+        let mut hash = Sha256::new();
+        let mut total = 0;
+        match &self.origin {
+            Origin::Registry(registry, reference, credentials) => {
+                let opened = registry.blob(reference, &blob.digest, blob.size, 0, credentials).await;
+                let mut stream = opened.map_err(|error| self.registry(error))?;
+                while let Some(chunk) = stream.next().await {
+                    let chunk = chunk.map_err(|error| self.registry(error))?;
+                    hash.update(&chunk);
+                    total += chunk.len() as u64;
+                    let _ = to.send(chunk).await;
+                }
+            }
+            Origin::Archive(file, blobs) => {
+                let (offset, len) = self.locate(blobs, blob)?;
+                while total < len {
+                    let chunk = read(Arc::clone(file), offset + total, CHUNK.min(len - total)).await;
+                    let chunk = chunk.map_err(|error| self.read(error))?;
+                    hash.update(&chunk);
+                    total += chunk.len() as u64;
+                    let _ = to.send(chunk).await;
+                }
+            }
+        }
+        drop(to);
+        let (image, expected) = (self.image.to_string(), blob.size);
+        if total != expected {
+            return Err(ImageError::SizeMismatch { image, blob: blob.digest.clone(), expected, actual: total });
+        }
+        let actual = Digest::from_sha256(&hash.finalize().into());
+        if actual == blob.digest { Ok(()) } else { Err(self.mismatch(&blob.digest, actual)) }
+    }
+
+    fn locate(&self, blobs: &HashMap<Digest, (u64, u64)>, blob: &Descriptor) -> Result<(u64, u64), ImageError> {
+        blobs.get(&blob.digest).copied().ok_or_else(|| ImageError::ArchiveLacks(blob.digest.as_str().into()))
+    }
+
+    fn mismatch(&self, expected: &Digest, actual: Digest) -> ImageError {
+        ImageError::DigestMismatch { image: self.image.to_string(), expected: expected.clone(), actual }
+    }
+
+    /// For `map_err`.
+    pub fn registry(&self, source: RegistryError) -> ImageError {
+        ImageError::Registry { image: self.image.to_string(), source: Arc::new(source) }
+    }
+
+    fn read(&self, source: std::io::Error) -> ImageError {
+        ImageError::ReadArchive(Arc::new(source))
+    }
+}
+
+async fn read(file: Arc<File>, offset: u64, len: u64) -> std::io::Result<Bytes> {
+    let read = tokio::task::spawn_blocking(move || {
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
+        file.read_exact_at(&mut bytes, offset)?;
+        Ok(Bytes::from(bytes))
+    });
+    read.await.unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into()))
+}

@@ -4,3 +4,8 @@
 pub mod fork;
 pub mod inherit;
 pub mod socket;
+pub mod clone;
+pub mod mount;
+pub mod path;
+pub mod process;
+pub mod seccomp;

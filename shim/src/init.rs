@@ -25,7 +25,7 @@ pub fn run(ready: BorrowedFd<'_>) -> i32 {
 
 fn isolate() -> io::Result<()> {
     rustix::process::setsid()?;
-    inherit::reset_signals();
+    berth_sys::process::reset_signals();
     inherit::ignore_children();
     rustix::thread::set_name(c"berth-init")?;
     fork::unshare(UnshareFlags::NEWNS)?;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 
 const RTM_NEWLINK: u16 = 16;
 const NLM_F_REQUEST_ACK: u16 = 1 | 4;
@@ -14,7 +14,8 @@ const LO: i32 = 1;
 /// Sets `lo` up; its addresses come with that.
 pub fn bring_up() -> io::Result<()> {
     let socket =
-        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::ROUTE))?;
+        // Protocol 0 of this family is NETLINK_ROUTE.
+        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
     // struct nlmsghdr { len, type, flags, seq, pid }, then struct ifinfomsg { family, pad, type, index, flags, change }.
     let mut message = Vec::with_capacity(32);
     message.extend_from_slice(&32_u32.to_ne_bytes());

@@ -54,7 +54,7 @@ fn settle_down() -> io::Result<(OwnedFd, SignalFd)> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "descriptor 3 is no listening SOCK_SEQPACKET socket"));
     }
     inherit::close_from(LISTENER.unsigned_abs() + 1)?;
-    inherit::reset_signals();
+    berth_sys::process::reset_signals();
     inherit::survive_broken_pipes();
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);

@@ -152,6 +152,7 @@ impl Shim {
 
     fn delete(&mut self, id: &str) -> Result<(), Failure> {
         let busy = |what: &str| Err(Failure::refused("delete", Errno::BUSY, format!("container {id:?} {what}")));
+        let known = self.knows(id);
         match self.containers.get_mut(id) {
             Some(container) if container.is_running() => busy("is running"),
             Some(container) => {
@@ -159,7 +160,7 @@ impl Shim {
                 self.containers.remove(id);
                 Ok(())
             }
-            None if self.knows(id) => busy("is starting"),
+            None if known => busy("is starting"),
             None => Ok(()),
         }
     }

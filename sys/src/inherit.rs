@@ -43,20 +43,6 @@ pub fn close_from(first: u32) -> io::Result<()> {
     }
 }
 
-/// Sets every signal to its default action and empties the mask, whatever the parent had ignored or blocked.
-pub fn reset_signals() {
-    for signal in 1..=64 {
-        // SAFETY: SIG_DFL runs no code of ours. The two signals that cannot be set and the two that libc keeps
-        // for itself are refused with EINVAL, which is right.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
-    // SAFETY: an all-zero sigset_t is a valid, empty set; the old mask is not asked for.
-    unsafe {
-        let empty: libc::sigset_t = std::mem::zeroed();
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut());
-    }
-}
-
 /// Sets SIGCHLD to be ignored: the kernel then reaps every child by itself.
 pub fn ignore_children() {
     // SAFETY: SIG_IGN runs no code of ours.

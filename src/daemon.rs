@@ -46,7 +46,7 @@ pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
     let (services, events) = build(config, &places.layout).await?;
     tokio::spawn(follow_shims(services.clone(), events));
     services.pods.recover().await.context("cannot take over the pods of the daemon before this one")?;
-    services.images.sweep().await;
+    services.images.collect().await;
     let listener = listen(&places.socket)?;
     tracing::info!(socket = %places.socket.display(), "serving");
     let served = serve(services, listener).await;
@@ -57,9 +57,8 @@ pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
 
 async fn build(config: Config, layout: &Layout) -> anyhow::Result<(Services, mpsc::UnboundedReceiver<shim::Event>)> {
     let store = Arc::new(Store::open(&layout.store())?);
-    let layers = Arc::new(Layers::open(&config.layers, layout.clone(), store.clone())?);
     let registry = Registry::new(config.registry)?;
-    let images = Arc::new(Images::open(layout, store.clone(), registry, layers.clone()).await?);
+    let images = Arc::new(Images::open(layout, store.clone(), registry, &config.layers).await?);
     let (shims, events) = Shims::open(&config.shim, layout.clone())?;
     let host = Host::detect();
     let drivers = Arc::new(Drivers {
@@ -72,7 +71,7 @@ async fn build(config: Config, layout: &Layout) -> anyhow::Result<(Services, mps
         layout: layout.clone(),
         store,
         shims,
-        layers,
+        layers: Layers::open(layout, &config.layers)?,
     });
     let containers = Arc::new(Containers::new(drivers.clone(), images.clone()));
     let pods = Arc::new(Pods::new(drivers.clone(), containers.clone()));

@@ -6,17 +6,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::container::ImageUse;
-use super::oci::{self, Inputs, PodFiles, SpecError};
+use super::oci::{self, Inputs, PodFiles};
 use super::sandbox::Sandbox;
-use super::spec::{ContainerSpec, Seccomp, Security};
+use super::spec::{ContainerSpec, Security};
 use super::state::{Phase, State};
 use super::user::{self, User, UserFiles};
-use super::{Cause, Container, ContainerRecord, Containers, Created, devices, signal};
+use super::{Cause, Container, ContainerRecord, Containers, Created, devices, filter, signal};
 use crate::clock;
 use crate::drivers::cgroup::ContainerCgroup;
 use crate::drivers::host::HostDevice;
 use crate::drivers::rootfs::{Rootfs, RootfsError};
-use crate::drivers::seccomp::{Filter, Source};
+use crate::drivers::seccomp::Filter;
 use crate::drivers::store::Durability;
 use crate::ids::ContainerId;
 use crate::images::Hold;
@@ -71,7 +71,7 @@ impl Containers {
         let hold = self.images.hold(&image.id).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
         let (root, user) = self.make_root(id, &spec, &image)?;
         let devices = devices::resolve(&spec)?;
-        let rules = oci::device_rules(spec.security.privileged, &devices);
+        let rules = devices::rules(&spec, &devices);
         let cgroup = self.drivers.cgroups.create_container(&sandbox.cgroup, id, &spec.resources, &rules).await?;
         *to_undo = Some(cgroup.clone());
         let made = Made { user, root, cgroup };
@@ -132,19 +132,13 @@ impl Containers {
 
     /// The filter of a container's processes, compiled once for each profile.
     pub(super) fn seccomp_filter(&self, security: &Security) -> Result<Option<Filter>, Cause> {
-        let source = match &security.seccomp {
-            Seccomp::Unconfined => return Ok(None),
-            Seccomp::RuntimeDefault => Source::RuntimeDefault,
-            Seccomp::Localhost(path) => Source::Localhost(path.clone()),
-        };
-        let granted = oci::granted(security, self.drivers.host.capabilities).map_err(SpecError::from)?;
-        Ok(Some(self.drivers.seccomp.filter(&source, granted)?))
+        Ok(filter::filter(&self.drivers.seccomp, security, self.drivers.host.capabilities)?)
     }
 
     /// Gives back whatever a failed create had made; what is not there is not missed.
     async fn undo(&self, id: &ContainerId, cgroup: Option<ContainerCgroup>) {
         if let Some(cgroup) = cgroup
-            && let Err(error) = self.drivers.cgroups.remove(&cgroup).await
+            && let Err(error) = self.drivers.cgroups.remove_container(&cgroup).await
         {
             tracing::warn!(container = %id, %error, "cannot remove the cgroup of a container that was not made");
         }

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::Cause;
+use super::{Cause, oci};
 use super::spec::{ContainerSpec, Device};
+use crate::drivers::cgroup::{self, DeviceRules};
 use crate::drivers::host::{self, HostDevice};
 
 /// All devices of a container, each under its path inside. One that is asked for wins over the node's own there.
@@ -15,6 +16,18 @@ pub(super) fn resolve(spec: &ContainerSpec) -> Result<Vec<HostDevice>, Cause> {
         devices.extend(found);
     }
     Ok(devices)
+}
+
+/// What the container's cgroup allows: with `privileged` all, else the default list and the devices asked for.
+pub(super) fn rules(spec: &ContainerSpec, devices: &[HostDevice]) -> DeviceRules {
+    if spec.security.privileged {
+        return DeviceRules::All;
+    }
+    let rule = |rule: &oci::DeviceRule| {
+        let kind = if rule.kind == 'b' { cgroup::DeviceKind::Block } else { cgroup::DeviceKind::Char };
+        cgroup::DeviceRule::new(kind, rule.major, rule.minor, &rule.access)
+    };
+    DeviceRules::Only(oci::device_rules(false, devices).iter().map(rule).collect())
 }
 
 /// The letters r, w, m in some order, each at most once.

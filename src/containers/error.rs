@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::calls::Lost;
+use crate::containers::filter::FilterError;
 use crate::containers::oci::SpecError;
 use crate::containers::user::UserError;
 use crate::drivers::bundle::BundleError;
@@ -10,7 +11,6 @@ use crate::drivers::cgroup::CgroupError;
 use crate::drivers::host::DeviceError;
 use crate::drivers::layers::LayerError;
 use crate::drivers::rootfs::RootfsError;
-use crate::drivers::seccomp::SeccompError;
 use crate::drivers::shim::ShimError;
 use crate::drivers::store::StoreError;
 use crate::error::Kind;
@@ -79,7 +79,7 @@ pub enum Cause {
     Rootfs(#[from] RootfsError),
     /// A seccomp profile that is refused.
     #[error(transparent)]
-    Seccomp(#[from] SeccompError),
+    Seccomp(#[from] FilterError),
     /// Limits that the kernel refuses, or no room for a cgroup.
     #[error("cgroup")]
     Cgroup(#[from] CgroupError),

@@ -40,7 +40,7 @@ impl Containers {
             }
         }
         self.drivers.cgroups.kill(&container.cgroup).await?;
-        self.drivers.cgroups.remove(&container.cgroup).await?;
+        self.drivers.cgroups.remove_container(&container.cgroup).await?;
         self.drivers.bundles.remove(&container.id)?;
         self.drivers.store.delete::<ContainerRecord>(container.id.as_str(), Durability::Process).await?;
         self.table().remove(&container.id);

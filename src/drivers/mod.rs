@@ -30,7 +30,7 @@ pub struct Drivers {
     /// Connections.
     pub network: network::Network,
     /// Root file systems.
-    pub layers: Arc<layers::Layers>,
+    pub layers: layers::Layers,
     /// Directories of containers.
     pub bundles: bundle::Bundles,
     /// Files and pins of pods.

@@ -7,6 +7,7 @@ use super::manifest::ManifestError;
 use crate::drivers::layers::{LayerError, tar::TarError};
 use crate::drivers::registry::RegistryError;
 use crate::drivers::store::StoreError;
+use crate::error::{Kind, io_kind};
 use crate::ids::Digest;
 
 /// Can be cloned, because everyone who waits for the same pull receives it.
@@ -121,4 +122,21 @@ pub enum ImageError {
         /// As asked for.
         image: String,
     },
+}
+
+impl ImageError {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Registry { source, .. } => source.kind(),
+            Self::BadManifest { .. } | Self::Archive(_) | Self::ArchiveLacks(_) => Kind::InvalidArgument,
+            Self::NoPlatform { .. } => Kind::NotFound,
+            Self::Layer { source, .. } | Self::Cache { source, .. } => source.kind(),
+            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::DiffIdMismatch { .. } => Kind::DataLoss,
+            Self::ArchiveTooLarge(_) => Kind::ResourceExhausted,
+            Self::ReadArchive(source) => io_kind(source),
+            Self::Store { .. } => Kind::Internal,
+            Self::Interrupted { .. } => Kind::Unavailable,
+        }
+    }
 }

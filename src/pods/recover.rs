@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use super::pod::State;
 use super::{Pod, PodRecord, Pods};
 use crate::containers::{ContainerRecord, Sandbox};
+use crate::drivers::cgroup::CgroupError;
 use crate::drivers::shim::Shim;
 use crate::drivers::store::{Durability, StoreError};
 use crate::ids::PodId;
@@ -103,14 +104,23 @@ impl Pods {
             self.drivers.network.detach(&network, None).await.map_err(|e| crate::error::chain(&e))?;
             self.drivers.pod_files.unpin_network(id).map_err(|e| crate::error::chain(&e))?;
             self.drivers.pod_files.remove(id).map_err(|e| crate::error::chain(&e))?;
-            let cgroups = &self.drivers.cgroups;
-            cgroups.remove_pod_by_id(&record.spec.cgroup_parent, id).await.map_err(|e| crate::error::chain(&e))?;
+            self.remove_cgroup(&record).await.map_err(|e| crate::error::chain(&e))?;
             self.drivers.shims.remove_directory(id).map_err(|e| crate::error::chain(&e))?;
             let deleted = self.drivers.store.delete::<PodRecord>(id.as_str(), Durability::Process).await;
             deleted.map_err(|e| crate::error::chain(&e))
         };
         if let Err(error) = undone.await {
             tracing::warn!(pod = %id, error, "cannot undo all of a pod whose start was cut short");
+        }
+    }
+
+    /// The record was cut short before it could name the cgroup: making it again tells its name. A scope of systemd has
+    /// gone with its shim.
+    async fn remove_cgroup(&self, record: &PodRecord) -> Result<(), CgroupError> {
+        let cgroups = &self.drivers.cgroups;
+        match cgroups.create_pod(&record.spec.cgroup_parent, &record.id, None).await {
+            Err(CgroupError::NoProcess { .. }) => Ok(()),
+            made => cgroups.remove_pod(&made?).await,
         }
     }
 

@@ -114,7 +114,7 @@ impl Pods {
         shim: &Shim,
         rollback: &mut Rollback,
     ) -> Result<PodCgroup, Cause> {
-        let cgroup = self.drivers.cgroups.create_pod(&spec.cgroup_parent, id, shim.pid()).await?;
+        let cgroup = self.drivers.cgroups.create_pod(&spec.cgroup_parent, id, Some(shim.pid())).await?;
         let (this, undo, pod, shim) = (self.clone(), cgroup.clone(), id.clone(), shim.clone());
         rollback.push(async move {
             // Its cgroup can't go before the shim that is in it.

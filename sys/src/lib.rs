@@ -2,6 +2,9 @@
 //! What lives here: one thin wrapper a system call, with its errno as `std::io::Error`. What does not: policy.
 
 pub mod bpf;
+pub mod fork;
+pub mod inherit;
+pub mod socket;
 pub mod clone;
 pub mod mount;
 pub mod path;

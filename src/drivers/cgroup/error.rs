@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::error::{Kind, io_kind};
+
 /// A failure, with the object it happened to.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -145,4 +147,19 @@ pub enum CgroupError {
     /// The work was given up because the daemon ends.
     #[error("cgroup work was interrupted")]
     Interrupted(#[source] tokio::task::JoinError),
+}
+
+impl CgroupError {
+    /// Its kind: a limit that is refused is the request's fault, whoever refuses it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Parent { .. } | Self::Resource { .. } | Self::Unenforceable { .. } | Self::Write { .. } => {
+                Kind::InvalidArgument
+            }
+            Self::Create { source, .. } | Self::Read { source, .. } => io_kind(source),
+            Self::Leftover { .. } | Self::Unkillable { .. } => Kind::DeadlineExceeded,
+            Self::Interrupted(_) => Kind::Unavailable,
+            _ => Kind::Internal,
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::tar::TarError;
+use crate::error::{Kind, io_kind};
 use crate::ids::Digest;
 
 /// Names the entry or the path, not the layer: who asked for the layer names that.
@@ -122,4 +123,20 @@ impl LayerError {
 /// Long hostile names do not fill the log.
 pub(super) fn shown(path: &[u8]) -> PathBuf {
     OsStr::from_bytes(&path[..path.len().min(512)]).into()
+}
+
+impl LayerError {
+    /// Its kind: a bad archive is the image's fault.
+    pub fn kind(&self) -> Kind {
+        match self {
+            _ if self.is_out_of_space() => Kind::ResourceExhausted,
+            Self::Tar(_) | Self::Entry { .. } | Self::NeedsParents { .. } | Self::TooManyLayers(_) => {
+                Kind::InvalidArgument
+            }
+            Self::TooLarge { .. } => Kind::ResourceExhausted,
+            Self::Missing { .. } => Kind::DataLoss,
+            Self::Apply { source, .. } | Self::Io { source, .. } | Self::Mount { source, .. } => io_kind(source),
+            Self::DiskFull { .. } => Kind::ResourceExhausted,
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::error::Kind;
 use crate::ids::Digest;
 
 /// A host's refusal of one object.
@@ -267,4 +268,31 @@ pub(super) fn connection(error: reqwest::Error) -> Outage {
         source = cause.source();
     }
     Outage::Connection(parts.join(": "))
+}
+
+impl RegistryError {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::NotFound(_) => Kind::NotFound,
+            Self::Unauthorized(_)
+            | Self::Denied(_)
+            | Self::UnsafeRealm { .. }
+            | Self::UnsafeRedirect { .. }
+            | Self::BadCredentials { .. } => Kind::PermissionDenied,
+            Self::RateLimited { .. } | Self::Unavailable { .. } | Self::Cut { .. } | Self::Unexpected(_) => {
+                Kind::Unavailable
+            }
+            Self::NoProgress { .. } => Kind::DeadlineExceeded,
+            Self::DigestMismatch { .. }
+            | Self::SizeMismatch { .. }
+            | Self::WrongRange { .. }
+            | Self::BadMediaType { .. }
+            | Self::BadAnswer { .. } => Kind::DataLoss,
+            Self::TooLarge { .. } => Kind::ResourceExhausted,
+            Self::TooManyRedirects { .. } | Self::BadHostsToml { .. } | Self::NoHost { .. } => {
+                Kind::FailedPrecondition
+            }
+        }
+    }
 }

@@ -1,0 +1,1 @@
+//! Containers: start, log, exit, exec.

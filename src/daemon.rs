@@ -46,7 +46,7 @@ pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
     let (services, events) = build(config, &places.layout).await?;
     tokio::spawn(follow_shims(services.clone(), events));
     services.pods.recover().await.context("cannot take over the pods of the daemon before this one")?;
-    services.images.collect().await;
+    services.images.collect().await.context("cannot clear the layer cache")?;
     let listener = listen(&places.socket)?;
     tracing::info!(socket = %places.socket.display(), "serving");
     let served = serve(services, listener).await;

@@ -68,6 +68,7 @@ impl Containers {
             log_path: container.spec.log_path.as_ref().map_or_else(String::new, |p| p.to_string_lossy().into_owned()),
             stdin: container.spec.stdin,
             stdin_once: container.spec.stdin_once,
+            terminal: container.spec.tty,
             pid: pid.into(),
             pid_target,
             exit_path: layout.exit_record(&container.id).to_string_lossy().into_owned(),

@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::net::{
@@ -66,7 +66,7 @@ pub fn next_len(socket: BorrowedFd<'_>) -> io::Result<usize> {
 /// Binds `path`, which must not exist, and listens. Close-on-exec, non-blocking.
 pub fn listen(path: &Path) -> io::Result<OwnedFd> {
     let socket = seqpacket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
-    net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    with_address(path, |address| Ok(net::bind(&socket, address)?))?;
     net::listen(&socket, BACKLOG)?;
     Ok(socket)
 }
@@ -74,9 +74,23 @@ pub fn listen(path: &Path) -> io::Result<OwnedFd> {
 /// Connects to `path`; blocking, close-on-exec.
 pub fn connect(path: &Path) -> io::Result<OwnedFd> {
     let socket = seqpacket(SocketFlags::CLOEXEC)?;
-    let address = SocketAddrUnix::new(path)?;
-    retry(|| net::connect(&socket, &address))?;
+    with_address(path, |address| retry(|| net::connect(&socket, address)))?;
     Ok(socket)
+}
+
+/// The address of a path, however long: past the 107 bytes that an address holds (unix(7)) it goes through a
+/// descriptor of the directory.
+fn with_address<T>(path: &Path, call: impl FnOnce(&SocketAddrUnix) -> io::Result<T>) -> io::Result<T> {
+    if let Ok(address) = SocketAddrUnix::new(path) {
+        return call(&address);
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let dir = rustix::fs::open(parent, flags, rustix::fs::Mode::empty())?;
+    let short = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name);
+    call(&SocketAddrUnix::new(&short)?)
 }
 
 /// The next connection; non-blocking, close-on-exec.

@@ -30,12 +30,13 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Takes a connected, non-blocking socket; replies and events are read until it ends or the connection is dropped.
+    /// Takes a connected socket; replies and events are read until it ends or the connection is dropped.
     pub(super) fn start(
         pod: PodId,
         socket: OwnedFd,
         events: mpsc::UnboundedSender<Event>,
     ) -> io::Result<Arc<Self>> {
+        berth_sys::socket::set_nonblocking(&socket)?;
         let connection = Arc::new(Self {
             pod,
             socket: watched(socket)?,

@@ -1,21 +1,58 @@
-//! STUB
-use serde::{Deserialize,Serialize};
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)] #[serde(default)] pub struct CniConfig{pub conf_dir: std::path::PathBuf}
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)] #[serde(default)] pub struct BuiltInConfig{}
-pub struct Network;
-pub struct PodNetwork { pub id: crate::ids::PodId, pub name: String, pub namespace: String, pub uid: String, pub netns: std::path::PathBuf, pub ports: Vec<crate::pods::spec::PortMapping>, pub dns: Option<crate::pods::spec::Dns>, pub annotations: std::collections::BTreeMap<String,String>, pub cgroup_parent: String }
-#[derive(Clone,Debug,Serialize,Deserialize)] pub struct Attachment{pub ips:Vec<std::net::IpAddr>}
-#[derive(Debug, thiserror::Error)] #[error("x")] pub struct NetworkError;
-impl NetworkError { pub fn kind(&self)->crate::error::Kind { crate::error::Kind::Internal } }
-pub struct NotReady{pub reason:String,pub message:String}
-impl Network { pub async fn open(_:CniConfig,_:BuiltInConfig,_:std::sync::Arc<crate::drivers::store::Store>)->Result<Self,NetworkError>{Ok(Self)}
-pub async fn attach(&self,_:&PodNetwork,_:std::os::fd::BorrowedFd<'_>)->Result<Attachment,NetworkError>{Ok(Attachment{ips:vec![]})}
-pub async fn detach(&self,_:&PodNetwork,_:Option<&Attachment>)->Result<(),NetworkError>{Ok(())}
-pub async fn status(&self)->Result<(),NotReady>{Ok(())}
-pub async fn reconcile(&self,_:&std::collections::HashSet<crate::ids::PodId>){}
-pub async fn set_pod_cidr(&self,_:&str)->Result<(),NetworkError>{Ok(())} }
-pub mod resolv { 
-#[derive(Debug, thiserror::Error)] #[error("x")] pub struct ResolvError;
-pub fn resolv_conf(_:&crate::pods::spec::Dns)->Result<String,ResolvError>{Ok(String::new())}
-pub fn host_resolv_conf()->std::io::Result<String>{Ok(String::new())}
-pub fn hosts(_:&str,_:&[std::net::IpAddr])->Result<String,ResolvError>{Ok(String::new())} }
+//! Connects a pod's network namespace: by CNI plugins where they are configured, else by the built-in network.
+//! What does not live here: making the namespace, and when a pod is connected.
+
+mod attachment;
+mod builtin;
+pub mod netlink;
+mod network;
+pub mod resolv;
+
+use serde::Deserialize;
+
+pub use self::attachment::{AttachedBy, Attachment, Interface, PodNetwork};
+pub use self::builtin::BuiltInError;
+pub use self::builtin::subnet::{Subnet, SubnetError};
+pub use self::network::{Network, NetworkError, NotReady};
+
+/// `[cni]` of the configuration.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CniConfig {
+    /// Where network configurations are.
+    pub conf_dir: std::path::PathBuf,
+    /// Where plugins are, first hit wins.
+    pub bin_dirs: Vec<std::path::PathBuf>,
+    /// How long one plugin may take, in seconds.
+    pub timeout: u64,
+}
+
+impl Default for CniConfig {
+    fn default() -> Self {
+        Self {
+            conf_dir: "/etc/cni/net.d".into(),
+            bin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
+            timeout: 60,
+        }
+    }
+}
+
+/// `[network]` of the configuration: the built-in network.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BuiltInConfig {
+    /// Name of the bridge; at most 15 bytes. Daemons side by side need one each.
+    pub bridge: String,
+    /// Subnets of pods, the primary one first; empty: the kubelet's pod CIDR, else 10.209.0.0/16 and
+    /// fd62:6572:7468::/64. Daemons side by side need their own.
+    pub subnets: Vec<Subnet>,
+    /// Of the pods' interfaces, in bytes; 0: that of the host's default route.
+    pub mtu: u32,
+    /// Hide pods behind the host's address when they talk to the world outside their subnet.
+    pub masquerade: bool,
+}
+
+impl Default for BuiltInConfig {
+    fn default() -> Self {
+        Self { bridge: "berth0".into(), subnets: Vec::new(), mtu: 0, masquerade: true }
+    }
+}

@@ -62,7 +62,7 @@ async fn build(config: Config, layout: &Layout) -> anyhow::Result<(Services, mps
     let (shims, events) = Shims::open(&config.shim, layout.clone())?;
     let host = Host::detect();
     let drivers = Arc::new(Drivers {
-        network: Network::open(config.cni, config.network, store.clone()).await?,
+        network: Network::open(config.cni, config.network, layout, store.clone()).await?,
         cgroups: Cgroups::open(&config.cgroup)?,
         bundles: Bundles::new(layout.clone()),
         pod_files: PodFiles::new(layout.clone()),

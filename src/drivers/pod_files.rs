@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::UnmountFlags;
 
-use crate::drivers::network::resolv::{self, ResolvError};
+use crate::drivers::network::resolv::{self, FieldError};
 use crate::error::{Kind, io_kind};
 use crate::ids::PodId;
 use crate::layout::Layout;
@@ -31,7 +31,7 @@ pub enum PodFilesError {
     },
     /// The request's names can't stand in the files.
     #[error(transparent)]
-    Content(#[from] ResolvError),
+    Content(#[from] FieldError),
 }
 
 impl PodFilesError {

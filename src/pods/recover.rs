@@ -44,7 +44,9 @@ impl Pods {
         while recovering.join_next().await.is_some() {}
         self.end_strangers(&known).await;
         let live = self.table().values().filter(|pod| pod.network().is_some()).map(|p| p.id().clone()).collect();
-        self.drivers.network.reconcile(&live).await;
+        if let Err(error) = self.drivers.network.reconcile(&live).await {
+            tracing::warn!(error = crate::error::chain(&error), "cannot give back all of the network of pods that are gone");
+        }
         Ok(())
     }
 

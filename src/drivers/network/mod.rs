@@ -3,7 +3,8 @@
 
 mod attachment;
 mod builtin;
-pub mod netlink;
+pub mod kind;
+mod netlink;
 mod network;
 pub mod resolv;
 

@@ -16,7 +16,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use self::addresses::{Addresses, TakenError};
+use self::addresses::Addresses;
+pub use self::addresses::TakenError;
 use self::kernel::{Wanted, Wiring, Worker};
 use self::rules::Element;
 use self::subnet::Subnet;

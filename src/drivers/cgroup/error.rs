@@ -12,7 +12,7 @@ pub enum CgroupError {
     #[error("no control group hierarchy is mounted")]
     NoHierarchy,
     /// The systemd driver was asked for on a host that systemd does not run.
-    #[error("cgroup driver \"systemd\" is configured, but systemd does not run this host (no /run/systemd/private)")]
+    #[error("cgroup driver \"systemd\" is configured, but systemd does not run this host (no /run/systemd/system)")]
     NoSystemd,
     /// The pod's parent is refused.
     #[error("cgroup parent {parent:?} is refused: {reason}")]

@@ -1,8 +1,8 @@
-//! Transient scopes by systemd's own D-Bus socket. What does not live here: anything below a scope.
+//! Transient scopes by D-Bus. What does not live here: anything below a scope.
 //!
 //! One scope a pod: one call is cheap, and with `Delegate=yes` systemd never rewrites what is below. cgroups-rs makes the
-//! properties; its client is not used, because it connects to the bus daemon at each call, blocks, and returns before
-//! the scope exists (it does not wait for the job).
+//! properties; its client is not used, because it blocks and returns before the scope exists (it does not wait for the
+//! job). The system bus and not /run/systemd/private: zbus 5 does not take the sender that systemd names there.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +14,6 @@ use zbus::{Connection, MessageStream};
 
 use super::error::CgroupError;
 
-const SOCKET: &str = "/run/systemd/private";
 const NAME: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const OBJECT: &str = "/org/freedesktop/systemd1";
@@ -23,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whether systemd is the host's init (sd_booted(3)).
 pub(super) fn runs_host() -> bool {
-    Path::new("/run/systemd/system").is_dir() && Path::new(SOCKET).exists()
+    Path::new("/run/systemd/system").is_dir()
 }
 
 /// Starts a scope with one process in a slice and waits until it is there. One that exists is fine.
@@ -54,8 +53,8 @@ fn is(error: &zbus::Error, name: &str) -> bool {
     matches!(error, zbus::Error::MethodError(found, ..) if found.strip_prefix(NAME).is_some_and(|n| n.strip_prefix('.') == Some(name)))
 }
 
-/// Calls a method that returns a job and waits for the job's end. Each call has a connection of its own: systemd drops
-/// connections when it is re-executed, and connecting costs less than a call.
+/// Calls a method that returns a job and waits for the job's end. Each call has a connection of its own: none can
+/// be stale after the bus or systemd was started again.
 async fn job<B>(call: &'static str, unit: &str, body: &B) -> Result<(), CgroupError>
 where
     B: serde::Serialize + DynamicType + Sync,
@@ -72,17 +71,19 @@ async fn run<B>(call: &'static str, body: &B) -> zbus::Result<String>
 where
     B: serde::Serialize + DynamicType + Sync,
 {
-    let address = format!("unix:path={SOCKET}");
-    let connection: Connection = zbus::connection::Builder::address(address.as_str())?.p2p().build().await?;
+    let connection = Connection::system().await?;
+    let rule = zbus::MatchRule::builder()
+        .msg_type(zbus::message::Type::Signal)
+        .interface(MANAGER)?
+        .member("JobRemoved")?
+        .build();
     // Made before the call: the job may end before its reply is read.
-    let mut messages = MessageStream::from(&connection);
+    let mut messages = MessageStream::for_match_rule(rule, &connection, None).await?;
+    connection.call_method(Some(NAME), OBJECT, Some(MANAGER), "Subscribe", &()).await?;
     let reply = connection.call_method(Some(NAME), OBJECT, Some(MANAGER), call, body).await?;
     let job: OwnedObjectPath = reply.body().deserialize()?;
     while let Some(message) = messages.next().await {
         let message = message?;
-        if message.header().member().is_none_or(|member| member != "JobRemoved") {
-            continue;
-        }
         let (_, removed, _, result): (u32, OwnedObjectPath, String, String) = message.body().deserialize()?;
         if removed == job {
             return Ok(result);

@@ -77,7 +77,7 @@ pub(super) fn some_devices() -> DeviceRules {
 }
 
 /// Exits 0 if null may be written, zero read but not written, random not read and no node made.
-pub(super) const TRY_DEVICES: &str = "echo x > /dev/null || exit 1; read -r -n 0 < /dev/zero 2>/dev/null; head -c1 /dev/zero > /dev/null || exit 2; \
+pub(super) const TRY_DEVICES: &str = "echo x > /dev/null || exit 1; head -c1 /dev/zero > /dev/null || exit 2; \
     (echo x > /dev/zero) 2>/dev/null && exit 3; (head -c1 /dev/random) > /dev/null 2>&1 && exit 4; \
     mknod /tmp/berth-node-$$ c 1 7 2>/dev/null && { rm /tmp/berth-node-$$; exit 5; }; exit 0";
 

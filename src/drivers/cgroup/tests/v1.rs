@@ -100,7 +100,7 @@ async fn a_limit_below_the_usage_is_refused_with_its_file() {
     let at = parent("below");
     let _clean = Clean(&cgroups, at.clone());
     let (_, container) = make(&cgroups, &at, &limits(512, 256 << 20)).await;
-    let script = "x=aaaaaaaa; i=0; while [ $i -lt 11 ]; do x=$x$x$x; i=$((i+1)); [ ${#x} -gt 3000000 ] && break; done; echo ok; sleep 20";
+    let script = "x=aaaaaaaa; i=0; while [ $i -lt 11 ]; do x=$x$x$x; i=$((i+1)); [ ${#x} -gt 3000000 ] && break; done; echo ok; sleep 20; :";
     let mut shell = Shell::inside(&container.join_dirs(), script);
     std::io::Read::read_exact(shell.0.stdout.as_mut().unwrap(), &mut [0; 3]).unwrap();
     let error = cgroups.update(&container, &limits(1024, 4096)).await.unwrap_err();

@@ -74,7 +74,7 @@ async fn an_update_is_whole_or_nothing_on_version_2() {
     }
     cgroups.update(&container, &Resources { cpu_quota: Some(-1), ..Resources::default() }).await.unwrap();
     assert_eq!(file(&container, "cpu.max"), "max 100000");
-    let script = "x=aaaaaaaa; while [ ${#x} -lt 4000000 ]; do x=$x$x; done; echo ok; sleep 100";
+    let script = "x=aaaaaaaa; while [ ${#x} -lt 4000000 ]; do x=$x$x; done; echo ok; sleep 100; :";
     let mut shell = Shell::inside(&container.join_dirs(), script);
     std::io::Read::read_exact(shell.0.stdout.as_mut().unwrap(), &mut [0; 3]).unwrap();
     let error = cgroups.update(&container, &Resources { memory_limit: Some(1 << 20), ..Resources::default() }).await;

@@ -165,7 +165,12 @@ impl Applier {
     fn existing_directory(&mut self, entry: &Entry, name: &[u8]) -> Result<OwnedFd, LayerError> {
         match tree::open_directory(self.tree.here(), name) {
             Err(Errno::NOTDIR | Errno::LOOP) => {}
-            opened => return opened.map_err(LayerError::apply("open", &entry.path)),
+            opened => {
+                let opened = opened.map_err(LayerError::apply("open", &entry.path))?;
+                // The entry describes it anew: nothing of an older description stays.
+                remove::clear_xattrs(opened.as_fd()).map_err(LayerError::apply("replace", &entry.path))?;
+                return Ok(opened);
+            }
         }
         self.clear(entry, name)?;
         let fd = tree::make_directory(self.tree.here(), name)

@@ -70,6 +70,7 @@ impl Shared {
             ids.push(id);
         }
         let image = &plan.source.image;
+        let mut ids = distinct(&ids);
         let restored = self.restore(image, &ids).await?;
         ids.extend(restored.iter().map(|(id, _)| id.clone()));
         self.publish(&plan, ids).await
@@ -115,7 +116,7 @@ impl Shared {
             return Ok(diff_id.clone());
         }
         if self.catalog().layer(chain).is_none() {
-            let parents = Some(below.to_vec());
+            let parents = Some(distinct(below));
             let task = Arc::new(Task { plan: Arc::clone(plan), index, parents, id: chain.clone() });
             let work = || Arc::clone(self).unpack(Arc::clone(&task));
             self.unpacks.run(chain.clone(), &plan.source.image, work).await?;
@@ -221,6 +222,13 @@ impl Shared {
         let layers: u64 = layers.iter().filter_map(|id| catalog.layer(id)).map(|layer| layer.bytes).sum();
         layers + blobs.values().sum::<u64>()
     }
+}
+
+/// Each layer once, where it stands highest: overlay refuses it twice, and images do repeat layers. What a layer adds
+/// and hides is the same both times, so its upper place decides all of it.
+fn distinct(ids: &[Digest]) -> Vec<Digest> {
+    let repeated = |at: usize| ids[at + 1..].contains(&ids[at]);
+    (0..ids.len()).filter(|at| !repeated(*at)).map(|at| ids[at].clone()).collect()
 }
 
 type Implied = (Digest, Arc<std::collections::BTreeSet<Vec<u8>>>);

@@ -103,8 +103,16 @@ pub struct Blob {
 
 impl Blob {
     pub fn of(tar: &Tar) -> Self {
+        Self::with(tar, gzip)
+    }
+
+    pub fn zstd(tar: &Tar) -> Self {
+        Self::with(tar, |plain| zstd::encode_all(plain, 1).unwrap())
+    }
+
+    fn with(tar: &Tar, compress: impl Fn(&[u8]) -> Vec<u8>) -> Self {
         let plain = tar.bytes();
-        let bytes = gzip(&plain);
+        let bytes = compress(&plain);
         Self { digest: Digest::of(&bytes), size: bytes.len() as u64, diff_id: Digest::of(&plain), bytes }
     }
 }
@@ -122,8 +130,9 @@ pub fn layout(name: &str, layers: &[Blob]) -> File {
     let descriptors: Vec<_> = layers
         .iter()
         .map(|layer| {
+            let form = if layer.bytes.starts_with(b"\x1f\x8b") { "gzip" } else { "zstd" };
             serde_json::json!({
-                "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+                "mediaType": format!("application/vnd.oci.image.layer.v1.tar+{form}"),
                 "digest": layer.digest, "size": layer.size,
             })
         })

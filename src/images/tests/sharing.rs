@@ -141,3 +141,12 @@ async fn what_lies_about_itself_is_refused_by_name_and_leaves_nothing() {
     }
     node.images.import(layout("x.test/good:1", &[good])).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_may_stand_twice_in_an_image() {
+    let node = Node::new().await;
+    let (empty, hides) = (Tar::default(), Tar::default().file(".wh.app", "").clone());
+    let layers = [&base(), &empty, &top("1"), &hides, &empty, &top("1")];
+    let image = node.images.import(layout_of("x.test/a:1", &layers)).await.unwrap().remove(0);
+    assert_eq!((node.root(&image).read("app"), node.unpacked()), ("1".into(), 4));
+}

@@ -128,7 +128,7 @@ impl Shared {
         let mut stack = self.stack(below);
         stack.extend(self.stack(std::slice::from_ref(id)));
         // Nothing but its own root is implied: the most common layer by far.
-        let simple = stack.last().is_none_or(|(_, implied)| implied.iter().all(Vec::is_empty));
+        let simple = stack.last().is_none_or(|layer| layer.implied.iter().all(Vec::is_empty));
         if simple || below.is_empty() {
             return Ok(false);
         }
@@ -139,10 +139,10 @@ impl Shared {
         .await
     }
 
-    fn stack(&self, ids: &[Digest]) -> Vec<Implied> {
+    fn stack(&self, ids: &[Digest]) -> Vec<Arc<Layer>> {
         let catalog = self.catalog();
-        let implied = |id| catalog.layer(id).map(|layer| Arc::clone(&layer.implied)).unwrap_or_default();
-        ids.iter().map(|id| (id.clone(), implied(id))).collect()
+        let layer = |id: &Digest| catalog.layer(id).map_or_else(|| Arc::new(Layer::empty(id.clone())), Arc::clone);
+        ids.iter().map(layer).collect()
     }
 
     async fn restore(
@@ -164,7 +164,7 @@ impl Shared {
         if self.catalog().layer(&id).is_none() {
             let (name, inodes) = (id.clone(), restoration.inodes());
             self.blocking(image, move |layers| layers.commit(&layers.restore(&restoration)?, &name)).await?;
-            let layer = Layer { id: id.clone(), bytes: inodes * 4096, inodes, implied: Arc::default() };
+            let layer = Layer { bytes: inodes * 4096, inodes, ..Layer::empty(id.clone()) };
             self.store.put(id.as_str(), &layer, Durability::Power).await.map_err(store_error(image))?;
             self.catalog().put_layer(layer);
         }
@@ -204,8 +204,9 @@ impl Shared {
 
     async fn keep(&self, task: &Arc<Task>, unpacked: Unpacked) -> Result<Standing, ImageError> {
         let image = &task.plan.source.image;
-        let Unpacked { staged, implied, bytes, inodes, .. } = unpacked;
-        let layer = Layer { id: task.id.clone(), bytes, inodes, implied: Arc::new(implied) };
+        let Unpacked { staged, implied, hiding, bytes, inodes, .. } = unpacked;
+        let (implied, hiding) = (Arc::new(implied), Arc::new(hiding));
+        let layer = Layer { id: task.id.clone(), bytes, inodes, implied, hiding };
         let id = task.id.clone();
         self.blocking(image, move |layers| layers.commit(&staged, &id)).await?;
         let _records = self.records.lock().await;
@@ -231,10 +232,9 @@ fn distinct(ids: &[Digest]) -> Vec<Digest> {
     (0..ids.len()).filter(|at| !repeated(*at)).map(|at| ids[at].clone()).collect()
 }
 
-type Implied = (Digest, Arc<std::collections::BTreeSet<Vec<u8>>>);
-
-fn open_stack(cache: &layers::Layers, stack: Vec<Implied>) -> Result<Vec<layers::Layer>, LayerError> {
-    stack.into_iter().map(|(id, implied)| cache.layer(&id, implied)).collect()
+fn open_stack(cache: &layers::Layers, stack: Vec<Arc<Layer>>) -> Result<Vec<layers::Layer>, LayerError> {
+    let open = |layer: Arc<Layer>| cache.layer(&layer.id, Arc::clone(&layer.implied), Arc::clone(&layer.hiding));
+    stack.into_iter().map(open).collect()
 }
 
 /// The network's chunks as the inflating thread reads them.

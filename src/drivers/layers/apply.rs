@@ -33,6 +33,8 @@ pub enum View {
 pub struct Applied {
     /// Directories that the archive names only as parents: their metadata is whatever the layers below say.
     pub implied: BTreeSet<Vec<u8>>,
+    /// Directories with whiteouts in them.
+    pub hiding: BTreeSet<Vec<u8>>,
     /// Bytes on disk.
     pub bytes: u64,
     /// Files, directories and all else.
@@ -326,6 +328,7 @@ impl Applier {
             return Ok(());
         }
         self.applied.inodes += 1;
+        self.applied.hiding.insert(self.tree.path());
         rustix::fs::mknodat(self.tree.here(), name, FileType::CharacterDevice, Mode::empty(), 0)
             .map_err(LayerError::apply("hide", &entry.path))
     }

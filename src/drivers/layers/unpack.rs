@@ -31,6 +31,8 @@ pub struct Unpacked {
     pub diff_id: Digest,
     /// Directories that the archive only implies.
     pub implied: std::collections::BTreeSet<Vec<u8>>,
+    /// Directories with whiteouts in them.
+    pub hiding: std::collections::BTreeSet<Vec<u8>>,
     /// Bytes on disk.
     pub bytes: u64,
     /// Inodes on disk.
@@ -79,8 +81,8 @@ impl Layers {
         if view == View::Merged {
             count(&staged, &mut applied)?;
         }
-        let Applied { implied, bytes, inodes } = applied;
-        Ok(Unpacked { staged, diff_id, implied, bytes, inodes })
+        let Applied { implied, hiding, bytes, inodes } = applied;
+        Ok(Unpacked { staged, diff_id, implied, hiding, bytes, inodes })
     }
 
     fn guard(&self, size: u64, exceeded: Rc<Cell<Exceeded>>) -> impl FnMut(u64) -> io::Result<()> + 'static {

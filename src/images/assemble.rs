@@ -66,7 +66,7 @@ impl Shared {
         let standings: Vec<Standing> = join_all(alone).await.into_iter().collect::<Result<_, _>>()?;
         let mut ids = Vec::with_capacity(diff_ids.len() + 1);
         for (index, standing) in standings.into_iter().enumerate() {
-            let id = self.settle(&plan, index, standing, &ids, &chain[index]).await?;
+            let id = self.settle(&plan, index, standing, &ids).await?;
             ids.push(id);
         }
         let image = &plan.source.image;
@@ -105,9 +105,9 @@ impl Shared {
         index: usize,
         standing: Standing,
         below: &[Digest],
-        chain: &Digest,
     ) -> Result<Digest, ImageError> {
         let diff_id = &plan.config.diff_ids[index];
+        let chain = chain_ids(&plan.config.diff_ids[..=index]).pop().unwrap_or_else(|| diff_id.clone());
         let needs_parents = match standing {
             Standing::NeedsParents => true,
             Standing::Kept => self.follows_links_below(&plan.source.image, below, diff_id).await?,
@@ -115,13 +115,17 @@ impl Shared {
         if !needs_parents {
             return Ok(diff_id.clone());
         }
-        if self.catalog().layer(chain).is_none() {
-            let parents = Some(distinct(below));
+        if self.catalog().layer(&chain).is_none() {
+            let mut parents = distinct(below);
+            // What the layer copies up must be as restored as the image will be.
+            let restored = self.restore(&plan.source.image, &parents).await?;
+            parents.extend(restored.iter().map(|(id, _)| id.clone()));
+            let parents = Some(parents);
             let task = Arc::new(Task { plan: Arc::clone(plan), index, parents, id: chain.clone() });
             let work = || Arc::clone(self).unpack(Arc::clone(&task));
             self.unpacks.run(chain.clone(), &plan.source.image, work).await?;
         }
-        Ok(chain.clone())
+        Ok(chain)
     }
 
     async fn follows_links_below(&self, image: &str, below: &[Digest], id: &Digest) -> Result<bool, ImageError> {

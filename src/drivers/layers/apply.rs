@@ -141,6 +141,7 @@ impl Applier {
             return Err(LayerError::entry(&entry.path, "the layer's root as its path, and is no directory"));
         }
         self.tree.enter(&[], &mut Vec::new())?;
+        remove::clear_xattrs(self.tree.here()).map_err(LayerError::apply("replace", &entry.path))?;
         Attributes(entry).set_on(self.tree.here())?;
         self.applied.implied.remove(&Vec::new());
         self.times.insert(Vec::new(), entry.mtime);

@@ -59,6 +59,10 @@ impl Layers {
         let (root, view) = match parents {
             None => (staged.open()?, View::Alone),
             Some(parents) => {
+                if let Some(top) = parents.last() {
+                    super::copy_root(&self.open_layer(top)?, &staged.path())
+                        .map_err(LayerError::io("set the metadata of", staged.path()))?;
+                }
                 let lower = parents.iter().rev().map(|id| self.layout.layer(id)).collect();
                 (staged.open_merged(lower)?, View::Merged)
             }

@@ -66,10 +66,11 @@ impl Shared {
         let standings: Vec<Standing> = join_all(alone).await.into_iter().collect::<Result<_, _>>()?;
         let mut ids = Vec::with_capacity(diff_ids.len() + 1);
         for (index, standing) in standings.into_iter().enumerate() {
-            let id = self.settle(&plan, index, standing, &ids, &chain[index]).await?;
+            let id = self.settle(&plan, index, standing, &ids).await?;
             ids.push(id);
         }
         let image = &plan.source.image;
+        let mut ids = distinct(&ids);
         let restored = self.restore(image, &ids).await?;
         ids.extend(restored.iter().map(|(id, _)| id.clone()));
         self.publish(&plan, ids).await
@@ -104,9 +105,9 @@ impl Shared {
         index: usize,
         standing: Standing,
         below: &[Digest],
-        chain: &Digest,
     ) -> Result<Digest, ImageError> {
         let diff_id = &plan.config.diff_ids[index];
+        let chain = chain_ids(&plan.config.diff_ids[..=index]).pop().unwrap_or_else(|| diff_id.clone());
         let needs_parents = match standing {
             Standing::NeedsParents => true,
             Standing::Kept => self.follows_links_below(&plan.source.image, below, diff_id).await?,
@@ -114,20 +115,24 @@ impl Shared {
         if !needs_parents {
             return Ok(diff_id.clone());
         }
-        if self.catalog().layer(chain).is_none() {
-            let parents = Some(below.to_vec());
+        if self.catalog().layer(&chain).is_none() {
+            let mut parents = distinct(below);
+            // What the layer copies up must be as restored as the image will be.
+            let restored = self.restore(&plan.source.image, &parents).await?;
+            parents.extend(restored.iter().map(|(id, _)| id.clone()));
+            let parents = Some(parents);
             let task = Arc::new(Task { plan: Arc::clone(plan), index, parents, id: chain.clone() });
             let work = || Arc::clone(self).unpack(Arc::clone(&task));
             self.unpacks.run(chain.clone(), &plan.source.image, work).await?;
         }
-        Ok(chain.clone())
+        Ok(chain)
     }
 
     async fn follows_links_below(&self, image: &str, below: &[Digest], id: &Digest) -> Result<bool, ImageError> {
         let mut stack = self.stack(below);
         stack.extend(self.stack(std::slice::from_ref(id)));
         // Nothing but its own root is implied: the most common layer by far.
-        let simple = stack.last().is_none_or(|(_, implied)| implied.iter().all(Vec::is_empty));
+        let simple = stack.last().is_none_or(|layer| layer.implied.iter().all(Vec::is_empty));
         if simple || below.is_empty() {
             return Ok(false);
         }
@@ -138,10 +143,10 @@ impl Shared {
         .await
     }
 
-    fn stack(&self, ids: &[Digest]) -> Vec<Implied> {
+    fn stack(&self, ids: &[Digest]) -> Vec<Arc<Layer>> {
         let catalog = self.catalog();
-        let implied = |id| catalog.layer(id).map(|layer| Arc::clone(&layer.implied)).unwrap_or_default();
-        ids.iter().map(|id| (id.clone(), implied(id))).collect()
+        let layer = |id: &Digest| catalog.layer(id).map_or_else(|| Arc::new(Layer::empty(id.clone())), Arc::clone);
+        ids.iter().map(layer).collect()
     }
 
     async fn restore(
@@ -163,7 +168,7 @@ impl Shared {
         if self.catalog().layer(&id).is_none() {
             let (name, inodes) = (id.clone(), restoration.inodes());
             self.blocking(image, move |layers| layers.commit(&layers.restore(&restoration)?, &name)).await?;
-            let layer = Layer { id: id.clone(), bytes: inodes * 4096, inodes, implied: Arc::default() };
+            let layer = Layer { bytes: inodes * 4096, inodes, ..Layer::empty(id.clone()) };
             self.store.put(id.as_str(), &layer, Durability::Power).await.map_err(store_error(image))?;
             self.catalog().put_layer(layer);
         }
@@ -203,8 +208,9 @@ impl Shared {
 
     async fn keep(&self, task: &Arc<Task>, unpacked: Unpacked) -> Result<Standing, ImageError> {
         let image = &task.plan.source.image;
-        let Unpacked { staged, implied, bytes, inodes, .. } = unpacked;
-        let layer = Layer { id: task.id.clone(), bytes, inodes, implied: Arc::new(implied) };
+        let Unpacked { staged, implied, hiding, bytes, inodes, .. } = unpacked;
+        let (implied, hiding) = (Arc::new(implied), Arc::new(hiding));
+        let layer = Layer { id: task.id.clone(), bytes, inodes, implied, hiding };
         let id = task.id.clone();
         self.blocking(image, move |layers| layers.commit(&staged, &id)).await?;
         let _records = self.records.lock().await;
@@ -223,10 +229,16 @@ impl Shared {
     }
 }
 
-type Implied = (Digest, Arc<std::collections::BTreeSet<Vec<u8>>>);
+/// Each layer once, where it stands highest: overlay refuses it twice, and images do repeat layers. What a layer adds
+/// and hides is the same both times, so its upper place decides all of it.
+fn distinct(ids: &[Digest]) -> Vec<Digest> {
+    let repeated = |at: usize| ids[at + 1..].contains(&ids[at]);
+    (0..ids.len()).filter(|at| !repeated(*at)).map(|at| ids[at].clone()).collect()
+}
 
-fn open_stack(cache: &layers::Layers, stack: Vec<Implied>) -> Result<Vec<layers::Layer>, LayerError> {
-    stack.into_iter().map(|(id, implied)| cache.layer(&id, implied)).collect()
+fn open_stack(cache: &layers::Layers, stack: Vec<Arc<Layer>>) -> Result<Vec<layers::Layer>, LayerError> {
+    let open = |layer: Arc<Layer>| cache.layer(&layer.id, Arc::clone(&layer.implied), Arc::clone(&layer.hiding));
+    stack.into_iter().map(open).collect()
 }
 
 /// The network's chunks as the inflating thread reads them.

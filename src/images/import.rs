@@ -111,10 +111,24 @@ impl Shared {
     }
 }
 
+/// Reads without the file's own position, which others may share.
+struct FromStart<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl std::io::Read for FromStart<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let len = self.file.read_at(buffer, self.offset)?;
+        self.offset += len as u64;
+        Ok(len)
+    }
+}
+
 impl Index {
     fn read(archive: File) -> Result<Self, ImageError> {
         let file = Arc::new(archive);
-        let mut reader = Reader::new(BufReader::with_capacity(256 << 10, &*file));
+        let mut reader = Reader::new(BufReader::with_capacity(256 << 10, FromStart { file: &file, offset: 0 }));
         let mut index = Self { file: Arc::clone(&file), files: HashMap::new(), links: HashMap::new() };
         let failed = |error| ImageError::Archive(Arc::new(error));
         while let Some(entry) = reader.next_entry().map_err(failed)? {

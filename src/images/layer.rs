@@ -23,6 +23,16 @@ pub struct Layer {
     /// same number.
     #[serde(with = "paths")]
     pub implied: Arc<BTreeSet<Vec<u8>>>,
+    /// Directories in which it has whiteouts.
+    #[serde(with = "paths")]
+    pub hiding: Arc<BTreeSet<Vec<u8>>>,
+}
+
+impl Layer {
+    /// One that implies and hides nothing.
+    pub fn empty(id: Digest) -> Self {
+        Self { id, bytes: 0, inodes: 0, implied: Arc::default(), hiding: Arc::default() }
+    }
 }
 
 impl Record for Layer {
@@ -69,7 +79,7 @@ mod tests {
     #[test]
     fn a_record_keeps_paths_that_are_no_text() {
         let implied = Arc::new(BTreeSet::from([b"".to_vec(), b"a/\xff\x80\n".to_vec()]));
-        let layer = Layer { id: Digest::of(b"x"), bytes: 1, inodes: 2, implied };
+        let layer = Layer { id: Digest::of(b"x"), bytes: 1, inodes: 2, hiding: Arc::clone(&implied), implied };
         let json = serde_json::to_string(&layer).unwrap();
         assert_eq!(serde_json::from_str::<Layer>(&json).unwrap(), layer);
     }

@@ -33,6 +33,8 @@ pub enum View {
 pub struct Applied {
     /// Directories that the archive names only as parents: their metadata is whatever the layers below say.
     pub implied: BTreeSet<Vec<u8>>,
+    /// Directories with whiteouts in them.
+    pub hiding: BTreeSet<Vec<u8>>,
     /// Bytes on disk.
     pub bytes: u64,
     /// Files, directories and all else.
@@ -139,6 +141,7 @@ impl Applier {
             return Err(LayerError::entry(&entry.path, "the layer's root as its path, and is no directory"));
         }
         self.tree.enter(&[], &mut Vec::new())?;
+        remove::clear_xattrs(self.tree.here()).map_err(LayerError::apply("replace", &entry.path))?;
         Attributes(entry).set_on(self.tree.here())?;
         self.applied.implied.remove(&Vec::new());
         self.times.insert(Vec::new(), entry.mtime);
@@ -165,7 +168,12 @@ impl Applier {
     fn existing_directory(&mut self, entry: &Entry, name: &[u8]) -> Result<OwnedFd, LayerError> {
         match tree::open_directory(self.tree.here(), name) {
             Err(Errno::NOTDIR | Errno::LOOP) => {}
-            opened => return opened.map_err(LayerError::apply("open", &entry.path)),
+            opened => {
+                let opened = opened.map_err(LayerError::apply("open", &entry.path))?;
+                // The entry describes it anew: nothing of an older description stays.
+                remove::clear_xattrs(opened.as_fd()).map_err(LayerError::apply("replace", &entry.path))?;
+                return Ok(opened);
+            }
         }
         self.clear(entry, name)?;
         let fd = tree::make_directory(self.tree.here(), name)
@@ -321,6 +329,7 @@ impl Applier {
             return Ok(());
         }
         self.applied.inodes += 1;
+        self.applied.hiding.insert(self.tree.path());
         rustix::fs::mknodat(self.tree.here(), name, FileType::CharacterDevice, Mode::empty(), 0)
             .map_err(LayerError::apply("hide", &entry.path))
     }

@@ -84,9 +84,14 @@ impl Layers {
             .map_err(|errno| LayerError::Missing { layer: id.clone(), source: errno.into() })
     }
 
-    /// A layer with what it implies.
-    pub fn layer(&self, id: &Digest, implied: Arc<BTreeSet<Vec<u8>>>) -> Result<Layer, LayerError> {
-        Ok(Layer { root: self.open_layer(id)?, implied })
+    /// A layer with the directories that it implies, and those in which it has whiteouts.
+    pub fn layer(
+        &self,
+        id: &Digest,
+        implied: Arc<BTreeSet<Vec<u8>>>,
+        hiding: Arc<BTreeSet<Vec<u8>>>,
+    ) -> Result<Layer, LayerError> {
+        Ok(Layer { root: self.open_layer(id)?, implied, hiding })
     }
 
     /// See `restore`: the layer must be unpacked again, with its parents in view.

@@ -23,6 +23,8 @@ pub struct Layer {
     pub root: OwnedFd,
     /// Real paths of the directories it implies; the root is the empty path.
     pub implied: Arc<BTreeSet<Vec<u8>>>,
+    /// Real paths of the directories in which it has whiteouts.
+    pub hiding: Arc<BTreeSet<Vec<u8>>>,
 }
 
 /// What a path is in the layers below some point.
@@ -71,6 +73,12 @@ pub fn restoration(layers: &[Layer]) -> Result<Option<Restoration>, LayerError> 
             wanted.extend(ancestors(path));
         }
     }
+    // Overlay lists a directory that only one layer has as it is, with its whiteouts; one more layer makes it look.
+    for path in layers.iter().flat_map(|layer| layer.hiding.iter()).collect::<BTreeSet<_>>() {
+        if layers_at(layers, path).map_err(LayerError::apply("look up", path))? == 1 {
+            wanted.extend(ancestors(path));
+        }
+    }
     if wanted.is_empty() {
         return Ok(None);
     }
@@ -107,6 +115,8 @@ struct Here {
     what: What,
     /// The layers below do not show through.
     hides: bool,
+    /// It is a directory, and nothing of the layers below shows in it.
+    opaque: bool,
 }
 
 enum What {
@@ -139,6 +149,19 @@ fn find(layers: &[Layer], path: &[u8]) -> Result<Found, Errno> {
     Ok(if is_directory { Found::Directory { described: None, implied_above } } else { Found::Nothing })
 }
 
+/// How many layers overlay merges into the directory at a path.
+fn layers_at(layers: &[Layer], path: &[u8]) -> Result<usize, Errno> {
+    let mut count = 0;
+    for layer in layers.iter().rev() {
+        let here = look(layer.root.as_fd(), path)?;
+        count += usize::from(matches!(here.what, What::Directory));
+        if here.hides || here.opaque {
+            break;
+        }
+    }
+    Ok(count)
+}
+
 fn look(root: BorrowedFd<'_>, path: &[u8]) -> Result<Here, Errno> {
     let mut at: Option<OwnedFd> = None;
     let mut hides = false;
@@ -149,12 +172,13 @@ fn look(root: BorrowedFd<'_>, path: &[u8]) -> Result<Here, Errno> {
         hides |= tree::is_opaque(parent)?;
         match tree::open_directory(parent, name) {
             Ok(fd) => at = Some(fd),
-            Err(Errno::NOENT) => return Ok(Here { what: What::Nothing, hides }),
+            Err(Errno::NOENT) => return Ok(Here { what: What::Nothing, hides, opaque: false }),
             Err(Errno::NOTDIR | Errno::LOOP) => return look_at_leaf(parent, name, ahead.peek().is_none()),
             Err(errno) => return Err(errno),
         }
     }
-    Ok(Here { what: What::Directory, hides })
+    let opaque = tree::is_opaque(at.as_ref().map_or(root, |fd| fd.as_fd()))?;
+    Ok(Here { what: What::Directory, hides, opaque })
 }
 
 /// Something that is no directory: the path itself, or a parent of it, which then does not exist here nor below.
@@ -166,7 +190,7 @@ fn look_at_leaf(parent: BorrowedFd<'_>, name: &[u8], last: bool) -> Result<Here,
         _ if last => What::Other,
         _ => What::Nothing,
     };
-    Ok(Here { what, hides: true })
+    Ok(Here { what, hides: true, opaque: false })
 }
 
 fn describe(layer: &Layer, path: &[u8]) -> Result<Description, Errno> {

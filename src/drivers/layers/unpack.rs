@@ -31,6 +31,8 @@ pub struct Unpacked {
     pub diff_id: Digest,
     /// Directories that the archive only implies.
     pub implied: std::collections::BTreeSet<Vec<u8>>,
+    /// Directories with whiteouts in them.
+    pub hiding: std::collections::BTreeSet<Vec<u8>>,
     /// Bytes on disk.
     pub bytes: u64,
     /// Inodes on disk.
@@ -57,6 +59,10 @@ impl Layers {
         let (root, view) = match parents {
             None => (staged.open()?, View::Alone),
             Some(parents) => {
+                if let Some(top) = parents.last() {
+                    super::copy_root(&self.open_layer(top)?, &staged.path())
+                        .map_err(LayerError::io("set the metadata of", staged.path()))?;
+                }
                 let lower = parents.iter().rev().map(|id| self.layout.layer(id)).collect();
                 (staged.open_merged(lower)?, View::Merged)
             }
@@ -79,8 +85,8 @@ impl Layers {
         if view == View::Merged {
             count(&staged, &mut applied)?;
         }
-        let Applied { implied, bytes, inodes } = applied;
-        Ok(Unpacked { staged, diff_id, implied, bytes, inodes })
+        let Applied { implied, hiding, bytes, inodes } = applied;
+        Ok(Unpacked { staged, diff_id, implied, hiding, bytes, inodes })
     }
 
     fn guard(&self, size: u64, exceeded: Rc<Cell<Exceeded>>) -> impl FnMut(u64) -> io::Result<()> + 'static {

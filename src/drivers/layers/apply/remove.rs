@@ -110,6 +110,11 @@ impl Applier {
 fn reset(directory: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::fs::fchown(directory, Some(Uid::ROOT), Some(Gid::ROOT))?;
     rustix::fs::fchmod(directory, Mode::from_raw_mode(0o755))?;
+    clear_xattrs(directory)
+}
+
+/// Removes the attributes that an image brought.
+pub fn clear_xattrs(directory: BorrowedFd<'_>) -> Result<(), Errno> {
     for name in super::super::restore::xattr_names(directory)? {
         rustix::fs::fremovexattr(directory, name.as_slice())?;
     }

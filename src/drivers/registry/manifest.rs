@@ -48,17 +48,54 @@ pub(super) async fn read(
     response: Response,
     promise: &Promise<'_>,
 ) -> Result<Manifest, RegistryError> {
-    let (object, host) = (target.object.clone(), target.host.name());
-    let header = |name: &str| {
-        response
-            .headers()
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_string)
-    };
-    let content_type = header(CONTENT_TYPE.as_str()).unwrap_or_default();
+    let content_type = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let content_type: String = content_type
+        .unwrap_or("")
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(100)
+        .collect();
     let announced = announced(target, &response)?;
-    let limit = promise.size.unwrap_or(MAX_MANIFEST);
+    let bytes = document(target, response, promise.size).await?;
+    let (object, host) = (target.object.clone(), target.host.name());
+    let digest = Digest::of(&bytes);
+    for expected in promise.digest.into_iter().chain(announced.as_ref()) {
+        if *expected != digest {
+            let expected = expected.clone();
+            return Err(RegistryError::DigestMismatch {
+                object,
+                host,
+                expected,
+                actual: digest,
+            });
+        }
+    }
+    match media_type(&content_type, &bytes) {
+        Ok(media_type) => Ok(Manifest {
+            digest,
+            media_type,
+            bytes,
+        }),
+        Err(reason) => Err(RegistryError::BadMediaType {
+            object,
+            host,
+            media_type: content_type,
+            reason,
+        }),
+    }
+}
+
+/// The answer's body, of the promised size or at most as large as Berth takes.
+async fn document(
+    target: &Target<'_>,
+    response: Response,
+    size: Option<u64>,
+) -> Result<Vec<u8>, RegistryError> {
+    let (object, host) = (target.object.clone(), target.host.name());
+    let limit = size.unwrap_or(MAX_MANIFEST);
     if limit > MAX_MANIFEST {
         return Err(RegistryError::TooLarge {
             object,
@@ -67,68 +104,37 @@ pub(super) async fn read(
     }
     let length = response.content_length();
     let body = match tokio::time::timeout(target.no_progress, read_body(response, limit)).await {
-        Ok(body) => body,
+        Ok(Ok(body)) => body,
+        Ok(Err(cause)) => return Err(RegistryError::Unavailable { object, host, cause }),
         Err(_) => {
+            let waited = target.no_progress;
             return Err(RegistryError::NoProgress {
                 object,
                 host,
                 bytes: 0,
-                waited: target.no_progress,
+                waited,
             });
         }
     };
-    let body = body.map_err(|cause| RegistryError::Unavailable {
-        object: object.clone(),
-        host: host.clone(),
-        cause,
-    })?;
-    let bytes = match (body, promise.size) {
-        (Some(bytes), Some(expected)) if bytes.len() as u64 != expected => {
-            return Err(RegistryError::SizeMismatch {
-                object,
-                host,
-                expected,
-                actual: bytes.len() as u64,
-            });
-        }
-        (Some(bytes), _) => bytes,
+    match (body, size) {
+        (Some(bytes), Some(expected)) if bytes.len() as u64 != expected => Err(RegistryError::SizeMismatch {
+            object,
+            host,
+            expected,
+            actual: bytes.len() as u64,
+        }),
+        (Some(bytes), _) => Ok(bytes),
         (None, Some(expected)) => {
             let actual = length.unwrap_or(expected + 1);
-            return Err(RegistryError::SizeMismatch {
+            Err(RegistryError::SizeMismatch {
                 object,
                 host,
                 expected,
                 actual,
-            });
+            })
         }
-        (None, None) => return Err(RegistryError::TooLarge { object, limit }),
-    };
-    let digest = Digest::of(&bytes);
-    for expected in promise.digest.into_iter().chain(announced.as_ref()) {
-        if *expected != digest {
-            return Err(RegistryError::DigestMismatch {
-                object,
-                host,
-                expected: expected.clone(),
-                actual: digest,
-            });
-        }
+        (None, None) => Err(RegistryError::TooLarge { object, limit }),
     }
-    let media_type = media_type(&content_type, &bytes).map_err(|reason| RegistryError::BadMediaType {
-        object,
-        host,
-        media_type: content_type
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(100)
-            .collect(),
-        reason,
-    })?;
-    Ok(Manifest {
-        digest,
-        media_type,
-        bytes,
-    })
 }
 
 /// Docker-Content-Digest. Other algorithms than sha256 are left alone.

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::super::{Credentials, OCI_MANIFEST, RegistryError};
+use super::super::{Credentials, OCI_MANIFEST, Registry, RegistryError};
 use super::{reference, registry};
 use crate::ids::Digest;
+use crate::images::reference::Reference;
 
 struct Real {
     child: Child,
@@ -166,23 +167,31 @@ async fn a_real_registry_gives_manifest_and_blobs_to_who_may_have_them() {
             "from {offset}"
         );
     }
+    refuses_the_wrong_and_the_missing(&real, &registry, &image, &me).await;
+}
 
+async fn refuses_the_wrong_and_the_missing(
+    real: &Real,
+    registry: &Registry,
+    image: &Reference,
+    me: &Credentials,
+) {
     let wrong = Credentials {
         password: "wrong".into(),
         ..me.clone()
     };
     for credentials in [Credentials::default(), wrong] {
-        let error = registry.manifest(&image, &credentials).await.unwrap_err();
+        let error = registry.manifest(image, &credentials).await.unwrap_err();
         assert!(matches!(error, RegistryError::Unauthorized(_)), "{error}");
     }
     let missing = reference(&format!("{}/team/app:v2", real.address));
-    let error = registry.manifest(&missing, &me).await.unwrap_err();
+    let error = registry.manifest(&missing, me).await.unwrap_err();
     assert!(
         matches!(error, RegistryError::NotFound(_)) && error.to_string().contains("MANIFEST_UNKNOWN"),
         "{error}"
     );
     let error = registry
-        .blob_bytes(&image, &Digest::of(b"none"), 4, 100, &me)
+        .blob_bytes(image, &Digest::of(b"none"), 4, 100, me)
         .await
         .unwrap_err();
     assert!(matches!(error, RegistryError::NotFound(_)), "{error}");

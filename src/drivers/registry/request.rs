@@ -110,7 +110,7 @@ impl Shared {
         loop {
             attempt += 1;
             let result = match self.pauses.rest(&host) {
-                Some(rest) if retries == 0 || attempt == 1 && retry::delay(1, Some(rest)).is_none() => {
+                Some(rest) if retries == 0 || retry::delay(1, Some(rest)).is_none() => {
                     return Err(RegistryError::RateLimited {
                         object: target.object.clone(),
                         host,

@@ -297,6 +297,18 @@ async fn retry_after_is_honoured_and_a_long_one_is_an_error_at_once() {
 }
 
 #[tokio::test]
+async fn a_failing_server_that_asks_for_an_hour_is_not_waited_for() {
+    let server = Server::start(|_| Reply::new(503, "").with("retry-after", "3600")).await;
+    let reference = reference(&format!("{}/a/b:1", server.address));
+    let begin = std::time::Instant::now();
+    registry(Path::new(NOWHERE))
+        .manifest(&reference, &Credentials::default())
+        .await
+        .unwrap_err();
+    assert!(begin.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_unavailable() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

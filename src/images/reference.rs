@@ -23,7 +23,9 @@ pub enum ReferenceError {
     #[error("image reference {0:?} has a bad registry host")]
     Host(String),
     /// The repository breaks the grammar; upper case is the usual cause.
-    #[error("image reference {0:?} has a bad repository: lower-case letters, digits and single . _ - between them")]
+    #[error(
+        "image reference {0:?} has a bad repository: lower-case letters, digits and single . _ - between them"
+    )]
     Repository(String),
     /// The tag breaks the grammar.
     #[error("image reference {0:?} has a bad tag")]
@@ -74,7 +76,12 @@ impl Reference {
             (None, None) => Some("latest".to_string()),
             (tag, _) => tag.map(str::to_string),
         };
-        Ok(Self { registry, repository, tag, digest })
+        Ok(Self {
+            registry,
+            repository,
+            tag,
+            digest,
+        })
     }
 
     /// Host and optional port, lower case: `docker.io`, `localhost:5000`, `[::1]:5000`.
@@ -99,7 +106,9 @@ impl Reference {
 
     /// `docker.io/library/busybox:latest`.
     pub fn tagged(&self) -> Option<String> {
-        self.tag.as_ref().map(|tag| format!("{}/{}:{tag}", self.registry, self.repository))
+        self.tag
+            .as_ref()
+            .map(|tag| format!("{}/{}:{tag}", self.registry, self.repository))
     }
 
     /// `docker.io/library/busybox@sha256:...` for some digest.
@@ -153,7 +162,7 @@ fn split_registry(name: &str) -> (String, String) {
 }
 
 fn looks_like_host(part: &str) -> bool {
-    part.contains(['.', ':']) || part == "localhost" || part.bytes().any(|b| b.is_ascii_uppercase())
+    part.contains(['.', ':']) || part == "localhost"
 }
 
 fn is_host(text: &str) -> bool {
@@ -168,7 +177,9 @@ fn is_host(text: &str) -> bool {
         },
     };
     let port_fits = match port.strip_prefix(':') {
-        Some(digits) => digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok_and(|p| p > 0),
+        Some(digits) => {
+            digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok_and(|p| p > 0)
+        }
         None => port.is_empty(),
     };
     port_fits && host.len() <= 253 && host.split('.').all(is_host_label)
@@ -186,13 +197,19 @@ fn is_host_label(label: &str) -> bool {
 fn is_component(component: &str) -> bool {
     let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = component.as_bytes();
-    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return false };
+    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else {
+        return false;
+    };
     alphanumeric(*first)
         && alphanumeric(*last)
-        && bytes.iter().all(|b| alphanumeric(*b) || matches!(b, b'.' | b'_' | b'-'))
+        && bytes
+            .iter()
+            .all(|b| alphanumeric(*b) || matches!(b, b'.' | b'_' | b'-'))
         && component
             .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-            .all(|separator| matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-'))
+            .all(|separator| {
+                matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
+            })
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -223,9 +240,11 @@ mod tests {
             ("localhost:5000/app", "localhost:5000/app:latest"),
             ("127.0.0.1:5000/a/b:v1", "127.0.0.1:5000/a/b:v1"),
             ("[::1]:5000/app", "[::1]:5000/app:latest"),
-            ("GCR.io/Proj".to_lowercase().as_str(), "gcr.io/proj:latest"),
-            ("Registry/app", "registry/app:latest"),
-            ("registry.k8s.io/e2e__x/a--b.c_d", "registry.k8s.io/e2e__x/a--b.c_d:latest"),
+            ("GCR.io/proj", "gcr.io/proj:latest"),
+            (
+                "registry.k8s.io/e2e__x/a--b.c_d",
+                "registry.k8s.io/e2e__x/a--b.c_d:latest",
+            ),
             (&with_digest, &format!("docker.io/library/busybox@{digest}")),
             (&with_both, &with_both),
         ] {
@@ -248,11 +267,47 @@ mod tests {
         let long_name = format!("quay.io/{}", "n".repeat(256));
         let huge = "a".repeat(1 << 20);
         for bad in [
-            "", "/", "a/", "/a", "..", "../a", "quay.io/../a", "quay.io//a", "Busybox", "quay.io/A/b", "a:", ":a",
-            "a:-b", "a@", "a@sha256:", "a@sha256:../../x", "a@sha512:00", "localhost:0/a", "localhost:99999/a",
-            "localhost:/a", "localhost:5x/a", "-a.b/c", "a..b/c", "[::1/a", "[x]/a", "[::1]x/a", "a b", "a\nb",
-            "quay.io/a___b", "quay.io/a..b", "quay.io/a-", "quay.io/.a", "a:b:c", "http://quay.io/a", "user@host/a",
-            "é", &"0".repeat(64), &long_tag, &long_name, &huge,
+            "",
+            "/",
+            "a/",
+            "/a",
+            "..",
+            "../a",
+            "quay.io/../a",
+            "quay.io//a",
+            "Busybox",
+            "Registry/app",
+            "quay.io/A/b",
+            "a:",
+            ":a",
+            "a:-b",
+            "a@",
+            "a@sha256:",
+            "a@sha256:../../x",
+            "a@sha512:00",
+            "localhost:0/a",
+            "localhost:99999/a",
+            "localhost:/a",
+            "localhost:5x/a",
+            "-a.b/c",
+            "a..b/c",
+            "[::1/a",
+            "[x]/a",
+            "[::1]x/a",
+            "a b",
+            "a\nb",
+            "quay.io/a___b",
+            "quay.io/a..b",
+            "quay.io/a-",
+            "quay.io/.a",
+            "a:b:c",
+            "http://quay.io/a",
+            "user@host/a",
+            "é",
+            &"0".repeat(64),
+            &long_tag,
+            &long_name,
+            &huge,
         ] {
             let error = Reference::parse(bad).expect_err(bad);
             assert!(error.to_string().len() < 1000);

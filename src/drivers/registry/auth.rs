@@ -53,7 +53,10 @@ impl Tokens {
     }
 
     pub(super) fn forget(&self, target: &Target<'_>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(target));
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&key(target));
     }
 }
 
@@ -76,11 +79,25 @@ pub(super) async fn answer(
             Some((username, password)) => (basic(username, password), LONGEST_LIFE),
             None => return Ok(None),
         },
-        Challenge::Bearer { realm, service, scope } => {
-            let ask = Ask { target, realm: realm_url(target, realm)?, service: service.as_deref(), scope: scope.as_deref() };
+        Challenge::Bearer {
+            realm,
+            service,
+            scope,
+        } => {
+            let ask = Ask {
+                target,
+                realm: realm_url(target, realm)?,
+                service: service.as_deref(),
+                scope: scope.as_deref(),
+            };
             let token = ask.send().await?;
-            let life = token.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs).clamp(MARGIN * 2, LONGEST_LIFE);
-            let Some(value) = token.header() else { return Err(bad_answer(target, "token")) };
+            let life = token
+                .expires_in
+                .map_or(DEFAULT_LIFE, Duration::from_secs)
+                .clamp(MARGIN * 2, LONGEST_LIFE);
+            let Some(value) = token.header() else {
+                return Err(bad_answer(target, "token"));
+            };
             (Some(value), life - MARGIN)
         }
     };
@@ -96,7 +113,10 @@ fn direct(secret: &Secret) -> Option<HeaderValue> {
 }
 
 fn basic(username: &str, password: &str) -> Option<HeaderValue> {
-    sensitive(&format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))))
+    sensitive(&format!(
+        "Basic {}",
+        STANDARD.encode(format!("{username}:{password}"))
+    ))
 }
 
 fn bearer(token: &str) -> Option<HeaderValue> {
@@ -113,7 +133,9 @@ fn sensitive(text: &str) -> Option<HeaderValue> {
 /// operator chose plain http for a registry, its own origin may serve tokens.
 fn realm_url(target: &Target<'_>, realm: &str) -> Result<Url, RegistryError> {
     let base = &target.host.base;
-    let url = base.join(realm).map_err(|_| bad_answer(target, "WWW-Authenticate realm"))?;
+    let url = base
+        .join(realm)
+        .map_err(|_| bad_answer(target, "WWW-Authenticate realm"))?;
     let same = url.origin() == base.origin();
     let safe = match url.scheme() {
         // Who can forge a plain answer must not choose where secrets go.
@@ -127,7 +149,10 @@ fn realm_url(target: &Target<'_>, realm: &str) -> Result<Url, RegistryError> {
         return Ok(url);
     }
     let realm = format!("{}://{}", url.scheme(), authority(&url));
-    Err(RegistryError::UnsafeRealm { host: target.host.name(), realm })
+    Err(RegistryError::UnsafeRealm {
+        host: target.host.name(),
+        realm,
+    })
 }
 
 #[derive(Deserialize)]
@@ -139,7 +164,11 @@ struct Token {
 
 impl Token {
     fn header(&self) -> Option<HeaderValue> {
-        let token = self.token.as_deref().filter(|token| !token.is_empty()).or(self.access_token.as_deref())?;
+        let token = self
+            .token
+            .as_deref()
+            .filter(|token| !token.is_empty())
+            .or(self.access_token.as_deref())?;
         if token.is_empty() { None } else { bearer(token) }
     }
 }
@@ -169,18 +198,31 @@ impl Ask<'_> {
             200..=299 => {}
             429 => {
                 let retry_after = super::retry::after(response.headers());
-                return Err(RegistryError::RateLimited { object, host, retry_after });
+                return Err(RegistryError::RateLimited {
+                    object,
+                    host,
+                    retry_after,
+                });
             }
             status @ (408 | 500..=599) => return Err(unavailable(Outage::Status(status))),
-            403 => return Err(RegistryError::Denied(refusal(response, object, host, self.target).await)),
+            403 => {
+                return Err(RegistryError::Denied(
+                    refusal(response, object, host, self.target).await,
+                ));
+            }
             // A redirect, too: it would take the credentials elsewhere.
-            _ => return Err(RegistryError::Unauthorized(refusal(response, object, host, self.target).await)),
+            _ => {
+                return Err(RegistryError::Unauthorized(
+                    refusal(response, object, host, self.target).await,
+                ));
+            }
         }
         let body = match tokio::time::timeout(limit, read_body(response, MAX_ANSWER)).await {
             Ok(body) => body.map_err(unavailable)?,
             Err(_) => return Err(self.stalled(host)),
         };
-        body.and_then(|body| serde_json::from_slice(&body).ok()).ok_or_else(|| bad_answer(self.target, "token"))
+        body.and_then(|body| serde_json::from_slice(&body).ok())
+            .ok_or_else(|| bad_answer(self.target, "token"))
     }
 
     fn request(&self, client: &reqwest::Client) -> reqwest::RequestBuilder {
@@ -188,8 +230,10 @@ impl Ask<'_> {
         let scope = self.scope.unwrap_or(&own_scope);
         if let Some(token) = &self.target.secret.identity_token {
             let mut form = url::form_urlencoded::Serializer::new(String::new());
-            form.append_pair("grant_type", "refresh_token").append_pair("client_id", "berth");
-            form.append_pair("service", self.service.unwrap_or("")).append_pair("scope", scope);
+            form.append_pair("grant_type", "refresh_token")
+                .append_pair("client_id", "berth");
+            form.append_pair("service", self.service.unwrap_or(""))
+                .append_pair("scope", scope);
             let body = form.append_pair("refresh_token", token).finish();
             return client
                 .post(self.realm.clone())
@@ -203,7 +247,9 @@ impl Ask<'_> {
         for scope in scope.split(' ').filter(|scope| !scope.is_empty()) {
             url.query_pairs_mut().append_pair("scope", scope);
         }
-        let Some((username, password)) = &self.target.secret.basic else { return client.get(url) };
+        let Some((username, password)) = &self.target.secret.basic else {
+            return client.get(url);
+        };
         url.query_pairs_mut().append_pair("account", username);
         match basic(username, password) {
             Some(value) => client.get(url).header(AUTHORIZATION, value),
@@ -213,17 +259,30 @@ impl Ask<'_> {
 
     fn unavailable(&self, host: &str, cause: Outage) -> RegistryError {
         let object = format!("a token for {}", self.target.object);
-        RegistryError::Unavailable { object, host: host.to_string(), cause }
+        RegistryError::Unavailable {
+            object,
+            host: host.to_string(),
+            cause,
+        }
     }
 
     fn stalled(&self, host: String) -> RegistryError {
         let object = format!("a token for {}", self.target.object);
-        RegistryError::NoProgress { object, host, bytes: 0, waited: self.target.no_progress }
+        RegistryError::NoProgress {
+            object,
+            host,
+            bytes: 0,
+            waited: self.target.no_progress,
+        }
     }
 }
 
 fn bad_answer(target: &Target<'_>, what: &'static str) -> RegistryError {
-    RegistryError::BadAnswer { object: target.object.clone(), host: target.host.name(), what }
+    RegistryError::BadAnswer {
+        object: target.object.clone(),
+        host: target.host.name(),
+        what,
+    }
 }
 
 /// The request's first header: a token from the caller, or what worked last time.

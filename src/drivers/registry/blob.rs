@@ -28,7 +28,12 @@ pub(super) struct Blob {
 
 impl Blob {
     fn object(&self) -> String {
-        format!("blob {} of {}/{}", self.digest, self.reference.registry(), self.reference.repository())
+        format!(
+            "blob {} of {}/{}",
+            self.digest,
+            self.reference.registry(),
+            self.reference.repository()
+        )
     }
 }
 
@@ -43,6 +48,7 @@ pub struct BlobStream {
     skip: u64,
     response: Option<Response>,
     cuts: u32,
+    since_cut: u64,
     since_progress: u64,
     waited: Duration,
     failed: bool,
@@ -58,6 +64,7 @@ impl BlobStream {
             skip: 0,
             response: None,
             cuts: 0,
+            since_cut: 0,
             since_progress: 0,
             waited: Duration::ZERO,
             failed: false,
@@ -134,7 +141,8 @@ impl BlobStream {
         if position > self.blob.size {
             return Err(self.size_mismatch(position));
         }
-        if position - self.position >= PROGRESS {
+        self.since_cut += position - self.position;
+        if self.since_cut >= PROGRESS {
             self.cuts = 0;
         }
         self.position = position;
@@ -145,13 +153,16 @@ impl BlobStream {
     async fn surplus(&mut self) -> Option<RegistryError> {
         let mut response = self.response.take()?;
         match tokio::time::timeout(Duration::from_secs(1), response.chunk()).await {
-            Ok(Ok(Some(more))) if !more.is_empty() => Some(self.size_mismatch(self.position + more.len() as u64)),
+            Ok(Ok(Some(more))) if !more.is_empty() => {
+                Some(self.size_mismatch(self.position + more.len() as u64))
+            }
             _ => None,
         }
     }
 
     async fn cut(&mut self) -> Result<(), RegistryError> {
         self.response = None;
+        self.since_cut = 0;
         self.cuts += 1;
         let delay = super::retry::delay(self.cuts, None);
         match delay {
@@ -179,8 +190,17 @@ impl BlobStream {
         let plan = self.registry.plan(&self.blob.reference, Capability::Pull).await?;
         let mut last = None;
         for (index, host) in plan.iter().enumerate() {
-            let target = self.registry.target(host, &self.blob.reference, &self.blob.credentials, self.blob.object())?;
-            let retries = if index + 1 == plan.len() { self.registry.config().retries } else { 0 };
+            let target = self.registry.target(
+                host,
+                &self.blob.reference,
+                &self.blob.credentials,
+                self.blob.object(),
+            )?;
+            let retries = if index + 1 == plan.len() {
+                self.registry.config().retries
+            } else {
+                0
+            };
             let result = match self.registry.shared().send(&target, &request, retries).await {
                 Ok(response) => self.accept(host, response),
                 Err(error) => Err(error),
@@ -200,7 +220,10 @@ impl BlobStream {
         let expected = match (partial, at) {
             (true, 0) => return Err(self.wrong_range()),
             (true, at) => {
-                let header = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+                let header = response
+                    .headers()
+                    .get(CONTENT_RANGE)
+                    .and_then(|value| value.to_str().ok());
                 if header.and_then(content_range) != Some((at, size)) {
                     return Err(self.wrong_range());
                 }
@@ -218,11 +241,20 @@ impl BlobStream {
 
     fn size_mismatch(&self, actual: u64) -> RegistryError {
         let (object, host) = (self.blob.object(), self.host.clone());
-        RegistryError::SizeMismatch { object, host, expected: self.blob.size, actual }
+        RegistryError::SizeMismatch {
+            object,
+            host,
+            expected: self.blob.size,
+            actual,
+        }
     }
 
     fn wrong_range(&self) -> RegistryError {
-        RegistryError::WrongRange { object: self.blob.object(), host: self.host.clone(), at: self.position }
+        RegistryError::WrongRange {
+            object: self.blob.object(),
+            host: self.host.clone(),
+            at: self.position,
+        }
     }
 
     fn no_progress(&self) -> RegistryError {
@@ -255,7 +287,14 @@ mod tests {
     fn only_a_range_to_the_end_is_taken() {
         assert_eq!(content_range("bytes 5-9/10"), Some((5, 10)));
         assert_eq!(content_range("bytes 5-9/*"), Some((5, 10)));
-        for bad in ["", "bytes", "bytes 5-8/10", "bytes */10", "items 5-9/10", "bytes 5-18446744073709551615/10"] {
+        for bad in [
+            "",
+            "bytes",
+            "bytes 5-8/10",
+            "bytes */10",
+            "items 5-9/10",
+            "bytes 5-18446744073709551615/10",
+        ] {
             assert_eq!(content_range(bad), None, "{bad}");
         }
     }

@@ -8,7 +8,11 @@ pub(super) enum Challenge {
     /// Name and password.
     Basic,
     /// A token from the server at `realm` (distribution's token authentication).
-    Bearer { realm: String, service: Option<String>, scope: Option<String> },
+    Bearer {
+        realm: String,
+        service: Option<String>,
+        scope: Option<String>,
+    },
 }
 
 /// The challenge to answer: a bearer token before name and password. None if there is none that Berth knows.
@@ -35,7 +39,9 @@ fn parse(text: &str) -> Vec<Challenge> {
         let value_follows = after.trim_start().strip_prefix('=');
         match (value_follows, &mut current) {
             (Some(value), Some((_, parameters))) => {
-                let Some((value, after)) = parameter(value.trim_start()) else { break };
+                let Some((value, after)) = parameter(value.trim_start()) else {
+                    break;
+                };
                 parameters.push((word.to_ascii_lowercase(), value));
                 rest = after;
             }
@@ -53,11 +59,18 @@ fn parse(text: &str) -> Vec<Challenge> {
 
 fn finish((scheme, parameters): (String, Vec<(String, String)>)) -> Option<Challenge> {
     let take = |name: &str| {
-        parameters.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.clone())
+        parameters
+            .iter()
+            .find(|(key, value)| key == name && !value.is_empty())
+            .map(|(_, value)| value.clone())
     };
     match scheme.as_str() {
         "basic" => Some(Challenge::Basic),
-        "bearer" => Some(Challenge::Bearer { realm: take("realm")?, service: take("service"), scope: take("scope") }),
+        "bearer" => Some(Challenge::Bearer {
+            realm: take("realm")?,
+            service: take("service"),
+            scope: take("scope"),
+        }),
         _ => None,
     }
 }
@@ -111,9 +124,18 @@ mod tests {
                 r#"Bearer realm="https://a/t",service="s",scope="repository:a/b:pull,push""#,
                 vec![bearer("https://a/t", Some("s"), Some("repository:a/b:pull,push"))],
             ),
-            (r#"bearer Realm = "https://a/t" , service="a\"b""#, vec![bearer("https://a/t", Some("a\"b"), None)]),
-            (r#"Bearer realm=https://a/t"#, vec![bearer("https://a/t", None, None)]),
-            (r#"Negotiate, Basic realm="x", Bearer realm="r""#, vec![Challenge::Basic, bearer("r", None, None)]),
+            (
+                r#"bearer Realm = "https://a/t" , service="a\"b""#,
+                vec![bearer("https://a/t", Some("a\"b"), None)],
+            ),
+            (
+                r#"Bearer realm=https://a/t"#,
+                vec![bearer("https://a/t", None, None)],
+            ),
+            (
+                r#"Negotiate, Basic realm="x", Bearer realm="r""#,
+                vec![Challenge::Basic, bearer("r", None, None)],
+            ),
             (r#"Bearer service="s""#, vec![]),
             (r#"Bearer realm="unterminated"#, vec![]),
             ("", vec![]),

@@ -50,9 +50,15 @@ pub(super) struct Secret {
 impl Credentials {
     /// Whether nothing is given.
     pub fn is_empty(&self) -> bool {
-        [&self.username, &self.password, &self.auth, &self.identity_token, &self.registry_token]
-            .iter()
-            .all(|field| field.is_empty())
+        [
+            &self.username,
+            &self.password,
+            &self.auth,
+            &self.identity_token,
+            &self.registry_token,
+        ]
+        .iter()
+        .all(|field| field.is_empty())
     }
 
     /// The part for one host; `own` says that the host is the reference's registry, not a mirror of it.
@@ -70,7 +76,11 @@ impl Credentials {
             ("", auth) => Some(decode(auth, registry)?),
             (username, _) => Some((username.to_string(), self.password.clone())),
         };
-        Ok(Secret { basic, identity_token: some(&self.identity_token), registry_token: some(&self.registry_token) })
+        Ok(Secret {
+            basic,
+            identity_token: some(&self.identity_token),
+            registry_token: some(&self.registry_token),
+        })
     }
 }
 
@@ -83,7 +93,12 @@ impl Secret {
     pub(super) fn fingerprint(&self) -> [u8; 32] {
         let mut hash = sha2::Sha256::new();
         let (username, password) = self.basic.as_ref().map_or(("", ""), |(name, word)| (name, word));
-        let fields = [username, password, self.identity_token.as_deref().unwrap_or(""), self.registry_token.as_deref().unwrap_or("")];
+        let fields = [
+            username,
+            password,
+            self.identity_token.as_deref().unwrap_or(""),
+            self.registry_token.as_deref().unwrap_or(""),
+        ];
         for field in fields {
             hash.update((field.len() as u64).to_le_bytes());
             hash.update(field.as_bytes());
@@ -93,19 +108,34 @@ impl Secret {
 
     /// A server may echo what it was sent.
     pub(super) fn redact(&self, text: String) -> String {
+        let encoded = self
+            .basic
+            .as_ref()
+            .map(|(name, word)| STANDARD.encode(format!("{name}:{word}")));
         let password = self.basic.as_ref().map(|(_, password)| password);
-        [password, self.identity_token.as_ref(), self.registry_token.as_ref()]
-            .into_iter()
-            .flatten()
-            .filter(|secret| !secret.is_empty())
-            .fold(text, |text, secret| text.replace(secret.as_str(), "[redacted]"))
+        [
+            encoded.as_ref(),
+            password,
+            self.identity_token.as_ref(),
+            self.registry_token.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
+        .filter(|secret| !secret.is_empty())
+        .fold(text, |text, secret| text.replace(secret.as_str(), "[redacted]"))
     }
 }
 
 fn decode(auth: &str, registry: &str) -> Result<(String, String), RegistryError> {
-    let bad = |reason| RegistryError::BadCredentials { registry: registry.to_string(), reason };
+    let bad = |reason| RegistryError::BadCredentials {
+        registry: registry.to_string(),
+        reason,
+    };
     let text = auth.trim();
-    let bytes = STANDARD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text)).map_err(|_| bad("auth is not base64"))?;
+    let bytes = STANDARD
+        .decode(text)
+        .or_else(|_| STANDARD_NO_PAD.decode(text))
+        .map_err(|_| bad("auth is not base64"))?;
     let text = String::from_utf8(bytes).map_err(|_| bad("auth is not UTF-8"))?;
     match text.split_once(':') {
         Some((username, password)) => Ok((username.to_string(), password.trim_end_matches('\0').to_string())),
@@ -115,7 +145,10 @@ fn decode(auth: &str, registry: &str) -> Result<(String, String), RegistryError>
 
 /// Users write `https://index.docker.io/v1/` as well as `docker.io`.
 fn is_server(address: &str, host: &str) -> bool {
-    let bare = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
+    let bare = address
+        .strip_prefix("https://")
+        .or_else(|| address.strip_prefix("http://"))
+        .unwrap_or(address);
     let bare = bare.split('/').next().unwrap_or(bare);
     hub(bare) == hub(host)
 }
@@ -132,7 +165,11 @@ mod tests {
     use super::*;
 
     fn named(server: &str) -> Credentials {
-        Credentials { auth: STANDARD.encode("me:a:b"), server_address: server.into(), ..Credentials::default() }
+        Credentials {
+            auth: STANDARD.encode("me:a:b"),
+            server_address: server.into(),
+            ..Credentials::default()
+        }
     }
 
     #[test]
@@ -165,7 +202,10 @@ mod tests {
             registry_token: "hush5".into(),
         };
         assert!(!format!("{all:?}").contains("hush"));
-        let bad = Credentials { auth: "hush!".into(), ..Credentials::default() };
+        let bad = Credentials {
+            auth: "hush!".into(),
+            ..Credentials::default()
+        };
         let error = bad.secret("q", "q", true).err().unwrap();
         assert!(!format!("{error} {error:?}").contains("hush"));
     }

@@ -236,7 +236,9 @@ impl RegistryError {
     pub(super) fn is_passing(&self) -> bool {
         match self {
             Self::RateLimited { .. } => true,
-            Self::Unavailable { cause, .. } => !matches!(cause, Outage::Certificates { .. } | Outage::Status(501 | 505)),
+            Self::Unavailable { cause, .. } => {
+                !matches!(cause, Outage::Certificates { .. } | Outage::Status(501 | 505))
+            }
             _ => false,
         }
     }
@@ -248,7 +250,9 @@ impl RegistryError {
 }
 
 fn retry_text(after: Option<Duration>) -> String {
-    after.map(|after| format!("; it asks to wait {} s", after.as_secs())).unwrap_or_default()
+    after
+        .map(|after| format!("; it asks to wait {} s", after.as_secs()))
+        .unwrap_or_default()
 }
 
 fn line_text(line: Option<usize>) -> String {

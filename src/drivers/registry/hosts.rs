@@ -1,13 +1,13 @@
 //! Which hosts serve a registry, in which order: containerd's `HOST/hosts.toml`, read at each pull.
-//! What does not live here: connecting to them.
+//! What does not live here: connecting to them, and the format of the file.
 
 use std::path::{Path, PathBuf};
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use serde::Deserialize;
+use reqwest::header::HeaderMap;
 use url::Url;
 
 use super::error::RegistryError;
+use super::hosts_toml::HostsFile;
 use super::tls::TlsFiles;
 
 /// Something that a host may be asked for.
@@ -58,7 +58,8 @@ impl Host {
 /// Host and optional port.
 pub(super) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or("");
-    url.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}"))
+    url.port()
+        .map_or_else(|| host.to_string(), |port| format!("{host}:{port}"))
 }
 
 /// This very machine: plain HTTP needs no configuration there, and no proxy is asked.
@@ -71,42 +72,6 @@ pub(super) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct File {
-    server: Option<String>,
-    #[serde(flatten)]
-    own: Entry,
-    host: toml::Table,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Entry {
-    capabilities: Option<Vec<String>>,
-    ca: Option<OneOrMany<String>>,
-    client: Option<OneOrMany<OneOrMany<String>>>,
-    skip_verify: bool,
-    header: toml::Table,
-    override_path: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany<T> {
-    One(T),
-    Many(Vec<T>),
-}
-
-impl<T> OneOrMany<T> {
-    fn into_vec(self) -> Vec<T> {
-        match self {
-            Self::One(value) => vec![value],
-            Self::Many(values) => values,
-        }
-    }
-}
-
 /// The hosts to ask for a registry, best first. Reads the disk.
 pub(super) fn load(config_path: &Path, registry: &str) -> Result<Vec<Host>, RegistryError> {
     let Some(directory) = find(config_path, registry) else {
@@ -114,11 +79,23 @@ pub(super) fn load(config_path: &Path, registry: &str) -> Result<Vec<Host>, Regi
     };
     let path = directory.join("hosts.toml");
     match std::fs::read_to_string(&path) {
-        Ok(text) => HostsFile { path: &path, directory: &directory, registry, text: &text }.parse(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(default_host(registry, docker_certificates(&directory)).into_iter().collect())
+        Ok(text) => HostsFile {
+            path: &path,
+            directory: &directory,
+            registry,
+            text: &text,
         }
-        Err(error) => Err(RegistryError::BadHostsToml { path, line: None, reason: error.to_string() }),
+        .parse(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(default_host(registry, docker_certificates(&directory))
+                .into_iter()
+                .collect())
+        }
+        Err(error) => Err(RegistryError::BadHostsToml {
+            path,
+            line: None,
+            reason: error.to_string(),
+        }),
     }
 }
 
@@ -128,20 +105,37 @@ fn find(config_path: &Path, registry: &str) -> Option<PathBuf> {
         Some((host, port)) if !port.contains(']') => format!("{host}_{port}_"),
         _ => registry.to_string(),
     };
-    [escaped.as_str(), registry, "_default"].iter().map(|name| config_path.join(name)).find(|path| path.is_dir())
+    [escaped.as_str(), registry, "_default"]
+        .iter()
+        .map(|name| config_path.join(name))
+        .find(|path| path.is_dir())
 }
 
 fn default_host(registry: &str, tls: TlsFiles) -> Option<Host> {
-    let server = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
+    let server = if registry == "docker.io" {
+        "registry-1.docker.io"
+    } else {
+        registry
+    };
     let base = base_url(server, false, !tls.is_empty()).ok()?;
-    Some(Host { base, pull: true, resolve: true, headers: HeaderMap::new(), tls, own: true })
+    Some(Host {
+        base,
+        pull: true,
+        resolve: true,
+        headers: HeaderMap::new(),
+        tls,
+        own: true,
+    })
 }
 
 /// Docker's way: `*.crt` are authorities, `NAME.cert` with `NAME.key` are ours.
 fn docker_certificates(directory: &Path) -> TlsFiles {
     let mut tls = TlsFiles::default();
-    let mut paths: Vec<_> =
-        std::fs::read_dir(directory).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let mut paths: Vec<_> = std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
     paths.sort();
     for path in paths {
         match path.extension().and_then(|extension| extension.to_str()) {
@@ -156,138 +150,38 @@ fn docker_certificates(directory: &Path) -> TlsFiles {
     tls
 }
 
-struct HostsFile<'a> {
-    path: &'a Path,
-    directory: &'a Path,
-    registry: &'a str,
-    text: &'a str,
-}
-
-impl HostsFile<'_> {
-    fn parse(&self) -> Result<Vec<Host>, RegistryError> {
-        let file: File = toml::from_str(self.text).map_err(|error| self.bad_toml(&error))?;
-        let mut hosts = Vec::new();
-        for (server, entry) in self.in_order(file.host) {
-            let entry: Entry = entry.try_into().map_err(|error| self.bad(&server, &error))?;
-            hosts.push(self.host(&server, entry)?);
-        }
-        let upstream = if self.registry == "docker.io" { "registry-1.docker.io" } else { self.registry };
-        let server = file.server.filter(|server| !server.trim().is_empty());
-        hosts.push(self.host(server.as_deref().unwrap_or(upstream), file.own)?);
-        let last = hosts.len() - 1;
-        // `server = MIRROR` is a mirror, too; only the registry itself is sent its credentials.
-        for (index, host) in hosts.iter_mut().enumerate() {
-            let name = host.name();
-            host.own = name == self.registry.trim_end_matches(":443")
-                || (name == upstream && index == last)
-                || (self.registry == "docker.io" && name == "registry-1.docker.io");
-        }
-        Ok(hosts)
-    }
-
-    /// TOML tables have no order, but mirrors do: by where each header stands in the text.
-    fn in_order(&self, table: toml::Table) -> Vec<(String, toml::Value)> {
-        let mut hosts: Vec<_> = table.into_iter().collect();
-        let place = |server: &str| {
-            let headers = [format!("[host.\"{server}\"]"), format!("[host.'{server}']"), format!("\"{server}\"")];
-            headers.iter().filter_map(|header| self.text.find(header.as_str())).min().unwrap_or(usize::MAX)
-        };
-        hosts.sort_by_key(|(server, _)| place(server));
-        hosts
-    }
-
-    fn host(&self, server: &str, entry: Entry) -> Result<Host, RegistryError> {
-        let tls = self.tls(server, &entry)?;
-        let configured = !tls.is_empty();
-        let base =
-            base_url(server, entry.override_path, configured).map_err(|reason| self.bad(server, &reason))?;
-        let (mut pull, mut resolve) = (entry.capabilities.is_none(), entry.capabilities.is_none());
-        for capability in entry.capabilities.iter().flatten() {
-            match capability.to_ascii_lowercase().as_str() {
-                "pull" => pull = true,
-                "resolve" => resolve = true,
-                "push" | "referrers" => {}
-                other => return Err(self.bad(server, &format!("unknown capability {other:?}"))),
-            }
-        }
-        let headers = self.headers(server, &entry.header)?;
-        Ok(Host { base, pull, resolve, headers, tls, own: false })
-    }
-
-    fn tls(&self, server: &str, entry: &Entry) -> Result<TlsFiles, RegistryError> {
-        let absolute = |path: &String| self.directory.join(path);
-        let mut tls = TlsFiles { skip_verify: entry.skip_verify, ..TlsFiles::default() };
-        match &entry.ca {
-            Some(OneOrMany::One(path)) => tls.authorities.push(absolute(path)),
-            Some(OneOrMany::Many(paths)) => tls.authorities.extend(paths.iter().map(absolute)),
-            None => {}
-        }
-        // A file of both certificate and key, a list of such, or a list of pairs.
-        let pairs: Vec<&OneOrMany<String>> = match &entry.client {
-            Some(OneOrMany::One(pair)) => vec![pair],
-            Some(OneOrMany::Many(pairs)) => pairs.iter().collect(),
-            None => Vec::new(),
-        };
-        for pair in pairs {
-            match pair {
-                OneOrMany::One(both) => tls.client.push((absolute(both), absolute(both))),
-                OneOrMany::Many(files) => match files.as_slice() {
-                    [both] => tls.client.push((absolute(both), absolute(both))),
-                    [certificate, key] => tls.client.push((absolute(certificate), absolute(key))),
-                    _ => return Err(self.bad(server, &"client takes pairs of certificate and key")),
-                },
-            }
-        }
-        Ok(tls)
-    }
-
-    fn headers(&self, server: &str, table: &toml::Table) -> Result<HeaderMap, RegistryError> {
-        let mut headers = HeaderMap::new();
-        for (name, value) in table {
-            let key = HeaderName::try_from(name.as_str()).map_err(|_| self.bad(server, &format!("bad header name {name:?}")))?;
-            let values: OneOrMany<String> =
-                value.clone().try_into().map_err(|_| self.bad(server, &format!("header {name} takes text")))?;
-            for value in values.into_vec() {
-                let mut value =
-                    HeaderValue::try_from(value).map_err(|_| self.bad(server, &format!("bad value of header {name}")))?;
-                value.set_sensitive(true);
-                headers.append(key.clone(), value);
-            }
-        }
-        Ok(headers)
-    }
-
-    fn bad_toml(&self, error: &toml::de::Error) -> RegistryError {
-        let line = error.span().map(|span| 1 + self.text[..span.start.min(self.text.len())].matches('\n').count());
-        RegistryError::BadHostsToml { path: self.path.to_path_buf(), line, reason: error.message().to_string() }
-    }
-
-    fn bad(&self, server: &str, reason: &dyn std::fmt::Display) -> RegistryError {
-        let line = self.text.find(server).map(|at| 1 + self.text[..at].matches('\n').count());
-        let reason = format!("host {server:?}: {}", reason.to_string().trim());
-        RegistryError::BadHostsToml { path: self.path.to_path_buf(), line, reason }
-    }
-}
-
-fn base_url(server: &str, override_path: bool, tls_configured: bool) -> Result<Url, String> {
+/// `server` as a URL to put paths behind; without a scheme it is https, or http on this machine.
+pub(super) fn base_url(server: &str, override_path: bool, tls_configured: bool) -> Result<Url, String> {
     let server = server.trim();
     let url = match server.contains("://") {
         true => Url::parse(server),
         false => Url::parse(&format!("https://{server}")).and_then(|url| {
             let plain = is_loopback(&url) && !tls_configured;
-            if plain { Url::parse(&format!("http://{server}")) } else { Ok(url) }
+            if plain {
+                Url::parse(&format!("http://{server}"))
+            } else {
+                Ok(url)
+            }
         }),
     };
     let mut url = url.map_err(|error| error.to_string())?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err("is no http or https URL".to_string());
     }
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+    if !url.username().is_empty()
+        || url.password().is_some()
+        || url.query().is_some()
+        || url.fragment().is_some()
+    {
         return Err("takes no user, query or fragment".to_string());
     }
     let path = url.path().trim_end_matches('/').to_string();
     let versioned = override_path || path.ends_with("/v2");
-    url.set_path(&if versioned { format!("{path}/") } else { format!("{path}/v2/") });
+    url.set_path(&if versioned {
+        format!("{path}/")
+    } else {
+        format!("{path}/v2/")
+    });
     Ok(url)
 }
 
@@ -301,7 +195,11 @@ mod tests {
     }
 
     fn bases(dir: &Path, registry: &str) -> Vec<String> {
-        load(dir, registry).unwrap().iter().map(|host| host.base.to_string()).collect()
+        load(dir, registry)
+            .unwrap()
+            .iter()
+            .map(|host| host.base.to_string())
+            .collect()
     }
 
     #[test]
@@ -343,22 +241,32 @@ server = "https://up.example"
         );
         let hosts = load(dir.path(), "docker.io").unwrap();
         let urls: Vec<_> = hosts.iter().map(|host| host.base.as_str()).collect();
-        let expected =
-            ["https://z.example/v2/", "http://a.example:5000/proxy/", "https://m.example/v2/", "https://up.example/v2/"];
+        let expected = [
+            "https://z.example/v2/",
+            "http://a.example:5000/proxy/",
+            "https://m.example/v2/",
+            "https://up.example/v2/",
+        ];
         assert_eq!(urls, expected);
         assert!(hosts[0].may(Capability::Pull) && !hosts[0].may(Capability::Resolve));
         assert!(hosts[1].may(Capability::Resolve));
         assert_eq!(hosts[1].headers.len(), 3);
         assert_eq!(hosts[2].tls.authorities, [dir.path().join("docker.io/ca.pem")]);
         assert!(hosts[2].tls.skip_verify && !hosts[3].tls.skip_verify);
-        assert!(hosts.iter().all(|host| !host.own), "credentials are for the registry itself");
+        assert!(
+            hosts.iter().all(|host| !host.own),
+            "credentials are for the registry itself"
+        );
     }
 
     #[test]
     fn the_own_directory_goes_before_the_default_one() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "_default", "[host.\"https://mirror.example\"]\n");
-        assert_eq!(bases(dir.path(), "quay.io:1"), ["https://mirror.example/v2/", "https://quay.io:1/v2/"]);
+        assert_eq!(
+            bases(dir.path(), "quay.io:1"),
+            ["https://mirror.example/v2/", "https://quay.io:1/v2/"]
+        );
         write(dir.path(), "quay.io:1", "server = \"http://plain.example\"\n");
         assert_eq!(bases(dir.path(), "quay.io:1"), ["http://plain.example/v2/"]);
         write(dir.path(), "quay.io_1_", "");
@@ -379,7 +287,9 @@ server = "https://up.example"
         ] {
             write(dir.path(), "quay.io", text);
             match load(dir.path(), "quay.io").err().expect(text) {
-                RegistryError::BadHostsToml { path, line: found, .. } => {
+                RegistryError::BadHostsToml {
+                    path, line: found, ..
+                } => {
                     assert!(path.ends_with("quay.io/hosts.toml"));
                     assert!(line.is_none() || found == line, "{text}: {found:?}");
                 }

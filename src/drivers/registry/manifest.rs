@@ -48,57 +48,110 @@ pub(super) async fn read(
     response: Response,
     promise: &Promise<'_>,
 ) -> Result<Manifest, RegistryError> {
-    let (object, host) = (target.object.clone(), target.host.name());
-    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_string);
-    let content_type = header(CONTENT_TYPE.as_str()).unwrap_or_default();
+    let content_type = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let content_type: String = content_type
+        .unwrap_or("")
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(100)
+        .collect();
     let announced = announced(target, &response)?;
-    let limit = promise.size.unwrap_or(MAX_MANIFEST);
-    if limit > MAX_MANIFEST {
-        return Err(RegistryError::TooLarge { object, limit: MAX_MANIFEST });
-    }
-    let length = response.content_length();
-    let body = match tokio::time::timeout(target.no_progress, read_body(response, limit)).await {
-        Ok(body) => body,
-        Err(_) => return Err(RegistryError::NoProgress { object, host, bytes: 0, waited: target.no_progress }),
-    };
-    let body = body.map_err(|cause| RegistryError::Unavailable { object: object.clone(), host: host.clone(), cause })?;
-    let bytes = match (body, promise.size) {
-        (Some(bytes), Some(expected)) if bytes.len() as u64 != expected => {
-            return Err(RegistryError::SizeMismatch { object, host, expected, actual: bytes.len() as u64 });
-        }
-        (Some(bytes), _) => bytes,
-        (None, Some(expected)) => {
-            let actual = length.unwrap_or(expected + 1);
-            return Err(RegistryError::SizeMismatch { object, host, expected, actual });
-        }
-        (None, None) => return Err(RegistryError::TooLarge { object, limit }),
-    };
+    let bytes = document(target, response, promise.size).await?;
+    let (object, host) = (target.object.clone(), target.host.name());
     let digest = Digest::of(&bytes);
     for expected in promise.digest.into_iter().chain(announced.as_ref()) {
         if *expected != digest {
-            return Err(RegistryError::DigestMismatch { object, host, expected: expected.clone(), actual: digest });
+            let expected = expected.clone();
+            return Err(RegistryError::DigestMismatch {
+                object,
+                host,
+                expected,
+                actual: digest,
+            });
         }
     }
-    let media_type = media_type(&content_type, &bytes).map_err(|reason| RegistryError::BadMediaType {
-        object,
-        host,
-        media_type: content_type.chars().filter(|c| !c.is_control()).take(100).collect(),
-        reason,
-    })?;
-    Ok(Manifest { digest, media_type, bytes })
+    match media_type(&content_type, &bytes) {
+        Ok(media_type) => Ok(Manifest {
+            digest,
+            media_type,
+            bytes,
+        }),
+        Err(reason) => Err(RegistryError::BadMediaType {
+            object,
+            host,
+            media_type: content_type,
+            reason,
+        }),
+    }
+}
+
+/// The answer's body, of the promised size or at most as large as Berth takes.
+async fn document(
+    target: &Target<'_>,
+    response: Response,
+    size: Option<u64>,
+) -> Result<Vec<u8>, RegistryError> {
+    let (object, host) = (target.object.clone(), target.host.name());
+    let limit = size.unwrap_or(MAX_MANIFEST);
+    if limit > MAX_MANIFEST {
+        return Err(RegistryError::TooLarge {
+            object,
+            limit: MAX_MANIFEST,
+        });
+    }
+    let length = response.content_length();
+    let body = match tokio::time::timeout(target.no_progress, read_body(response, limit)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(cause)) => return Err(RegistryError::Unavailable { object, host, cause }),
+        Err(_) => {
+            let waited = target.no_progress;
+            return Err(RegistryError::NoProgress {
+                object,
+                host,
+                bytes: 0,
+                waited,
+            });
+        }
+    };
+    match (body, size) {
+        (Some(bytes), Some(expected)) if bytes.len() as u64 != expected => Err(RegistryError::SizeMismatch {
+            object,
+            host,
+            expected,
+            actual: bytes.len() as u64,
+        }),
+        (Some(bytes), _) => Ok(bytes),
+        (None, Some(expected)) => {
+            let actual = length.unwrap_or(expected + 1);
+            Err(RegistryError::SizeMismatch {
+                object,
+                host,
+                expected,
+                actual,
+            })
+        }
+        (None, None) => Err(RegistryError::TooLarge { object, limit }),
+    }
 }
 
 /// Docker-Content-Digest. Other algorithms than sha256 are left alone.
 pub(super) fn announced(target: &Target<'_>, response: &Response) -> Result<Option<Digest>, RegistryError> {
-    let Some(value) = response.headers().get("docker-content-digest") else { return Ok(None) };
+    let Some(value) = response.headers().get("docker-content-digest") else {
+        return Ok(None);
+    };
     match value.to_str().unwrap_or("") {
         "" => Ok(None),
         text if text.starts_with("sha512:") => Ok(None),
-        text => Digest::parse(text).map(Some).map_err(|_| RegistryError::BadAnswer {
-            object: target.object.clone(),
-            host: target.host.name(),
-            what: "Docker-Content-Digest",
-        }),
+        text => Digest::parse(text)
+            .map(Some)
+            .map_err(|_| RegistryError::BadAnswer {
+                object: target.object.clone(),
+                host: target.host.name(),
+                what: "Docker-Content-Digest",
+            }),
     }
 }
 
@@ -113,11 +166,17 @@ struct Shape {
 }
 
 fn media_type(content_type: &str, bytes: &[u8]) -> Result<String, &'static str> {
-    let content_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    let content_type = content_type
+        .split(';')
+        .next()
+        .unwrap_or("")
+        .trim()
+        .to_ascii_lowercase();
     if content_type.starts_with("application/vnd.docker.distribution.manifest.v1+") {
         return Err("Docker schema 1 images are no longer supported; push the image again");
     }
-    let shape: Shape = serde_json::from_slice(bytes).map_err(|_| "the document is no manifest, or names a key twice")?;
+    let shape: Shape =
+        serde_json::from_slice(bytes).map_err(|_| "the document is no manifest, or names a key twice")?;
     let index = match (&shape.manifests, &shape.layers, &shape.config) {
         (Some(_), None, None) => true,
         (None, Some(_), Some(_)) => false,
@@ -130,9 +189,15 @@ fn media_type(content_type: &str, bytes: &[u8]) -> Result<String, &'static str> 
             return Err("the document's mediaType differs from the Content-Type");
         }
         (header, _) if known(header) => header.to_string(),
-        ("" | "application/json" | "text/plain" | "application/octet-stream", Some(own)) if known(&own) => own,
-        ("" | "application/json" | "text/plain" | "application/octet-stream", None) if index => OCI_INDEX.to_string(),
-        ("" | "application/json" | "text/plain" | "application/octet-stream", None) => OCI_MANIFEST.to_string(),
+        ("" | "application/json" | "text/plain" | "application/octet-stream", Some(own)) if known(&own) => {
+            own
+        }
+        ("" | "application/json" | "text/plain" | "application/octet-stream", None) if index => {
+            OCI_INDEX.to_string()
+        }
+        ("" | "application/json" | "text/plain" | "application/octet-stream", None) => {
+            OCI_MANIFEST.to_string()
+        }
         _ => return Err("not an image manifest or index"),
     };
     match matches!(chosen.as_str(), OCI_INDEX | DOCKER_LIST) == index {
@@ -153,7 +218,11 @@ mod tests {
         let twice = r#"{"layers":[],"config":{},"layers":[]}"#;
         for (header, document, result) in [
             (OCI_MANIFEST, manifest, Some(OCI_MANIFEST)),
-            ("application/vnd.oci.image.index.v1+json; charset=utf-8", index, Some(OCI_INDEX)),
+            (
+                "application/vnd.oci.image.index.v1+json; charset=utf-8",
+                index,
+                Some(OCI_INDEX),
+            ),
             ("application/json", manifest, Some(OCI_MANIFEST)),
             ("", index, Some(OCI_INDEX)),
             ("text/plain", &typed, Some(DOCKER_MANIFEST)),
@@ -166,7 +235,11 @@ mod tests {
             (OCI_MANIFEST, "[]", None),
             (OCI_MANIFEST, "", None),
             ("text/html", manifest, None),
-            ("application/vnd.docker.distribution.manifest.v1+prettyjws", manifest, None),
+            (
+                "application/vnd.docker.distribution.manifest.v1+prettyjws",
+                manifest,
+                None,
+            ),
         ] {
             let found = media_type(header, document.as_bytes());
             assert_eq!(found.ok().as_deref(), result, "{header} {document}");

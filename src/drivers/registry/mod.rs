@@ -8,6 +8,7 @@ mod credentials;
 mod duration;
 mod error;
 mod hosts;
+mod hosts_toml;
 mod manifest;
 mod request;
 mod retry;
@@ -22,13 +23,13 @@ use std::time::Duration;
 use reqwest::Method;
 use serde::Deserialize;
 
+use self::blob::Blob;
 pub use self::blob::BlobStream;
 pub use self::credentials::Credentials;
 pub use self::error::{Outage, Refusal, RegistryError};
-pub use self::manifest::{DOCKER_LIST, DOCKER_MANIFEST, MAX_MANIFEST, Manifest, OCI_INDEX, OCI_MANIFEST};
-use self::blob::Blob;
 use self::hosts::{Capability, Host};
 use self::manifest::Promise;
+pub use self::manifest::{DOCKER_LIST, DOCKER_MANIFEST, MAX_MANIFEST, Manifest, OCI_INDEX, OCI_MANIFEST};
 use self::request::{Request, Shared, Target};
 use crate::ids::Digest;
 use crate::images::reference::Reference;
@@ -69,7 +70,9 @@ pub struct Registry {
 
 impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Registry").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Registry")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -81,7 +84,10 @@ impl Registry {
             tokens: auth::Tokens::default(),
             pauses: retry::Pauses::default(),
         };
-        Ok(Self { config: Arc::new(config), shared: Arc::new(shared) })
+        Ok(Self {
+            config: Arc::new(config),
+            shared: Arc::new(shared),
+        })
     }
 
     /// The digest that a reference has now, without its document: most registries do not count this against limits.
@@ -119,7 +125,10 @@ impl Registry {
         reference: &Reference,
         credentials: &Credentials,
     ) -> Result<Manifest, RegistryError> {
-        let promise = Promise { digest: reference.digest(), size: None };
+        let promise = Promise {
+            digest: reference.digest(),
+            size: None,
+        };
         self.fetch_manifest(reference, &promise, credentials).await
     }
 
@@ -131,12 +140,23 @@ impl Registry {
         size: Option<u64>,
         credentials: &Credentials,
     ) -> Result<Manifest, RegistryError> {
-        self.fetch_manifest(reference, &Promise { digest: Some(digest), size }, credentials).await
+        self.fetch_manifest(
+            reference,
+            &Promise {
+                digest: Some(digest),
+                size,
+            },
+            credentials,
+        )
+        .await
     }
 
     /// A blob of `size` bytes as a stream, from byte `offset` on. It resumes after a cut, ends with an error if nothing
     /// comes, and never gives more than `size` bytes. Checking the digest of the whole is the caller's duty.
-    #[expect(clippy::too_many_arguments, reason = "a blob's descriptor, where it is, and who asks")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a blob's descriptor, where it is, and who asks"
+    )]
     pub async fn blob(
         &self,
         reference: &Reference,
@@ -145,13 +165,20 @@ impl Registry {
         offset: u64,
         credentials: &Credentials,
     ) -> Result<BlobStream, RegistryError> {
-        let blob =
-            Blob { reference: reference.clone(), digest: digest.clone(), size, credentials: credentials.clone() };
+        let blob = Blob {
+            reference: reference.clone(),
+            digest: digest.clone(),
+            size,
+            credentials: credentials.clone(),
+        };
         BlobStream::open(self.clone(), blob, offset).await
     }
 
     /// A small blob, whole and verified; refused if `size` exceeds `limit` bytes.
-    #[expect(clippy::too_many_arguments, reason = "a blob's descriptor, where it is, and who asks")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a blob's descriptor, where it is, and who asks"
+    )]
     pub async fn blob_bytes(
         &self,
         reference: &Reference,
@@ -160,7 +187,11 @@ impl Registry {
         limit: u64,
         credentials: &Credentials,
     ) -> Result<Vec<u8>, RegistryError> {
-        let object = format!("blob {digest} of {}/{}", reference.registry(), reference.repository());
+        let object = format!(
+            "blob {digest} of {}/{}",
+            reference.registry(),
+            reference.repository()
+        );
         if size > limit {
             return Err(RegistryError::TooLarge { object, limit });
         }
@@ -172,7 +203,12 @@ impl Registry {
         let actual = Digest::of(&bytes);
         if actual != *digest {
             let host = stream.host().to_string();
-            return Err(RegistryError::DigestMismatch { object, host, expected: digest.clone(), actual });
+            return Err(RegistryError::DigestMismatch {
+                object,
+                host,
+                expected: digest.clone(),
+                actual,
+            });
         }
         Ok(bytes)
     }
@@ -185,7 +221,11 @@ impl Registry {
     ) -> Result<Manifest, RegistryError> {
         let (capability, name, object) = match promise.digest {
             Some(digest) => (Capability::Pull, digest.as_str(), reference.digested(digest)),
-            None => (Capability::Resolve, reference.tag().unwrap_or("latest"), reference.to_string()),
+            None => (
+                Capability::Resolve,
+                reference.tag().unwrap_or("latest"),
+                reference.to_string(),
+            ),
         };
         let request = manifest_request(Method::GET, name);
         let plan = self.plan(reference, capability).await?;
@@ -259,13 +299,20 @@ impl Registry {
 }
 
 fn manifest_request(method: Method, name: &str) -> Request {
-    Request { method, path: format!("manifests/{name}"), accept: Some(manifest::ACCEPT), from: 0 }
+    Request {
+        method,
+        path: format!("manifests/{name}"),
+        accept: Some(manifest::ACCEPT),
+        from: 0,
+    }
 }
 
 /// A host failed: the last one's error is the caller's, the others' end here.
 fn passed_over(host: &Host, error: RegistryError, is_last: bool) -> Option<RegistryError> {
     if !is_last && error.is_worth_a_warning() {
-        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        let cause = std::error::Error::source(&error)
+            .map(ToString::to_string)
+            .unwrap_or_default();
         tracing::warn!(host = host.name(), %error, cause, "a mirror failed; asking the next host");
     }
     Some(error)

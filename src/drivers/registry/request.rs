@@ -61,8 +61,16 @@ struct Answer {
 
 impl Target<'_> {
     /// The client for a URL: only the host itself sees our certificate or is trusted blindly.
-    pub(super) async fn client(&self, url: &Url, same_origin: bool) -> Result<reqwest::Client, RegistryError> {
-        let files = if same_origin { self.host.tls.clone() } else { self.host.tls.for_strangers() };
+    pub(super) async fn client(
+        &self,
+        url: &Url,
+        same_origin: bool,
+    ) -> Result<reqwest::Client, RegistryError> {
+        let files = if same_origin {
+            self.host.tls.clone()
+        } else {
+            self.host.tls.for_strangers()
+        };
         let direct = is_loopback(url);
         let clients = self.clients.clone();
         let made = tokio::task::spawn_blocking(move || clients.get(&files, direct)).await;
@@ -71,7 +79,11 @@ impl Target<'_> {
     }
 
     fn unavailable(&self, url: &Url, cause: Outage) -> RegistryError {
-        RegistryError::Unavailable { object: self.object.clone(), host: authority(url), cause }
+        RegistryError::Unavailable {
+            object: self.object.clone(),
+            host: authority(url),
+            cause,
+        }
     }
 
     fn url(&self, request: &Request) -> Result<Url, RegistryError> {
@@ -98,7 +110,7 @@ impl Shared {
         loop {
             attempt += 1;
             let result = match self.pauses.rest(&host) {
-                Some(rest) if retries == 0 || attempt == 1 && retry::delay(1, Some(rest)).is_none() => {
+                Some(rest) if retries == 0 || retry::delay(1, Some(rest)).is_none() => {
                     return Err(RegistryError::RateLimited {
                         object: target.object.clone(),
                         host,
@@ -136,7 +148,9 @@ impl Shared {
             true => challenge::find(answer.response.headers()),
             false => None,
         };
-        let Some(challenge) = challenge else { return self.judge(target, answer).await };
+        let Some(challenge) = challenge else {
+            return self.judge(target, answer).await;
+        };
         self.tokens.forget(target);
         match auth::answer(&self.tokens, target, &challenge).await? {
             None => self.judge(target, answer).await,
@@ -180,13 +194,21 @@ impl Shared {
                 Err(_) => return Err(stalled(target, &url)),
             };
             let Some(next) = redirect(target, &url, &response)? else {
-                return Ok(Answer { response, url, foreign });
+                return Ok(Answer {
+                    response,
+                    url,
+                    foreign,
+                });
             };
             foreign |= next.origin() != target.host.base.origin();
             url = next;
         }
         let host = authority(&url);
-        Err(RegistryError::TooManyRedirects { object: target.object.clone(), host, limit: MAX_REDIRECTS })
+        Err(RegistryError::TooManyRedirects {
+            object: target.object.clone(),
+            host,
+            limit: MAX_REDIRECTS,
+        })
     }
 
     async fn judge(&self, target: &Target<'_>, answer: Answer) -> Result<Response, RegistryError> {
@@ -199,13 +221,28 @@ impl Shared {
                 if let Some(wait) = retry_after {
                     self.pauses.set(&target.host.name(), wait);
                 }
-                Err(RegistryError::RateLimited { object, host, retry_after })
+                Err(RegistryError::RateLimited {
+                    object,
+                    host,
+                    retry_after,
+                })
             }
             503 if retry::after(response.headers()).is_some_and(|wait| !wait.is_zero()) => {
-                self.pauses.set(&target.host.name(), retry::after(response.headers()).unwrap_or_default());
-                Err(RegistryError::Unavailable { object, host, cause: Outage::Status(503) })
+                self.pauses.set(
+                    &target.host.name(),
+                    retry::after(response.headers()).unwrap_or_default(),
+                );
+                Err(RegistryError::Unavailable {
+                    object,
+                    host,
+                    cause: Outage::Status(503),
+                })
             }
-            status @ (408 | 500..=599) => Err(RegistryError::Unavailable { object, host, cause: Outage::Status(status) }),
+            status @ (408 | 500..=599) => Err(RegistryError::Unavailable {
+                object,
+                host,
+                cause: Outage::Status(status),
+            }),
             416 => Err(RegistryError::WrongRange { object, host, at: 0 }),
             status => {
                 let refusal = refusal(response, object, host, target).await;
@@ -222,7 +259,12 @@ impl Shared {
 
 fn stalled(target: &Target<'_>, url: &Url) -> RegistryError {
     let object = target.object.clone();
-    RegistryError::NoProgress { object, host: authority(url), bytes: 0, waited: target.no_progress }
+    RegistryError::NoProgress {
+        object,
+        host: authority(url),
+        bytes: 0,
+        waited: target.no_progress,
+    }
 }
 
 /// Where an answer leads, if elsewhere.
@@ -230,9 +272,16 @@ fn redirect(target: &Target<'_>, from: &Url, response: &Response) -> Result<Opti
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Ok(None);
     }
-    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+    let location = response
+        .headers()
+        .get(LOCATION)
+        .and_then(|value| value.to_str().ok());
     let next = location.and_then(|location| from.join(location).ok());
-    let bad = || RegistryError::BadAnswer { object: target.object.clone(), host: authority(from), what: "Location" };
+    let bad = || RegistryError::BadAnswer {
+        object: target.object.clone(),
+        host: authority(from),
+        what: "Location",
+    };
     let mut next = next.ok_or_else(bad)?;
     let downgrade = from.scheme() == "https" && next.scheme() == "http";
     if downgrade || !matches!(next.scheme(), "http" | "https") || next.host_str().is_none() {
@@ -261,9 +310,17 @@ struct ErrorEntry {
 }
 
 /// What a refusal's error document says, made fit for a terminal.
-pub(super) async fn refusal(response: Response, object: String, host: String, target: &Target<'_>) -> Refusal {
+pub(super) async fn refusal(
+    response: Response,
+    object: String,
+    host: String,
+    target: &Target<'_>,
+) -> Refusal {
     let status = response.status().as_u16();
-    let read = tokio::time::timeout(target.no_progress.min(Duration::from_secs(10)), read_body(response, MAX_REFUSAL));
+    let read = tokio::time::timeout(
+        target.no_progress.min(Duration::from_secs(10)),
+        read_body(response, MAX_REFUSAL),
+    );
     let body = match read.await {
         Ok(Ok(Some(body))) => body,
         _ => Vec::new(),
@@ -276,8 +333,19 @@ pub(super) async fn refusal(response: Response, object: String, host: String, ta
         Some(entry) => format!("{}: {}", entry.code, entry.message),
         None => String::new(),
     };
-    let detail = target.secret.redact(detail).chars().filter(|c| !c.is_control()).take(300).collect();
-    Refusal { object, host, status, detail }
+    let detail = target
+        .secret
+        .redact(detail)
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(300)
+        .collect();
+    Refusal {
+        object,
+        host,
+        status,
+        detail,
+    }
 }
 
 /// A whole body; none if it is larger than `limit` bytes.

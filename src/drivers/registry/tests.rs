@@ -1,1 +1,0 @@
-//! Against real servers: Debian's docker-registry, and one that misbehaves.

@@ -1,11 +1,11 @@
 //! Linux calls that rustix and nix do not make safe, each behind a safe function.
 //! What lives here: one thin wrapper a system call, with its errno as `std::io::Error`. What does not: policy.
 
+pub mod clone;
 pub mod fork;
 pub mod inherit;
-pub mod socket;
-pub mod clone;
 pub mod mount;
 pub mod path;
 pub mod process;
 pub mod seccomp;
+pub mod socket;

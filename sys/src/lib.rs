@@ -2,12 +2,11 @@
 //! What lives here: one thin wrapper a system call, with its errno as `std::io::Error`. What does not: policy.
 
 pub mod bpf;
+pub mod clone;
 pub mod fork;
 pub mod inherit;
-pub mod socket;
-pub mod clone;
 pub mod mount;
 pub mod path;
 pub mod process;
 pub mod seccomp;
-
+pub mod socket;

@@ -21,8 +21,13 @@ impl Census {
         let mut found = BTreeSet::new();
         mounts(node.scratch(), &mut found)?;
         links(&node.network().bridge(), &mut found);
+        // A pod's own parent, right below the node's, belongs to the kubelet; what is in it does not.
+        let parent = Some(Path::new(&node.cgroup_parent()).file_name().unwrap_or_default().to_owned());
         for cgroup in cgroups(&node.cgroup_parent()) {
-            found.insert(format!("cgroup {}", cgroup.display()));
+            let above = cgroup.parent().and_then(Path::file_name).map(ToOwned::to_owned);
+            if above != parent {
+                found.insert(format!("cgroup {}", cgroup.display()));
+            }
         }
         processes(node, &mut found);
         rules(&node.network().bridge(), &node.network().prefix(), &mut found)?;

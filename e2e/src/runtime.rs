@@ -120,6 +120,7 @@ fn containerd_configuration(node: &Node) -> Result<String> {
          [grpc]\naddress = {socket:?}\n[ttrpc]\naddress = {ttrpc:?}\n\
          [{cri}.images'.pinned_images]\nsandbox = 'registry.k8s.io/pause:3.9'\n\
          [{cri}.images'.registry]\nconfig_path = {certs:?}\n\
+         [{cri}.runtime']\nrestrict_oom_score_adj = true\n\
          [{cri}.runtime'.cni]\nconf_dir = {conf:?}\nbin_dirs = {bins}\n\
          [{cri}.runtime'.containerd.runtimes.runc]\nruntime_type = 'io.containerd.runc.v2'\n\
          [{cri}.runtime'.containerd.runtimes.runc.options]\nBinaryName = {runc:?}\nSystemdCgroup = false\n\

@@ -202,3 +202,16 @@ impl Client {
 pub fn image_spec(image: &str) -> ImageSpec {
     ImageSpec { image: image.into(), user_specified_image: image.into(), ..Default::default() }
 }
+
+/// Fails unless a call was refused with one of these codes and a message that holds all of these words.
+#[track_caller]
+pub fn expect_refusal<T: std::fmt::Debug>(reply: Reply<T>, codes: &[tonic::Code], words: &[&str]) {
+    let status = match reply {
+        Ok(value) => panic!("not refused: {value:?}"),
+        Err(status) => status,
+    };
+    assert!(codes.contains(&status.code()), "{:?} is not one of {codes:?}: {}", status.code(), status.message());
+    for word in words {
+        assert!(status.message().contains(word), "{word:?} is not in {:?}", status.message());
+    }
+}

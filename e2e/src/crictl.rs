@@ -18,13 +18,23 @@ impl Crictl {
     /// Fails if e2e/tools/build has not built it.
     pub fn new(node: &Node) -> Result<Self> {
         let program = tool("cri-tools", "crictl")?;
-        Ok(Self { program, endpoint: format!("unix://{}", node.socket().display()) })
+        Ok(Self {
+            program,
+            endpoint: format!("unix://{}", node.socket().display()),
+        })
     }
 
     /// Runs it to its end, whatever that is.
     pub fn output(&self, arguments: &[&str]) -> Result<Output> {
         Command::new(&self.program)
-            .args(["--config", "/dev/null", "--runtime-endpoint", &self.endpoint, "--image-endpoint", &self.endpoint])
+            .args([
+                "--config",
+                "/dev/null",
+                "--runtime-endpoint",
+                &self.endpoint,
+                "--image-endpoint",
+                &self.endpoint,
+            ])
             .args(arguments)
             .output()
             .with_context(|| format!("run {}", self.program.display()))
@@ -34,7 +44,11 @@ impl Crictl {
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
         let output = self.output(arguments)?;
         if !output.status.success() {
-            bail!("crictl {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+            bail!(
+                "crictl {}: {}",
+                arguments.join(" "),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
         Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
     }

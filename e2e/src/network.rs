@@ -21,7 +21,11 @@ impl Network {
         std::fs::create_dir_all(directory)?;
         for number in 0..3840 {
             let path = directory.join(number.to_string());
-            let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+            let file = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)?;
             if let Ok(lock) = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
                 return Ok(Self { number, _lock: lock });
             }

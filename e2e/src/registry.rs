@@ -66,10 +66,17 @@ impl Registry {
             std::fs::write(root.join("config.yml"), configuration(root, address, options))?;
             let server = serve(root)?;
             if let Some(server) = wait_until_it_answers(server, address)? {
-                return Ok(Self { _server: server, directory, address });
+                return Ok(Self {
+                    _server: server,
+                    directory,
+                    address,
+                });
             }
         }
-        bail!("docker-registry does not start: {}", std::fs::read_to_string(root.join("log"))?.trim())
+        bail!(
+            "docker-registry does not start: {}",
+            std::fs::read_to_string(root.join("log"))?.trim()
+        )
     }
 
     /// `127.0.0.1:PORT`: the host of its images' names.
@@ -157,8 +164,23 @@ fn configuration(root: &Path, address: SocketAddr, options: Options) -> String {
 
 fn make_certificate(root: &Path) -> Result<()> {
     let output = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
-        .args(["-subj", "/CN=berth-e2e", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args([
+            "-subj",
+            "/CN=berth-e2e",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1,DNS:localhost",
+        ])
         .arg("-keyout")
         .arg(root.join("key.pem"))
         .arg("-out")

@@ -18,7 +18,13 @@ fn image() -> Result<Built> {
     });
     let content = noise.take(1 << 20).collect();
     let mut layer = Layer::default();
-    layer.push(Entry { path: "data".into(), mode: 0o644, uid: 0, gid: 0, node: Node::File(content) });
+    layer.push(Entry {
+        path: "data".into(),
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        node: Node::File(content),
+    });
     Image::of(layer).cmd(&["/data"]).build()
 }
 
@@ -33,11 +39,20 @@ async fn refused(world: &World, fault: Fault, codes: &[Code], words: &[&str]) ->
     let name = registry.reference();
     let mut codes = codes.to_vec();
     if !berth(world) {
-        codes.extend([Code::Unknown, Code::NotFound, Code::Internal, Code::Unavailable, Code::FailedPrecondition]);
+        codes.extend([
+            Code::Unknown,
+            Code::NotFound,
+            Code::Internal,
+            Code::Unavailable,
+            Code::FailedPrecondition,
+        ]);
     }
     let host = name.split('/').next().unwrap_or_default();
     let reply = world.client.pull(&name).await;
-    println!("{described}: {:?}", reply.as_ref().err().map(tonic::Status::message));
+    println!(
+        "{described}: {:?}",
+        reply.as_ref().err().map(tonic::Status::message)
+    );
     expect_refusal(reply, &codes, &[host]);
     if berth(world) {
         expect_refusal(world.client.pull(&name).await, &codes, words);
@@ -50,15 +65,51 @@ async fn refused(world: &World, fault: Fault, codes: &[Code], words: &[&str]) ->
 async fn statuses_become_codes() -> Result<()> {
     let world = World::start().await?;
     refused(&world, Fault::Manifest(404), &[Code::NotFound], &["image:latest"]).await?;
-    refused(&world, Fault::Manifest(403), &[Code::PermissionDenied], &["image"]).await?;
-    refused(&world, Fault::Manifest(401), &[Code::Unauthenticated, Code::PermissionDenied], &["image"]).await?;
-    refused(&world, Fault::Token(403), &[Code::Unauthenticated, Code::PermissionDenied], &["image"]).await?;
+    refused(
+        &world,
+        Fault::Manifest(403),
+        &[Code::PermissionDenied],
+        &["image"],
+    )
+    .await?;
+    refused(
+        &world,
+        Fault::Manifest(401),
+        &[Code::Unauthenticated, Code::PermissionDenied],
+        &["image"],
+    )
+    .await?;
+    refused(
+        &world,
+        Fault::Token(403),
+        &[Code::Unauthenticated, Code::PermissionDenied],
+        &["image"],
+    )
+    .await?;
     if berth(&world) {
         // Others try these again for longer than a test likes to wait.
-        refused(&world, Fault::Manifest(429), &[Code::Unavailable, Code::ResourceExhausted], &["429"]).await?;
+        refused(
+            &world,
+            Fault::Manifest(429),
+            &[Code::Unavailable, Code::ResourceExhausted],
+            &["429"],
+        )
+        .await?;
         refused(&world, Fault::Manifest(500), &[Code::Unavailable], &["500"]).await?;
-        refused(&world, Fault::Layer(404), &[Code::NotFound, Code::Unavailable], &["sha256:"]).await?;
-        refused(&world, Fault::RedirectLoop, &[Code::Unavailable, Code::FailedPrecondition], &["redirect"]).await?;
+        refused(
+            &world,
+            Fault::Layer(404),
+            &[Code::NotFound, Code::Unavailable],
+            &["sha256:"],
+        )
+        .await?;
+        refused(
+            &world,
+            Fault::RedirectLoop,
+            &[Code::Unavailable, Code::FailedPrecondition],
+            &["redirect"],
+        )
+        .await?;
     }
     Ok(())
 }
@@ -74,7 +125,13 @@ async fn content_that_is_not_what_its_digest_says_is_data_loss() -> Result<()> {
     refused(&world, Fault::WrongLayer, &data_loss, &["sha256:"]).await?;
     refused(&world, Fault::LongLayer, &data_loss, &["sha256:"]).await?;
     refused(&world, Fault::WrongManifest, &data_loss, &["sha256:"]).await?;
-    refused(&world, Fault::Garbage, &[Code::DataLoss, Code::InvalidArgument, Code::FailedPrecondition], &["image"]).await
+    refused(
+        &world,
+        Fault::Garbage,
+        &[Code::DataLoss, Code::InvalidArgument, Code::FailedPrecondition],
+        &["image"],
+    )
+    .await
 }
 
 #[tokio::test]
@@ -91,7 +148,11 @@ async fn a_wrong_diff_id_is_data_loss_and_caches_nothing() -> Result<()> {
     built.blobs = vec![layer, config];
     world.registry.storage().publish("diff", "latest", &built)?;
     let name = world.registry.reference("diff:latest");
-    let codes = if berth(&world) { vec![Code::DataLoss] } else { vec![Code::Unknown, Code::FailedPrecondition] };
+    let codes = if berth(&world) {
+        vec![Code::DataLoss]
+    } else {
+        vec![Code::Unknown, Code::FailedPrecondition]
+    };
     expect_refusal(world.client.pull(&name).await, &codes, &["sha256:"]);
 
     world.registry.publish("diff", "latest", &catalog::tiny("diff"))?;
@@ -101,16 +162,23 @@ async fn a_wrong_diff_id_is_data_loss_and_caches_nothing() -> Result<()> {
 
 fn read(blob: &Blob) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let _ = blob.source.open().map(|mut source| std::io::Read::read_to_end(&mut source, &mut bytes));
+    let _ = blob
+        .source
+        .open()
+        .map(|mut source| std::io::Read::read_to_end(&mut source, &mut bytes));
     bytes
 }
 
 #[tokio::test]
 async fn a_registry_that_recovers_is_pulled_from() -> Result<()> {
     let world = World::start().await?;
-    for fault in
-        [Fault::None, Fault::Bearer, Fault::ManifestFirst(2, 503), Fault::ManifestFirst(1, 429), Fault::CutLayer(1)]
-    {
+    for fault in [
+        Fault::None,
+        Fault::Bearer,
+        Fault::ManifestFirst(2, 503),
+        Fault::ManifestFirst(1, 429),
+        Fault::CutLayer(1),
+    ] {
         let again = matches!(fault, Fault::CutLayer(_));
         let described = format!("{fault:?}");
         let registry = FaultyRegistry::start(image()?, fault)?;
@@ -122,7 +190,10 @@ async fn a_registry_that_recovers_is_pulled_from() -> Result<()> {
         pulled?;
         if again && berth(&world) {
             let requests = registry.requests();
-            assert!(requests.iter().any(|request| request.contains(" from ")), "no range asked for: {requests:?}");
+            assert!(
+                requests.iter().any(|request| request.contains(" from ")),
+                "no range asked for: {requests:?}"
+            );
         }
         world.client.remove_image(&registry.reference()).await?;
     }
@@ -145,8 +216,16 @@ async fn a_layer_that_cannot_be_resumed_is_fetched_anew() -> Result<()> {
 async fn a_registry_that_is_down_is_unavailable() -> Result<()> {
     let world = World::start().await?;
     let name = "127.0.0.1:1/team/app:v1";
-    let codes = if berth(&world) { vec![Code::Unavailable] } else { vec![Code::Unavailable, Code::Unknown] };
-    expect_refusal(world.client.pull(name).await, &codes, &["127.0.0.1:1", "onnection refused"]);
+    let codes = if berth(&world) {
+        vec![Code::Unavailable]
+    } else {
+        vec![Code::Unavailable, Code::Unknown]
+    };
+    expect_refusal(
+        world.client.pull(name).await,
+        &codes,
+        &["127.0.0.1:1", "onnection refused"],
+    );
     Ok(())
 }
 
@@ -167,10 +246,18 @@ async fn names_that_are_no_names_are_invalid() -> Result<()> {
 #[tokio::test]
 async fn an_image_for_another_machine_is_told() -> Result<()> {
     let world = World::start().await?;
-    let foreign = Image { architecture: "s390x".into(), ..catalog::tiny("foreign") }.build()?;
+    let foreign = Image {
+        architecture: "s390x".into(),
+        ..catalog::tiny("foreign")
+    }
+    .build()?;
     let storage = world.registry.storage();
     storage.publish_untagged("foreign", &foreign)?;
-    storage.tag("foreign", "latest", &berth_e2e::images::index(berth_e2e::images::Format::Oci, &[foreign])?)?;
+    storage.tag(
+        "foreign",
+        "latest",
+        &berth_e2e::images::index(berth_e2e::images::Format::Oci, &[foreign])?,
+    )?;
     let name = world.registry.reference("foreign:latest");
     let codes = [Code::NotFound, Code::FailedPrecondition, Code::InvalidArgument];
     let words: &[&str] = if berth(&world) { &["amd64"] } else { &[] };

@@ -20,12 +20,20 @@ async fn every_manifest_and_packing_is_pulled() -> Result<()> {
             {
                 continue; // Schema 2 names gzip alone.
             }
-            let layer = Layer::default().file("hello", 0o644, format!("{format:?} {packing:?}")).packed(packing);
-            let image = Image { format, ..catalog::busybox()?.layer(layer) };
+            let layer = Layer::default()
+                .file("hello", 0o644, format!("{format:?} {packing:?}"))
+                .packed(packing);
+            let image = Image {
+                format,
+                ..catalog::busybox()?.layer(layer)
+            };
             let tag = format!("{format:?}-{packing:?}").to_lowercase();
             let name = world.registry.publish("forms", &tag, &image)?;
             world.client.pull(&name).await?;
-            assert_eq!(file_in(&world, &name, "/hello").await?, format!("{format:?} {packing:?}"));
+            assert_eq!(
+                file_in(&world, &name, "/hello").await?,
+                format!("{format:?} {packing:?}")
+            );
         }
     }
     Ok(())
@@ -76,7 +84,10 @@ async fn an_image_is_the_same_by_every_name() -> Result<()> {
     for tag in ["one", "two"] {
         world.registry.storage().publish("names", tag, &image)?;
     }
-    let (one, two) = (world.registry.reference("names:one"), world.registry.reference("names:two"));
+    let (one, two) = (
+        world.registry.reference("names:one"),
+        world.registry.reference("names:two"),
+    );
     let by_digest = world.registry.reference(&format!("names@{}", image.digest()));
     let id = world.client.pull(&one).await?;
     assert_eq!(world.client.pull(&two).await?, id);
@@ -89,7 +100,10 @@ async fn an_image_is_the_same_by_every_name() -> Result<()> {
         assert_eq!(world.client.image(name).await?.as_ref(), Some(&status), "{name}");
     }
     let listed = world.client.list_images().await?;
-    assert_eq!(listed.iter().filter(|other| other.id == id).collect::<Vec<_>>(), [&status]);
+    assert_eq!(
+        listed.iter().filter(|other| other.id == id).collect::<Vec<_>>(),
+        [&status]
+    );
     assert!(status.size > 0);
 
     world.client.remove_image(&one).await?;
@@ -115,7 +129,9 @@ async fn a_pull_by_digest_has_no_tag() -> Result<()> {
 #[tokio::test]
 async fn without_a_tag_it_is_latest() -> Result<()> {
     let world = World::start().await?;
-    let name = world.registry.publish("untagged", "latest", &catalog::tiny("untagged"))?;
+    let name = world
+        .registry
+        .publish("untagged", "latest", &catalog::tiny("untagged"))?;
     let short = name.trim_end_matches(":latest");
     world.client.pull(short).await?;
     let status = world.client.image(short).await?.unwrap_or_default();
@@ -126,32 +142,54 @@ async fn without_a_tag_it_is_latest() -> Result<()> {
 #[tokio::test]
 async fn a_moved_tag_names_the_new_image() -> Result<()> {
     let world = World::start().await?;
-    let name = world.registry.publish("moving", "latest", &catalog::tiny("before"))?;
+    let name = world
+        .registry
+        .publish("moving", "latest", &catalog::tiny("before"))?;
     let old = world.client.pull(&name).await?;
-    world.registry.publish("moving", "latest", &catalog::tiny("after"))?;
+    world
+        .registry
+        .publish("moving", "latest", &catalog::tiny("after"))?;
     let new = world.client.pull(&name).await?;
     assert_ne!(old, new);
     assert_eq!(world.client.image(&name).await?.unwrap_or_default().id, new);
     let left = world.client.image(&old).await?;
-    assert_eq!(left.map(|image| image.repo_tags), Some(vec![]), "the old image lost its tag, not its life");
+    assert_eq!(
+        left.map(|image| image.repo_tags),
+        Some(vec![]),
+        "the old image lost its tag, not its life"
+    );
     Ok(())
 }
 
 #[tokio::test]
 async fn a_login_opens_the_registry() -> Result<()> {
     let world = World::start().await?;
-    let closed = Registry::start_with(registry::Options { login: true, ..Default::default() })?;
+    let closed = Registry::start_with(registry::Options {
+        login: true,
+        ..Default::default()
+    })?;
     let name = closed.publish("private", "latest", &catalog::tiny("private"))?;
     let refused = [Code::Unauthenticated, Code::PermissionDenied, Code::Unknown];
     expect_refusal(world.client.pull(&name).await, &refused, &["private"]);
     let login = |username: &str, password: &str| {
-        Some(AuthConfig { username: username.into(), password: password.into(), ..Default::default() })
+        Some(AuthConfig {
+            username: username.into(),
+            password: password.into(),
+            ..Default::default()
+        })
     };
-    expect_refusal(world.client.pull_as(&name, login(USER, "wrong")).await, &refused, &["private"]);
+    expect_refusal(
+        world.client.pull_as(&name, login(USER, "wrong")).await,
+        &refused,
+        &["private"],
+    );
     world.client.pull_as(&name, login(USER, PASSWORD)).await?;
     world.client.remove_image(&name).await?;
     // base64 of `ann:s3cret`
-    let packed = AuthConfig { auth: "YW5uOnMzY3JldA==".into(), ..Default::default() };
+    let packed = AuthConfig {
+        auth: "YW5uOnMzY3JldA==".into(),
+        ..Default::default()
+    };
     world.client.pull_as(&name, Some(packed)).await?;
     assert!(!world.node.log().contains(PASSWORD), "the password is in the log");
     Ok(())
@@ -160,13 +198,21 @@ async fn a_login_opens_the_registry() -> Result<()> {
 #[tokio::test]
 async fn https_is_trusted_when_hosts_toml_says_so() -> Result<()> {
     let world = World::start().await?;
-    let secure = Registry::start_with(registry::Options { tls: true, ..Default::default() })?;
+    let secure = Registry::start_with(registry::Options {
+        tls: true,
+        ..Default::default()
+    })?;
     let name = secure.publish("secure", "latest", &catalog::tiny("secure"))?;
     let directory = world.node.certs_dir().join(secure.host());
     std::fs::create_dir_all(&directory)?;
     let write = |text: String| std::fs::write(directory.join("hosts.toml"), text);
     write(format!("server = \"https://{}\"\n", secure.host()))?;
-    let refused = [Code::Unavailable, Code::Unknown, Code::Internal, Code::FailedPrecondition];
+    let refused = [
+        Code::Unavailable,
+        Code::Unknown,
+        Code::Internal,
+        Code::FailedPrecondition,
+    ];
     expect_refusal(world.client.pull(&name).await, &refused, &["certificate"]);
     let host = secure.host();
     write(format!(
@@ -187,9 +233,15 @@ async fn a_mirror_serves_what_another_registry_is_named_for() -> Result<()> {
         world.registry.host()
     );
     std::fs::write(directory.join("hosts.toml"), text)?;
-    world.registry.publish("team/app", "v1", &catalog::tiny("mirrored"))?;
+    world
+        .registry
+        .publish("team/app", "v1", &catalog::tiny("mirrored"))?;
     world.client.pull("images.example/team/app:v1").await?;
-    let status = world.client.image("images.example/team/app:v1").await?.unwrap_or_default();
+    let status = world
+        .client
+        .image("images.example/team/app:v1")
+        .await?
+        .unwrap_or_default();
     assert_eq!(status.repo_tags, ["images.example/team/app:v1"]);
     Ok(())
 }
@@ -245,15 +297,29 @@ async fn a_hard_link_may_point_into_a_lower_layer() -> Result<()> {
 async fn owners_modes_and_links_are_kept() -> Result<()> {
     let world = World::start().await?;
     let mut layer = Layer::default();
-    let entry = |path: &str, mode, uid, node| images::layer::Entry { path: path.into(), mode, uid, gid: 7, node };
+    let entry = |path: &str, mode, uid, node| images::layer::Entry {
+        path: path.into(),
+        mode,
+        uid,
+        gid: 7,
+        node,
+    };
     layer.push(entry("own", 0o2750, 1000, Node::Dir));
     layer.push(entry("own/setuid", 0o4711, 12, Node::File(b"x".to_vec())));
-    layer.push(entry("own/link", 0o777, 13, Node::Symlink("../etc/passwd".into())));
+    layer.push(entry(
+        "own/link",
+        0o777,
+        13,
+        Node::Symlink("../etc/passwd".into()),
+    ));
     layer.push(entry("own/pipe", 0o600, 14, Node::Fifo));
     layer.push(entry("own/null", 0o666, 0, Node::Char(1, 3)));
-    let name = world.registry.publish("owners", "latest", &catalog::busybox()?.layer(layer))?;
+    let name = world
+        .registry
+        .publish("owners", "latest", &catalog::busybox()?.layer(layer))?;
     world.client.pull(&name).await?;
-    let script = "cd /own; stat -c '%n %a %u %g %F' . setuid link pipe null; stat -c '%t,%T' null; readlink link";
+    let script =
+        "cd /own; stat -c '%n %a %u %g %F' . setuid link pipe null; stat -c '%t,%T' null; readlink link";
     let seen = shell_in(&world, &name, script).await?;
     assert_eq!(
         seen,
@@ -276,7 +342,10 @@ async fn an_image_may_have_many_layers() -> Result<()> {
     }
     let name = world.registry.publish("many", "latest", &image)?;
     world.client.pull(&name).await?;
-    assert_eq!(shell_in(&world, &name, "cat /top; ls /many | wc -l").await?, "99100\n");
+    assert_eq!(
+        shell_in(&world, &name, "cat /top; ls /many | wc -l").await?,
+        "99100\n"
+    );
     Ok(())
 }
 
@@ -285,7 +354,10 @@ async fn an_image_in_use_cannot_be_pulled_from_under_its_container() -> Result<(
     let world = World::start().await?;
     let (_, id) = world.run(&world.pod("using"), &world.sleeper("main")).await?;
     let _ = world.client.remove_image(&world.busybox).await;
-    assert_eq!(world.client.shell(&id, "cat /etc/passwd | head -1").await?, "root:x:0:0:root:/root:/bin/sh\n");
+    assert_eq!(
+        world.client.shell(&id, "cat /etc/passwd | head -1").await?,
+        "root:x:0:0:root:/root:/bin/sh\n"
+    );
     Ok(())
 }
 
@@ -307,7 +379,13 @@ async fn five_pulls_of_one_image_are_one_image() -> Result<()> {
 async fn disk_use_grows_with_an_image_and_shrinks_without_it() -> Result<()> {
     let world = World::start().await?;
     let used = async || -> Result<u64> {
-        let info = world.client.images.clone().image_fs_info(ImageFsInfoRequest {}).await?.into_inner();
+        let info = world
+            .client
+            .images
+            .clone()
+            .image_fs_info(ImageFsInfoRequest {})
+            .await?
+            .into_inner();
         let system = info.image_filesystems.into_iter().next().unwrap_or_default();
         assert!(system.timestamp > 0 && !system.fs_id.unwrap_or_default().mountpoint.is_empty());
         Ok(system.used_bytes.unwrap_or_default().value)
@@ -341,18 +419,39 @@ async fn archives_are_imported() -> Result<()> {
     let packed = image.build()?;
     let oci = directory.path().join("oci.tar");
     images::publish::oci_archive(&packed, "docker.io/library/oci:v1", std::fs::File::create(&oci)?)?;
-    let plain = Image { layers: image.layers.into_iter().map(|l| l.packed(Compression::None)).collect(), ..Image::default() };
+    let plain = Image {
+        layers: image
+            .layers
+            .into_iter()
+            .map(|l| l.packed(Compression::None))
+            .collect(),
+        ..Image::default()
+    };
     let docker = directory.path().join("docker.tar");
-    images::publish::docker_archive(&plain.build()?, "docker.io/library/docker:v1", std::fs::File::create(&docker)?)?;
-    for (file, name) in [(oci, "docker.io/library/oci:v1"), (docker, "docker.io/library/docker:v1")] {
+    images::publish::docker_archive(
+        &plain.build()?,
+        "docker.io/library/docker:v1",
+        std::fs::File::create(&docker)?,
+    )?;
+    for (file, name) in [
+        (oci, "docker.io/library/oci:v1"),
+        (docker, "docker.io/library/docker:v1"),
+    ] {
         let output = std::process::Command::new(berth_e2e::runtime::berth()?)
             .args(["image", "--socket"])
             .arg(world.node.socket())
             .arg("import")
             .arg(&file)
             .output()?;
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        assert_eq!(world.client.image(name).await?.unwrap_or_default().repo_tags, [name]);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert_eq!(
+            world.client.image(name).await?.unwrap_or_default().repo_tags,
+            [name]
+        );
     }
     Ok(())
 }

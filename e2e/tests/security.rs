@@ -42,8 +42,10 @@ async fn users_come_from_numbers_and_names() -> Result<()> {
     })
     .await?;
     assert_eq!(numbers, "1234:2345:2345 30 40");
-    let (_, name) =
-        printed(&world, script, |spec| security(spec).run_as_username = "default-user".into()).await?;
+    let (_, name) = printed(&world, script, |spec| {
+        security(spec).run_as_username = "default-user".into()
+    })
+    .await?;
     assert_eq!(name, "1000:1000:1000 50000");
     let (_, strict) = printed(&world, script, |spec| {
         security(spec).run_as_user = number(1000);
@@ -58,12 +60,18 @@ async fn users_come_from_numbers_and_names() -> Result<()> {
 #[tokio::test]
 async fn the_images_user_counts_when_the_request_names_none() -> Result<()> {
     let world = World::start().await?;
-    for (user, expected) in [("33", "33:33"), ("www-data", "33:33"), ("1000:50000", "1000:50000")] {
+    for (user, expected) in [
+        ("33", "33:33"),
+        ("www-data", "33:33"),
+        ("1000:50000", "1000:50000"),
+    ] {
         let image = catalog::busybox()?.user(user);
         let name = world.registry.publish("user", &user.replace(':', "-"), &image)?;
         world.client.pull(&name).await?;
-        let (_, seen) =
-            printed(&world, "echo $(id -u):$(id -g)", |spec| spec.image = Some(image_spec(&name))).await?;
+        let (_, seen) = printed(&world, "echo $(id -u):$(id -g)", |spec| {
+            spec.image = Some(image_spec(&name))
+        })
+        .await?;
         assert_eq!(seen, expected, "{user}");
     }
     Ok(())
@@ -92,14 +100,19 @@ async fn capabilities_are_added_and_dropped() -> Result<()> {
         security(spec).run_as_user = Some(Int64Value { value: 1000 });
     })
     .await?;
-    assert!(user.starts_with("CapEff:\t0000000000000000"), "an ordinary user has none in effect: {user}");
+    assert!(
+        user.starts_with("CapEff:\t0000000000000000"),
+        "an ordinary user has none in effect: {user}"
+    );
     Ok(())
 }
 
 #[tokio::test]
 async fn no_new_privs_takes_the_setuid_bit_away() -> Result<()> {
     let world = World::start().await?;
-    let name = world.registry.publish("probe", "latest", &catalog::setuid_probe()?)?;
+    let name = world
+        .registry
+        .publish("probe", "latest", &catalog::setuid_probe()?)?;
     world.client.pull(&name).await?;
     for (no_new_privs, expected) in [(true, "Effective uid: 1000"), (false, "Effective uid: 0")] {
         let (_, seen) = printed(&world, "", |spec| {
@@ -137,8 +150,11 @@ async fn a_read_only_root_takes_no_file_but_dev_and_volumes_do() -> Result<()> {
 async fn masked_paths_are_empty_and_read_only_paths_refuse() -> Result<()> {
     let world = World::start().await?;
     let script = "cat /proc/keys | wc -c; ls /etc/empty | wc -l; touch /proc/sys/x /tmp/x 2>&1; true";
-    let image = catalog::busybox()?
-        .layer(berth_e2e::images::Layer::default().dir("etc/empty").file("etc/empty/file", 0o644, "secret"));
+    let image = catalog::busybox()?.layer(berth_e2e::images::Layer::default().dir("etc/empty").file(
+        "etc/empty/file",
+        0o644,
+        "secret",
+    ));
     let name = world.registry.publish("masked", "latest", &image)?;
     world.client.pull(&name).await?;
     let (_, seen) = printed(&world, script, |spec| {
@@ -159,7 +175,10 @@ async fn seccomp_profiles_are_applied() -> Result<()> {
     let world = World::start().await?;
     let script = "grep ^Seccomp: /proc/self/status | tr -dc 0-9";
     let change = |kind: ProfileType, path: &str| {
-        let profile = SecurityProfile { profile_type: kind as i32, localhost_ref: path.into() };
+        let profile = SecurityProfile {
+            profile_type: kind as i32,
+            localhost_ref: path.into(),
+        };
         move |spec: &mut ContainerConfig| security(spec).seccomp = Some(profile)
     };
     let (_, default) = printed(&world, script, change(ProfileType::RuntimeDefault, "")).await?;
@@ -173,10 +192,16 @@ async fn seccomp_profiles_are_applied() -> Result<()> {
         r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}"#,
     )?;
     let path = profile.path().to_string_lossy().into_owned();
-    let (_, local) =
-        printed(&world, "mkdir /tmp/x 2>&1; touch /tmp/y && echo fine", change(ProfileType::Localhost, &path))
-            .await?;
-    assert_eq!(local, "mkdir: can't create directory '/tmp/x': Operation not permitted\nfine");
+    let (_, local) = printed(
+        &world,
+        "mkdir /tmp/x 2>&1; touch /tmp/y && echo fine",
+        change(ProfileType::Localhost, &path),
+    )
+    .await?;
+    assert_eq!(
+        local,
+        "mkdir: can't create directory '/tmp/x': Operation not permitted\nfine"
+    );
     Ok(())
 }
 
@@ -191,18 +216,33 @@ async fn volumes_are_mounted_as_asked_and_told_in_the_status() -> Result<()> {
     let config = world.pod("volumes");
     let mut spec = world.sleeper("main");
     spec.mounts = vec![
-        Mount { host_path: path(volume.path()), container_path: "/data".into(), ..Default::default() },
+        Mount {
+            host_path: path(volume.path()),
+            container_path: "/data".into(),
+            ..Default::default()
+        },
         Mount {
             host_path: path(&volume.path().join("in")),
             container_path: "/etc/one/file".into(),
             readonly: true,
             ..Default::default()
         },
-        Mount { host_path: path(&link), container_path: "/linked".into(), ..Default::default() },
+        Mount {
+            host_path: path(&link),
+            container_path: "/linked".into(),
+            ..Default::default()
+        },
     ];
     let (_, id) = world.run(&config, &spec).await?;
-    let script = "cat /data/in /etc/one/file /linked/in; echo out > /data/out; echo x 2>&1 > /etc/one/file; true";
-    assert!(world.client.shell(&id, script).await?.starts_with("hellohellohello"));
+    let script =
+        "cat /data/in /etc/one/file /linked/in; echo out > /data/out; echo x 2>&1 > /etc/one/file; true";
+    assert!(
+        world
+            .client
+            .shell(&id, script)
+            .await?
+            .starts_with("hellohellohello")
+    );
     assert_eq!(std::fs::read_to_string(volume.path().join("out"))?, "out\n");
     assert_eq!(std::fs::read_to_string(volume.path().join("in"))?, "hello");
     let mounts = world.client.status(&id).await?.mounts;
@@ -231,14 +271,24 @@ async fn a_device_of_the_host_is_there_with_its_permissions() -> Result<()> {
 async fn a_privileged_container_has_every_capability_and_device() -> Result<()> {
     let world = World::start().await?;
     let mut config = world.pod("privileged");
-    config.linux.as_mut().unwrap().security_context.as_mut().unwrap().privileged = true;
+    config
+        .linux
+        .as_mut()
+        .unwrap()
+        .security_context
+        .as_mut()
+        .unwrap()
+        .privileged = true;
     let mut spec = world.sleeper("main");
     security(&mut spec).privileged = true;
     let (_, id) = world.run(&config, &spec).await?;
     let script = "mount -t tmpfs none /mnt && ls /dev/kmsg && grep CapBnd /proc/self/status";
     let seen = world.client.shell(&id, script).await?;
     let host = std::fs::read_to_string("/proc/self/status")?;
-    let own = host.lines().find(|line| line.starts_with("CapBnd")).unwrap_or_default();
+    let own = host
+        .lines()
+        .find(|line| line.starts_with("CapBnd"))
+        .unwrap_or_default();
     assert!(seen.contains("/dev/kmsg") && seen.contains(own), "{seen}");
     Ok(())
 }
@@ -246,9 +296,13 @@ async fn a_privileged_container_has_every_capability_and_device() -> Result<()> 
 #[tokio::test]
 async fn a_terminal_is_a_terminal() -> Result<()> {
     let world = World::start().await?;
-    let (_, seen) = printed(&world, "[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo terminal", |spec| {
-        (spec.tty, spec.stdin) = (true, true);
-    })
+    let (_, seen) = printed(
+        &world,
+        "[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo terminal",
+        |spec| {
+            (spec.tty, spec.stdin) = (true, true);
+        },
+    )
     .await?;
     assert_eq!(seen.trim_end_matches('\r'), "terminal");
     Ok(())

@@ -1,1 +1,26 @@
-//! Harness of the end-to-end tests.
+//! Harness of the end-to-end tests: a node to test (`node`), the CRI client (`client`), a registry (`registry`) and
+//! images for it (`images`). What is expected of Berth lives in `tests/`, not here.
+
+use std::path::{Path, PathBuf};
+
+pub mod census;
+pub mod client;
+pub mod crictl;
+pub mod faulty;
+pub mod images;
+pub mod logs;
+pub mod network;
+pub mod node;
+pub mod registry;
+pub mod runtime;
+pub mod world;
+
+/// The repository's root.
+pub fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// Where tools, packages and generated images are kept between runs (`BERTH_E2E_CACHE`, else `.cache`).
+pub fn cache() -> PathBuf {
+    std::env::var_os("BERTH_E2E_CACHE").map_or_else(|| repository().join(".cache"), PathBuf::from)
+}

@@ -1,0 +1,47 @@
+# What people and CI run, the same words for both. `make run` shows Berth at work; `make test` is every test.
+
+TARGET := target/x86_64-unknown-linux-gnu
+TEST_FLAGS ?=
+
+.PHONY: run build test unit e2e lint fmt conformance bench setup clean
+
+run:
+	e2e/run
+
+setup:
+	e2e/setup
+
+build:
+	cargo build --release -p berth
+	cargo build --profile shim -p berth-shim
+
+# Unit and driver tests, then the end-to-end tests against the release build.
+test: unit e2e
+
+unit:
+	cargo test --workspace --exclude berth-e2e $(TEST_FLAGS)
+
+e2e: setup build
+	e2e/tools/build cri-tools
+	e2e/test $(TEST_FLAGS)
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+fmt:
+	cargo fmt --all
+
+# RUNTIME=containerd compares; FOCUS='regular expression' runs some specs only; CNI=1 uses CNI plugins.
+conformance: setup
+	e2e/conformance/run
+
+# BENCH_PULL=gzip,zstd BENCH_ROUNDS=5 BENCH_RUNTIMES=containerd,berth,berth-cni
+bench: build
+	e2e/setup bench
+	e2e/tools/build containerd runc cni
+	cargo run --release -p berth-e2e --bin bench
+
+clean:
+	cargo clean
+	rm -rf .cache

@@ -1,0 +1,352 @@
+//! A registry that misbehaves in one chosen way: it serves one image, by its tag and digests, and spoils what the
+//! fault says. Everything else it does right.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use anyhow::Result;
+
+use crate::images::{Blob, Built};
+
+/// What goes wrong.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// Nothing; to look at requests.
+    None,
+    /// Every request for a manifest is answered with this status.
+    Manifest(u16),
+    /// The first so many requests for a manifest are answered with this status (429 and 503 with `Retry-After: 0`).
+    ManifestFirst(usize, u16),
+    /// Every request for a layer is answered with this status.
+    Layer(u16),
+    /// The connection ends in the middle of a layer, the first so many times; ranges are served.
+    CutLayer(usize),
+    /// As [`Fault::CutLayer`], but ranges are ignored: the whole layer comes again with status 200.
+    CutLayerNoRange(usize),
+    /// The layer's bytes are others than its digest says.
+    WrongLayer,
+    /// The layer goes on after the size that the manifest names.
+    LongLayer,
+    /// The manifest's bytes are others than the digest in the request or in the header says.
+    WrongManifest,
+    /// A token service is named that answers with this status.
+    Token(u16),
+    /// A token is asked for and given; only with it things are served.
+    Bearer,
+    /// The registry sends its clients round in a circle.
+    RedirectLoop,
+    /// Manifests that are no JSON.
+    Garbage,
+}
+
+const TOKEN: &str = "t0ken";
+
+struct State {
+    address: SocketAddr,
+    image: Built,
+    fault: Fault,
+    count: AtomicUsize,
+    requests: Mutex<Vec<String>>,
+    over: AtomicBool,
+}
+
+/// The running server.
+pub struct FaultyRegistry {
+    state: Arc<State>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Request {
+    path: String,
+    range_from: Option<usize>,
+    authorization: String,
+}
+
+struct Response {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: Vec<u8>,
+    /// Bytes of the body after which the connection ends.
+    cut: Option<usize>,
+}
+
+impl Response {
+    fn empty(status: u16) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Vec::new(),
+            cut: None,
+        }
+    }
+
+    fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+impl FaultyRegistry {
+    /// Serves `image` with a fault on a free loopback port.
+    pub fn start(image: Built, fault: Fault) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let state = Arc::new(State {
+            address: listener.local_addr()?,
+            image,
+            fault,
+            count: AtomicUsize::new(0),
+            requests: Mutex::default(),
+            over: AtomicBool::new(false),
+        });
+        let server = Arc::clone(&state);
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if server.over.load(Ordering::Relaxed) {
+                    return;
+                }
+                let server = Arc::clone(&server);
+                std::thread::spawn(move || serve(&server, &stream));
+            }
+        });
+        Ok(Self {
+            state,
+            thread: Some(thread),
+        })
+    }
+
+    /// The name of its image.
+    pub fn reference(&self) -> String {
+        format!("{}/image:latest", self.state.address)
+    }
+
+    /// Paths that were asked for, in order, with their ranges.
+    pub fn requests(&self) -> Vec<String> {
+        self.state
+            .requests
+            .lock()
+            .map(|requests| requests.clone())
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for FaultyRegistry {
+    fn drop(&mut self) {
+        self.state.over.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(self.state.address);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Requests of one connection, until one side ends it.
+fn serve(state: &State, stream: &TcpStream) {
+    let mut reader = BufReader::new(stream);
+    while let Some((method, request)) = read_request(&mut reader) {
+        if let Ok(mut requests) = state.requests.lock() {
+            let range = request
+                .range_from
+                .map(|from| format!(" from {from}"))
+                .unwrap_or_default();
+            requests.push(format!("{method} {}{range}", request.path));
+        }
+        let response = state.answer(&request);
+        if write_response(stream, &method, &response).is_err() || response.cut.is_some() {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+            return;
+        }
+    }
+}
+
+fn read_request(reader: &mut impl BufRead) -> Option<(String, Request)> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|count| *count > 0)?;
+    let mut words = line.split(' ');
+    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let mut request = Request {
+        path,
+        range_from: None,
+        authorization: String::new(),
+    };
+    let mut length = 0;
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).ok()?;
+        let header = header.trim();
+        let Some((name, value)) = header.split_once(':') else {
+            break;
+        };
+        match name.to_ascii_lowercase().as_str() {
+            "range" => {
+                let from = value
+                    .trim()
+                    .strip_prefix("bytes=")
+                    .and_then(|range| range.split('-').next());
+                request.range_from = from.and_then(|from| from.parse().ok());
+            }
+            "authorization" => value.trim().clone_into(&mut request.authorization),
+            "content-length" => length = value.trim().parse().ok()?,
+            _ => {}
+        }
+    }
+    let mut body = Vec::new();
+    reader.take(length).read_to_end(&mut body).ok()?;
+    Some((method, request))
+}
+
+fn write_response(mut stream: &TcpStream, method: &str, response: &Response) -> std::io::Result<()> {
+    let mut head = format!(
+        "HTTP/1.1 {} status\r\nContent-Length: {}\r\n",
+        response.status,
+        response.body.len()
+    );
+    for (name, value) in &response.headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    stream.write_all(format!("{head}\r\n").as_bytes())?;
+    if method == "HEAD" {
+        return Ok(());
+    }
+    stream.write_all(&response.body[..response.cut.unwrap_or(response.body.len())])
+}
+
+impl State {
+    fn answer(&self, request: &Request) -> Response {
+        let path = request.path.split('?').next().unwrap_or_default();
+        if path == "/token" {
+            return self.token();
+        }
+        let wants_token = matches!(self.fault, Fault::Bearer | Fault::Token(_));
+        if wants_token && request.authorization != format!("Bearer {TOKEN}") {
+            let realm = format!("http://{}/token", self.address);
+            let challenge =
+                format!("Bearer realm=\"{realm}\",service=\"e2e\",scope=\"repository:image:pull\"");
+            return Response::empty(401).header("WWW-Authenticate", challenge);
+        }
+        if let Some((_, name)) = path.split_once("/manifests/") {
+            return self.manifest(name, path);
+        }
+        if let Some((_, digest)) = path.split_once("/blobs/") {
+            return self.blob(digest, request);
+        }
+        Response::empty(if path == "/v2/" { 200 } else { 404 })
+    }
+
+    fn token(&self) -> Response {
+        match self.fault {
+            Fault::Token(status) => Response::empty(status),
+            _ => Response {
+                body: format!("{{\"token\":\"{TOKEN}\"}}").into_bytes(),
+                ..Response::empty(200).header("Content-Type", "application/json")
+            },
+        }
+    }
+
+    /// Whether this is one of the first `limit` requests of its kind.
+    fn one_of_first(&self, limit: usize) -> bool {
+        self.count.fetch_add(1, Ordering::Relaxed) < limit
+    }
+
+    fn manifest(&self, name: &str, path: &str) -> Response {
+        let manifest = &self.image.manifest;
+        let failed = match self.fault {
+            Fault::Manifest(status) => Some(status),
+            Fault::ManifestFirst(limit, status) if self.one_of_first(limit) => Some(status),
+            _ => None,
+        };
+        if let Some(status) = failed {
+            return Response::empty(status).header("Retry-After", "0");
+        }
+        if matches!(self.fault, Fault::RedirectLoop) {
+            return Response::empty(307).header("Location", format!("http://{}{path}", self.address));
+        }
+        if name != "latest" && name != manifest.digest {
+            return Response::empty(404);
+        }
+        let mut body = read(manifest);
+        match self.fault {
+            Fault::WrongManifest => body.push(b' '),
+            Fault::Garbage => body = b"<html>proxy login</html>".to_vec(),
+            _ => {}
+        }
+        let response = Response::empty(200)
+            .header("Content-Type", manifest.media_type.clone())
+            .header("Docker-Content-Digest", manifest.digest.clone());
+        Response { body, ..response }
+    }
+
+    fn blob(&self, digest: &str, request: &Request) -> Response {
+        let Some(blob) = self.image.blobs.iter().find(|blob| blob.digest == digest) else {
+            return Response::empty(404);
+        };
+        let body = read(blob);
+        let is_layer = digest != self.image.config_digest();
+        if !is_layer {
+            return Response {
+                body,
+                ..Response::empty(200)
+            };
+        }
+        self.layer(body, request)
+    }
+
+    fn layer(&self, mut body: Vec<u8>, request: &Request) -> Response {
+        let half = body.len() / 2;
+        match self.fault {
+            Fault::Layer(status) => Response::empty(status),
+            Fault::WrongLayer => {
+                body[half] ^= 1;
+                Response {
+                    body,
+                    ..Response::empty(200)
+                }
+            }
+            Fault::LongLayer => {
+                body.extend_from_slice(&[0; 4096]);
+                Response {
+                    body,
+                    ..Response::empty(200)
+                }
+            }
+            Fault::CutLayerNoRange(limit) => {
+                let cut = self.one_of_first(limit).then_some(half);
+                Response {
+                    body,
+                    cut,
+                    ..Response::empty(200)
+                }
+            }
+            Fault::CutLayer(limit) => {
+                let from = request.range_from.unwrap_or(0).min(body.len());
+                let whole = body.len();
+                let rest = body.split_off(from);
+                let cut = self.one_of_first(limit).then_some(rest.len() / 2);
+                let range = format!("bytes {from}-{}/{whole}", whole.saturating_sub(1));
+                let response = match request.range_from {
+                    Some(_) => Response::empty(206).header("Content-Range", range),
+                    None => Response::empty(200).header("Accept-Ranges", "bytes"),
+                };
+                Response {
+                    body: rest,
+                    cut,
+                    ..response
+                }
+            }
+            _ => Response {
+                body,
+                ..Response::empty(200)
+            },
+        }
+    }
+}
+
+fn read(blob: &Blob) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Ok(mut source) = blob.source.open() {
+        let _ = source.read_to_end(&mut bytes);
+    }
+    bytes
+}

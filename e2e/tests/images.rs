@@ -1,0 +1,469 @@
+//! Images: pulled in every form, looked up by every name, unpacked rightly, removed.
+
+use anyhow::Result;
+use berth_e2e::client::{expect_refusal, image_spec};
+use berth_e2e::images::layer::{Compression, Layer, Node};
+use berth_e2e::images::{self, Format, Image, catalog};
+use berth_e2e::registry::{self, PASSWORD, Registry, USER};
+use berth_e2e::runtime::Runtime;
+use berth_e2e::world::World;
+use berth_proto::cri::v1::{AuthConfig, ImageFsInfoRequest};
+use tonic::Code;
+
+#[tokio::test]
+async fn every_manifest_and_packing_is_pulled() -> Result<()> {
+    let world = World::start().await?;
+    for format in [Format::Oci, Format::Docker] {
+        for packing in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            if (format, packing) == (Format::Docker, Compression::Zstd)
+                || (format, packing) == (Format::Docker, Compression::None)
+            {
+                continue; // Schema 2 names gzip alone.
+            }
+            let layer = Layer::default()
+                .file("hello", 0o644, format!("{format:?} {packing:?}"))
+                .packed(packing);
+            let image = Image {
+                format,
+                ..catalog::busybox()?.layer(layer)
+            };
+            let tag = format!("{format:?}-{packing:?}").to_lowercase();
+            let name = world.registry.publish("forms", &tag, &image)?;
+            world.client.pull(&name).await?;
+            assert_eq!(
+                file_in(&world, &name, "/hello").await?,
+                format!("{format:?} {packing:?}")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Content of a file as a container of an image sees it.
+async fn file_in(world: &World, image: &str, path: &str) -> Result<String> {
+    shell_in(world, image, &format!("cat {path}")).await
+}
+
+async fn shell_in(world: &World, image: &str, script: &str) -> Result<String> {
+    let mut spec = world.sleeper("look");
+    spec.image = Some(image_spec(image));
+    let (pod, id) = world.run(&world.pod("look"), &spec).await?;
+    let seen = world.client.shell(&id, script).await?;
+    world.client.end_pod(&pod).await?;
+    Ok(seen)
+}
+
+#[tokio::test]
+async fn an_index_gives_the_image_of_this_machine() -> Result<()> {
+    let world = World::start().await?;
+    for format in [Format::Oci, Format::Docker] {
+        let of = |architecture: &str| Image {
+            format,
+            architecture: architecture.into(),
+            ..catalog::tiny("index").label("arch", architecture)
+        };
+        let images = [of("s390x").build()?, of("amd64").build()?, of("arm64").build()?];
+        let storage = world.registry.storage();
+        for image in &images {
+            storage.publish_untagged("multi", image)?;
+        }
+        storage.tag("multi", &format!("{format:?}"), &images::index(format, &images)?)?;
+        let name = world.registry.reference(&format!("multi:{format:?}"));
+        let id = world.client.pull(&name).await?;
+        let found = world.client.image(&name).await?.unwrap_or_default();
+        assert_eq!(found.id, id);
+        assert_eq!(found.id, images[1].config_digest(), "{format:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_image_is_the_same_by_every_name() -> Result<()> {
+    let world = World::start().await?;
+    let image = catalog::tiny("names").build()?;
+    for tag in ["one", "two"] {
+        world.registry.storage().publish("names", tag, &image)?;
+    }
+    let (one, two) = (
+        world.registry.reference("names:one"),
+        world.registry.reference("names:two"),
+    );
+    let by_digest = world.registry.reference(&format!("names@{}", image.digest()));
+    let id = world.client.pull(&one).await?;
+    assert_eq!(world.client.pull(&two).await?, id);
+    let status = world.client.image(&one).await?.unwrap_or_default();
+    let mut tags = status.repo_tags.clone();
+    tags.sort();
+    assert_eq!(tags, [one.clone(), two.clone()]);
+    assert_eq!(status.repo_digests, [by_digest.clone()]);
+    for name in [&two, &by_digest, &id] {
+        assert_eq!(world.client.image(name).await?.as_ref(), Some(&status), "{name}");
+    }
+    let listed = world.client.list_images().await?;
+    assert_eq!(
+        listed.iter().filter(|other| other.id == id).collect::<Vec<_>>(),
+        [&status]
+    );
+    assert!(status.size > 0);
+
+    world.client.remove_image(&one).await?;
+    for name in [&one, &two, &by_digest, &id] {
+        assert_eq!(world.client.image(name).await?, None, "{name}");
+        world.client.remove_image(name).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pull_by_digest_has_no_tag() -> Result<()> {
+    let world = World::start().await?;
+    let image = catalog::tiny("digest").build()?;
+    world.registry.storage().publish("digest", "latest", &image)?;
+    let name = world.registry.reference(&format!("digest@{}", image.digest()));
+    world.client.pull(&name).await?;
+    let status = world.client.image(&name).await?.unwrap_or_default();
+    assert_eq!((status.repo_tags, status.repo_digests), (vec![], vec![name]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_a_tag_it_is_latest() -> Result<()> {
+    let world = World::start().await?;
+    let name = world
+        .registry
+        .publish("untagged", "latest", &catalog::tiny("untagged"))?;
+    let short = name.trim_end_matches(":latest");
+    world.client.pull(short).await?;
+    let status = world.client.image(short).await?.unwrap_or_default();
+    assert_eq!(status.repo_tags, [name]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_moved_tag_names_the_new_image() -> Result<()> {
+    let world = World::start().await?;
+    let name = world
+        .registry
+        .publish("moving", "latest", &catalog::tiny("before"))?;
+    let old = world.client.pull(&name).await?;
+    world
+        .registry
+        .publish("moving", "latest", &catalog::tiny("after"))?;
+    let new = world.client.pull(&name).await?;
+    assert_ne!(old, new);
+    assert_eq!(world.client.image(&name).await?.unwrap_or_default().id, new);
+    let left = world.client.image(&old).await?;
+    assert_eq!(
+        left.map(|image| image.repo_tags),
+        Some(vec![]),
+        "the old image lost its tag, not its life"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_login_opens_the_registry() -> Result<()> {
+    let world = World::start().await?;
+    let closed = Registry::start_with(registry::Options {
+        login: true,
+        ..Default::default()
+    })?;
+    let name = closed.publish("private", "latest", &catalog::tiny("private"))?;
+    let refused = [Code::Unauthenticated, Code::PermissionDenied, Code::Unknown];
+    expect_refusal(world.client.pull(&name).await, &refused, &["private"]);
+    let login = |username: &str, password: &str| {
+        Some(AuthConfig {
+            username: username.into(),
+            password: password.into(),
+            ..Default::default()
+        })
+    };
+    expect_refusal(
+        world.client.pull_as(&name, login(USER, "wrong")).await,
+        &refused,
+        &["private"],
+    );
+    world.client.pull_as(&name, login(USER, PASSWORD)).await?;
+    world.client.remove_image(&name).await?;
+    // base64 of `ann:s3cret`
+    let packed = AuthConfig {
+        auth: "YW5uOnMzY3JldA==".into(),
+        ..Default::default()
+    };
+    world.client.pull_as(&name, Some(packed)).await?;
+    assert!(!world.node.log().contains(PASSWORD), "the password is in the log");
+    Ok(())
+}
+
+#[tokio::test]
+async fn https_is_trusted_when_hosts_toml_says_so() -> Result<()> {
+    let world = World::start().await?;
+    let secure = Registry::start_with(registry::Options {
+        tls: true,
+        ..Default::default()
+    })?;
+    let name = secure.publish("secure", "latest", &catalog::tiny("secure"))?;
+    let directory = world.node.certs_dir().join(secure.host());
+    std::fs::create_dir_all(&directory)?;
+    let write = |text: String| std::fs::write(directory.join("hosts.toml"), text);
+    write(format!("server = \"https://{}\"\n", secure.host()))?;
+    let refused = [
+        Code::Unavailable,
+        Code::Unknown,
+        Code::Internal,
+        Code::FailedPrecondition,
+    ];
+    expect_refusal(world.client.pull(&name).await, &refused, &["certificate"]);
+    let host = secure.host();
+    write(format!(
+        "server = \"https://{host}\"\n[host.\"https://{host}\"]\ncapabilities = [\"pull\", \"resolve\"]\nca = {:?}\n",
+        secure.certificate()
+    ))?;
+    world.client.pull(&name).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_mirror_serves_what_another_registry_is_named_for() -> Result<()> {
+    let world = World::start().await?;
+    let directory = world.node.certs_dir().join("images.example");
+    std::fs::create_dir_all(&directory)?;
+    let text = format!(
+        "server = \"http://127.0.0.1:1\"\n[host.\"http://{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n",
+        world.registry.host()
+    );
+    std::fs::write(directory.join("hosts.toml"), text)?;
+    world
+        .registry
+        .publish("team/app", "v1", &catalog::tiny("mirrored"))?;
+    world.client.pull("images.example/team/app:v1").await?;
+    let status = world
+        .client
+        .image("images.example/team/app:v1")
+        .await?
+        .unwrap_or_default();
+    assert_eq!(status.repo_tags, ["images.example/team/app:v1"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn layers_lie_over_each_other_as_the_standard_says() -> Result<()> {
+    let world = World::start().await?;
+    let below = Layer::default()
+        .add("pile", 0o1777, Node::Dir)
+        .file("pile/kept", 0o644, "kept")
+        .file("pile/gone", 0o644, "gone")
+        .dir("full")
+        .file("full/old", 0o644, "old")
+        .dir("becomes-file")
+        .file("becomes-file/x", 0o644, "x");
+    // No entry for `pile`: its mode must still be that of the layer below.
+    let above = Layer::default()
+        .whiteout("pile/gone")
+        .file("pile/new", 0o644, "new")
+        .dir("full")
+        .file("full/fresh", 0o644, "fresh")
+        .opaque("full")
+        .whiteout("becomes-file")
+        .file("becomes-file", 0o644, "file");
+    let image = catalog::busybox()?.layer(below).layer(above);
+    let name = world.registry.publish("layers", "latest", &image)?;
+    world.client.pull(&name).await?;
+    let script = "stat -c %a /pile; ls -A /pile /full; cat /becomes-file; \
+                  find / -xdev -name '.wh.*'";
+    let seen = shell_in(&world, &name, script).await?;
+    assert_eq!(seen, "1777\n/full:\nfresh\n\n/pile:\nkept\nnew\nfile");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hard_link_may_point_into_a_lower_layer() -> Result<()> {
+    let world = World::start().await?;
+    if world.node.runtime() == Runtime::Containerd {
+        println!("not run: containerd looks for the target in the same layer");
+        return Ok(());
+    }
+    let below = Layer::default().file("origin", 0o640, "origin");
+    let above = Layer::default().add("linked", 0o640, Node::Hardlink("origin".into()));
+    let image = catalog::busybox()?.layer(below).layer(above);
+    let name = world.registry.publish("hard", "latest", &image)?;
+    world.client.pull(&name).await?;
+    let seen = shell_in(&world, &name, "cat /linked; [ /origin -ef /linked ] && echo same").await?;
+    assert_eq!(seen, "originsame\n");
+    Ok(())
+}
+
+#[tokio::test]
+async fn owners_modes_and_links_are_kept() -> Result<()> {
+    let world = World::start().await?;
+    let mut layer = Layer::default();
+    let entry = |path: &str, mode, uid, node| images::layer::Entry {
+        path: path.into(),
+        mode,
+        uid,
+        gid: 7,
+        node,
+    };
+    layer.push(entry("own", 0o2750, 1000, Node::Dir));
+    layer.push(entry("own/setuid", 0o4711, 12, Node::File(b"x".to_vec())));
+    layer.push(entry(
+        "own/link",
+        0o777,
+        13,
+        Node::Symlink("../etc/passwd".into()),
+    ));
+    layer.push(entry("own/pipe", 0o600, 14, Node::Fifo));
+    layer.push(entry("own/null", 0o666, 0, Node::Char(1, 3)));
+    let name = world
+        .registry
+        .publish("owners", "latest", &catalog::busybox()?.layer(layer))?;
+    world.client.pull(&name).await?;
+    let script =
+        "cd /own; stat -c '%n %a %u %g %F' . setuid link pipe null; stat -c '%t,%T' null; readlink link";
+    let seen = shell_in(&world, &name, script).await?;
+    assert_eq!(
+        seen,
+        ". 2750 1000 7 directory\nsetuid 4711 12 7 regular file\nlink 777 13 7 symbolic link\npipe 600 14 7 fifo\n\
+         null 666 0 7 character special file\n1,3\n../etc/passwd\n"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_image_may_have_many_layers() -> Result<()> {
+    let world = World::start().await?;
+    let mut image = catalog::busybox()?;
+    for number in 0..100 {
+        image = image.layer(Layer::default().file("top", 0o644, number.to_string()).file(
+            &format!("many/{number}"),
+            0o644,
+            "",
+        ));
+    }
+    let name = world.registry.publish("many", "latest", &image)?;
+    world.client.pull(&name).await?;
+    assert_eq!(
+        shell_in(&world, &name, "cat /top; ls /many | wc -l").await?,
+        "99100\n"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_image_in_use_cannot_be_pulled_from_under_its_container() -> Result<()> {
+    let world = World::start().await?;
+    let (_, id) = world.run(&world.pod("using"), &world.sleeper("main")).await?;
+    let _ = world.client.remove_image(&world.busybox).await;
+    assert_eq!(
+        world.client.shell(&id, "cat /etc/passwd | head -1").await?,
+        "root:x:0:0:root:/root:/bin/sh\n"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn five_pulls_of_one_image_are_one_image() -> Result<()> {
+    let world = World::start().await?;
+    let layer = Layer::default().file("data", 0o644, vec![7; 4 << 20]);
+    let name = world.registry.publish("parallel", "latest", &Image::of(layer))?;
+    let pull = || world.client.pull(&name);
+    let ids = tokio::try_join!(pull(), pull(), pull(), pull(), pull())?;
+    assert!([&ids.1, &ids.2, &ids.3, &ids.4].iter().all(|id| **id == ids.0));
+    let remove = || world.client.remove_image(&ids.0);
+    tokio::try_join!(remove(), remove(), remove(), remove(), remove())?;
+    assert_eq!(world.client.image(&name).await?, None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn disk_use_grows_with_an_image_and_shrinks_without_it() -> Result<()> {
+    let world = World::start().await?;
+    let used = async || -> Result<u64> {
+        let info = world
+            .client
+            .images
+            .clone()
+            .image_fs_info(ImageFsInfoRequest {})
+            .await?
+            .into_inner();
+        let system = info.image_filesystems.into_iter().next().unwrap_or_default();
+        assert!(system.timestamp > 0 && !system.fs_id.unwrap_or_default().mountpoint.is_empty());
+        Ok(system.used_bytes.unwrap_or_default().value)
+    };
+    if world.node.runtime() == Runtime::Containerd {
+        used().await?;
+        println!("the rest is not run: containerd's number lags behind");
+        return Ok(());
+    }
+    let before = used().await?;
+    let layer = Layer::default().file("data", 0o644, vec![7; 8 << 20]);
+    let name = world.registry.publish("heavy", "latest", &Image::of(layer))?;
+    world.client.pull(&name).await?;
+    let with = used().await?;
+    assert!(with >= before + (8 << 20), "{before} {with}");
+    world.client.remove_image(&name).await?;
+    let after = used().await?;
+    assert!(after < before + (1 << 20), "{before} {after}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn archives_are_imported() -> Result<()> {
+    let world = World::start().await?;
+    if world.node.runtime() == Runtime::Containerd {
+        println!("not run: it is about a command of berth's");
+        return Ok(());
+    }
+    let directory = tempfile::tempdir()?;
+    let image = catalog::tiny("imported");
+    let packed = image.build()?;
+    let oci = directory.path().join("oci.tar");
+    images::publish::oci_archive(&packed, "docker.io/library/oci:v1", std::fs::File::create(&oci)?)?;
+    let plain = Image {
+        layers: image
+            .layers
+            .into_iter()
+            .map(|l| l.packed(Compression::None))
+            .collect(),
+        ..Image::default()
+    };
+    let docker = directory.path().join("docker.tar");
+    images::publish::docker_archive(
+        &plain.build()?,
+        "docker.io/library/docker:v1",
+        std::fs::File::create(&docker)?,
+    )?;
+    for (file, name) in [
+        (oci, "docker.io/library/oci:v1"),
+        (docker, "docker.io/library/docker:v1"),
+    ] {
+        let output = std::process::Command::new(berth_e2e::runtime::berth()?)
+            .args(["image", "--socket"])
+            .arg(world.node.socket())
+            .arg("import")
+            .arg(&file)
+            .output()?;
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert_eq!(
+            world.client.image(name).await?.unwrap_or_default().repo_tags,
+            [name]
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn images_outlive_the_daemon() -> Result<()> {
+    let mut world = World::start().await?;
+    let before = world.client.list_images().await?;
+    world.node.kill()?;
+    world.node.launch().await?;
+    world.client = world.node.client().await?;
+    assert_eq!(world.client.list_images().await?, before);
+    world.run(&world.pod("after"), &world.sleeper("main")).await?;
+    Ok(())
+}

@@ -25,7 +25,8 @@ const LISTENER: i32 = 3;
 
 /// Copies the shim's program into a sealed memfd.
 pub(super) fn load_program(configured: Option<PathBuf>) -> Result<OwnedFd, ShimError> {
-    let path = match configured {
+    // The environment is for tests and for `make run`, where the two programs lie in different directories.
+    let path = match configured.or_else(|| std::env::var_os("BERTH_SHIM").map(PathBuf::from)) {
         Some(path) => path,
         None => beside_the_daemon().map_err(ShimError::io("find the directory of", "/proc/self/exe"))?,
     };

@@ -3,6 +3,7 @@
 
 mod attachment;
 mod builtin;
+mod cni;
 pub mod netlink;
 mod network;
 pub mod resolv;
@@ -12,6 +13,7 @@ use serde::Deserialize;
 pub use self::attachment::{AttachedBy, Attachment, Interface, PodNetwork};
 pub use self::builtin::BuiltInError;
 pub use self::builtin::subnet::{Subnet, SubnetError};
+pub use self::cni::CniError;
 pub use self::network::{Network, NetworkError, NotReady};
 
 /// `[cni]` of the configuration.

@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn an_address_is_not_reused_until_its_veth_is_gone() {
-        let (one, two) = (PodId::generate(), PodId::generate());
+        let one = PodId::generate();
         let subnet = [Subnet::parse("10.0.0.0/30").unwrap()];
         let mut addresses = Addresses::default();
         let leases = addresses.lease(&subnet, |_| true).unwrap();

@@ -192,7 +192,7 @@ impl Kernel {
             }
             return Err(error.into());
         }
-        let wired = self.configure(netns, wiring).and_then(|mac| self.open_ports(name, wiring).map(|()| mac));
+        let wired = self.inside(netns, || configure_inside(wiring)).and_then(|mac| self.open_ports(name, wiring).map(|()| mac));
         if wired.is_err() {
             // The error that began this is the one to tell.
             let _ = link::remove(&mut self.route, &wiring.veth);
@@ -236,10 +236,15 @@ impl Kernel {
         Ok(result.map_err(|(_, source)| NetlinkError::new(operation(), source))?)
     }
 
-    fn configure(&mut self, netns: &OwnedFd, wiring: &Wiring) -> Result<[u8; 6], BuiltInError> {
-        let failed = |operation| move |errno: nix::errno::Errno| NetlinkError::new(operation, errno);
-        setns(netns, CloneFlags::CLONE_NEWNET).map_err(failed("enter the pod's network namespace"))?;
-        let result = configure_inside(wiring);
+    /// Runs an action in another network namespace.
+    pub fn inside<T>(
+        &mut self,
+        netns: &OwnedFd,
+        action: impl FnOnce() -> Result<T, BuiltInError>,
+    ) -> Result<T, BuiltInError> {
+        let failed = |errno| NetlinkError::new("enter the pod's network namespace", errno);
+        setns(netns, CloneFlags::CLONE_NEWNET).map_err(failed)?;
+        let result = action();
         if let Err(errno) = setns(&self.home, CloneFlags::CLONE_NEWNET) {
             // Every later link would be made in that pod: nothing may run on this thread again.
             tracing::error!(%errno, "the network thread cannot return to the host's network namespace");

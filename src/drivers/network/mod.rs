@@ -4,8 +4,8 @@
 mod attachment;
 mod builtin;
 mod cni;
+mod connect;
 pub mod netlink;
-mod network;
 pub mod resolv;
 
 use serde::Deserialize;
@@ -14,7 +14,7 @@ pub use self::attachment::{AttachedBy, Attachment, Interface, PodNetwork};
 pub use self::builtin::BuiltInError;
 pub use self::builtin::subnet::{Subnet, SubnetError};
 pub use self::cni::CniError;
-pub use self::network::{Network, NetworkError, NotReady};
+pub use self::connect::{Network, NetworkError, NotReady};
 
 /// `[cni]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -114,7 +114,7 @@ impl Addresses {
                 taken.iter().any(|other| clashes(port, other)).then(|| holder.clone())
             };
             let others = self.ports.iter().filter(|(id, _)| *id != pod).map(|(_, entry)| entry);
-            if let Some(holder) = others.filter_map(|entry| clash(entry)).next() {
+            if let Some(holder) = others.filter_map(clash).next() {
                 return Err(TakenError::Port { port: describe(port), holder });
             }
         }

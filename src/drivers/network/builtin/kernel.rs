@@ -258,6 +258,23 @@ impl Kernel {
         matches!(link::find(&mut self.route, veth), Ok(None))
     }
 
+    /// Removes bridge and rules, if they are ours.
+    pub fn remove(&mut self, wanted: &Wanted) -> Result<(), BuiltInError> {
+        self.ready = None;
+        let found = link::find(&mut self.route, &wanted.bridge)?;
+        if found.is_none_or(|bridge| bridge.alias.as_deref() != Some(&wanted.owner)) {
+            return Ok(());
+        }
+        let table = table_name(&wanted.bridge);
+        let mut transaction = Transaction::new(&table);
+        transaction.drop_table();
+        match self.commit(transaction, || format!("remove nftables table {table}")) {
+            Err(BuiltInError::Netlink(error)) if error.is(libc::ENOENT) => {}
+            result => result?,
+        }
+        Ok(link::remove(&mut self.route, &wanted.bridge)?)
+    }
+
     /// Removes all veths on our bridge that are not kept.
     pub fn sweep(&mut self, wanted: &Wanted, keep: &HashSet<String>) -> Result<(), BuiltInError> {
         let links = link::list(&mut self.route)?;

@@ -272,6 +272,18 @@ impl BuiltIn {
         self.worker.run(job).await
     }
 
+    /// Removes bridge and rules from the host, if no pod holds anything.
+    pub async fn close(&self) -> Result<(), BuiltInError> {
+        let wanted = {
+            let state = self.state();
+            state.holdings.is_empty().then(|| self.wanted(&state))
+        };
+        match wanted {
+            Some(wanted) => self.worker.run(move |kernel| kernel.remove(&wanted)).await,
+            None => Ok(()),
+        }
+    }
+
     fn wanted(&self, state: &State) -> Wanted {
         let leases = state.holdings.values().flat_map(|holding| &holding.leases);
         let used: HashSet<Subnet> = leases.map(|lease| Subnet::of(lease.ip, lease.prefix)).collect();

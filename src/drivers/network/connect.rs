@@ -277,6 +277,11 @@ impl Network {
         self.built_in.sweep().await.map_err(NetworkError::Open)
     }
 
+    /// At an orderly stop: removes bridge and rules from the host, if no pod is connected. The next pod makes them again.
+    pub async fn close(&self) -> Result<(), NetworkError> {
+        self.built_in.close().await.map_err(NetworkError::Open)
+    }
+
     /// The kubelet's pod CIDR (UpdateRuntimeConfig): networks with commas between, kept across restarts.
     pub async fn set_pod_cidr(&self, cidr: &str) -> Result<(), NetworkError> {
         let parts = cidr.split(',').map(str::trim).filter(|part| !part.is_empty());

@@ -49,7 +49,11 @@ pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
     services.images.collect().await.context("cannot clear the layer cache")?;
     let listener = listen(&places.socket)?;
     tracing::info!(socket = %places.socket.display(), "serving");
-    let served = serve(services, listener).await;
+    let served = serve(services.clone(), listener).await;
+    // The bridge goes only if no pod is on it.
+    if let Err(error) = services.drivers.network.close().await {
+        tracing::warn!(error = crate::error::chain(&error), "cannot take the built-in network apart");
+    }
     // The next daemon makes its own; a socket without a daemon only misleads.
     let _ = fs::remove_file(&places.socket);
     served

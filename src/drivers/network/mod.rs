@@ -3,9 +3,10 @@
 
 mod attachment;
 mod builtin;
-pub mod kind;
-mod netlink;
-mod network;
+mod cni;
+mod connect;
+mod kind;
+pub mod netlink;
 pub mod resolv;
 
 use serde::Deserialize;
@@ -13,7 +14,8 @@ use serde::Deserialize;
 pub use self::attachment::{AttachedBy, Attachment, Interface, PodNetwork};
 pub use self::builtin::BuiltInError;
 pub use self::builtin::subnet::{Subnet, SubnetError};
-pub use self::network::{Network, NetworkError, NotReady};
+pub use self::cni::CniError;
+pub use self::connect::{Network, NetworkError, NotReady};
 
 /// `[cni]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]

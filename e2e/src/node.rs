@@ -201,6 +201,11 @@ impl Node {
         self.path("cni")
     }
 
+    /// Plugins that a test brings; found before all others.
+    pub fn plugin_dir(&self) -> PathBuf {
+        self.path("plugins")
+    }
+
     /// Its addresses.
     pub fn network(&self) -> &Network {
         &self.network

@@ -50,7 +50,7 @@ impl Network {
 
     /// The IPv6 subnet.
     pub fn subnet6(&self) -> String {
-        format!("fd62:6572:7468:{:x}::/64", self.number)
+        format!("fd62:6572:7468:{:x}::/64", self.number + 1)
     }
 
     /// Writes the usual conflist: bridge, host-local, portmap.

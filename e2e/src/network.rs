@@ -77,12 +77,18 @@ impl Network {
 }
 
 impl Drop for Network {
-    /// Runtimes leave their bridge for the next pod; a test node has no next pod.
+    /// Runtimes leave their bridge and base rules for the next pod; a test node has no next pod.
     fn drop(&mut self) {
-        let _ = Command::new("ip")
-            .args(["link", "delete", &self.bridge()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
+        let bridge = self.bridge();
+        let table = format!("berth-{bridge}");
+        let quiet = |program: &str, arguments: &[&str]| {
+            let _ = Command::new(program)
+                .args(arguments)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
+        };
+        quiet("ip", &["link", "delete", &bridge]);
+        quiet("nft", &["delete", "table", "inet", &table]);
     }
 }

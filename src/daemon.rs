@@ -13,8 +13,9 @@ use berth_proto::cri::v1::runtime_service_server::RuntimeServiceServer;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnixListenerStream;
+use tonic::service::Routes;
 
+use crate::api::server;
 use crate::api::cri::{ImageApi, RuntimeApi, Services};
 use crate::config::Config;
 use crate::containers::Containers;
@@ -97,29 +98,22 @@ async fn follow_shims(services: Services, mut events: mpsc::UnboundedReceiver<sh
 
 async fn serve(services: Services, listener: UnixListener) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
     let runtime = RuntimeServiceServer::new(RuntimeApi::new(services.clone()))
         .max_decoding_message_size(MESSAGE)
         .max_encoding_message_size(MESSAGE);
     let image = ImageServiceServer::new(ImageApi::new(services))
         .max_decoding_message_size(MESSAGE)
         .max_encoding_message_size(MESSAGE);
-    let server = tonic::transport::Server::builder().add_service(runtime).add_service(image);
+    let routes = Routes::new(runtime).add_service(image);
     let stop = async {
-        let _ = stopped.await;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping; pods and containers live on");
     };
-    let mut serving = tokio::spawn(server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop));
-    tokio::select! {
-        ended = &mut serving => return Ok(ended??),
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!("stopping; pods and containers live on");
-    let _ = stopping.send(());
-    match tokio::time::timeout(DRAIN, serving).await {
-        Ok(ended) => Ok(ended??),
-        Err(_) => Ok(()),
-    }
+    server::serve(routes, listener, stop, DRAIN).await;
+    Ok(())
 }
 
 fn make_directories(layout: &Layout) -> anyhow::Result<()> {

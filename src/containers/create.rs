@@ -91,6 +91,9 @@ impl Containers {
     /// The root file system, and who of the image runs the process.
     fn make_root(&self, id: &ContainerId, spec: &ContainerSpec, image: &Image) -> Result<(OwnedFd, User), Cause> {
         self.drivers.bundles.make(id)?;
+        if let Some(log) = &spec.log_path {
+            self.drivers.bundles.make_log_directory(log)?;
+        }
         let root = self.mount_root(id, &ImageUse::of(image, &spec.image))?;
         let rootfs = Rootfs::new(root);
         let user = resolve_user(spec, image, &rootfs)?;

@@ -55,6 +55,13 @@ impl Bundles {
         mkdir(&self.layout.upper(id), 0o755)
     }
 
+    /// Makes the directory of a container's log; the kubelet has done so already, crictl has not.
+    pub fn make_log_directory(&self, log: &Path) -> Result<(), BundleError> {
+        let Some(dir) = log.parent() else { return Ok(()) };
+        let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(dir);
+        made.map_err(BundleError::at("make the log directory", dir))
+    }
+
     /// The writable layer and a work directory that no mount has used: what a volatile overlay needs.
     pub fn snapshot(&self, id: &ContainerId) -> Result<(PathBuf, PathBuf), BundleError> {
         let (upper, work) = (self.layout.upper(id), self.layout.work(id));

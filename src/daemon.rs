@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use berth_proto::admin::v1::admin_server::AdminServer;
 use berth_proto::cri::v1::image_service_server::ImageServiceServer;
 use berth_proto::cri::v1::runtime_service_server::RuntimeServiceServer;
 use tokio::net::UnixListener;
@@ -15,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnixListenerStream;
 
+use crate::api::admin::AdminApi;
 use crate::api::cri::{ImageApi, RuntimeApi, Services};
 use crate::config::Config;
 use crate::containers::Containers;
@@ -97,10 +99,11 @@ async fn serve(services: Services, listener: UnixListener) -> anyhow::Result<()>
     let runtime = RuntimeServiceServer::new(RuntimeApi::new(services.clone()))
         .max_decoding_message_size(MESSAGE)
         .max_encoding_message_size(MESSAGE);
+    let admin = AdminServer::new(AdminApi::new(services.images.clone()));
     let image = ImageServiceServer::new(ImageApi::new(services))
         .max_decoding_message_size(MESSAGE)
         .max_encoding_message_size(MESSAGE);
-    let server = tonic::transport::Server::builder().add_service(runtime).add_service(image);
+    let server = tonic::transport::Server::builder().add_service(runtime).add_service(image).add_service(admin);
     let stop = async {
         let _ = stopped.await;
     };

@@ -207,5 +207,7 @@ pub const CONFIG: &str = "/etc/berth/config.toml";
 pub const ROOT: &str = "/var/lib/berth";
 /// The default state directory.
 pub const STATE: &str = "/run/berth";
+/// The default daemon's socket.
+pub const DEFAULT_SOCKET: &str = "/run/berth/berth.sock";
 /// The socket's name inside the state directory.
 pub const SOCKET: &str = "berth.sock";

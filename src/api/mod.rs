@@ -1,3 +1,4 @@
 //! What the kubelet sees: convert, validate, map errors. No decisions here.
 
+pub mod admin;
 pub mod cri;

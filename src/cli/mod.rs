@@ -1,7 +1,11 @@
 //! `berth COMMAND`: what each command takes, and the way to it.
 
+mod bars;
 mod check;
+mod client;
+mod image;
 mod serve;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,6 +26,8 @@ pub struct Cli {
 enum Command {
     /// Run the daemon
     Serve(Serve),
+    /// List, pull, remove and import images
+    Image(image::ImageArgs),
     /// The configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -65,6 +71,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Serve(serve) => serve.run()?,
+            Command::Image(image) => image.run()?,
             Command::Config(ConfigCommand::Default) => print!("{}", crate::config::DEFAULT),
             Command::Check { config } => {
                 let (table, runs) = check::report(&serve::read_config(config.as_deref())?);

@@ -33,6 +33,11 @@ impl Layout {
         self.state.join("lock")
     }
 
+    /// Held locked by the one daemon of this root directory.
+    pub fn root_lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
     /// Records of images, layers, pods and containers.
     pub fn store(&self) -> PathBuf {
         self.root.join("berth.db")

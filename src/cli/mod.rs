@@ -33,17 +33,17 @@ enum Command {
     Config(ConfigCommand),
     /// Report what this node offers, and what each missing thing costs
     Check {
-        /// Configuration file; the default one may be missing
+        /// Configuration file, - for standard input [default: /etc/berth/config.toml, which may be missing]
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
-    /// Print the version
+    /// Print the version, and what this program was built for
     Version,
 }
 
 #[derive(Args)]
 struct Serve {
-    /// Configuration file; the default one may be missing
+    /// Configuration file, - for standard input [default: /etc/berth/config.toml, which may be missing]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// What survives a reboot: images, layers, records
@@ -66,6 +66,19 @@ enum ConfigCommand {
     Default,
 }
 
+/// One fact a line, the version first.
+fn version() -> String {
+    let libc = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    format!(
+        "berth {}\ntarget: {}-unknown-{}-{libc}\nprofile: {profile}\nCRI: v1\nshim protocol: {}\n",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::ARCH,
+        std::env::consts::OS,
+        berth_proto::shim::VERSION,
+    )
+}
+
 impl Cli {
     /// Does what was asked.
     pub fn run(self) -> anyhow::Result<ExitCode> {
@@ -78,8 +91,21 @@ impl Cli {
                 print!("{table}");
                 return Ok(if runs { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             }
-            Command::Version => println!("berth {}", env!("CARGO_PKG_VERSION")),
+            Command::Version => print!("{}", version()),
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        assert!(version().starts_with("berth 0."), "{}", version());
     }
 }

@@ -3,6 +3,7 @@
 
 mod attachment;
 mod builtin;
+mod configured;
 pub mod kind;
 mod netlink;
 mod network;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 pub use self::attachment::{AttachedBy, Attachment, Interface, PodNetwork};
 pub use self::builtin::BuiltInError;
 pub use self::builtin::subnet::{Subnet, SubnetError};
+pub use self::netlink::nft::probe as probe_nftables;
 pub use self::network::{Network, NetworkError, NotReady};
 
 /// `[cni]` of the configuration.
@@ -20,10 +22,13 @@ pub use self::network::{Network, NetworkError, NotReady};
 #[serde(default, deny_unknown_fields)]
 pub struct CniConfig {
     /// Where network configurations are.
+    #[serde(deserialize_with = "crate::config::absolute")]
     pub conf_dir: std::path::PathBuf,
     /// Where plugins are, first hit wins.
+    #[serde(deserialize_with = "crate::config::absolute_list")]
     pub bin_dirs: Vec<std::path::PathBuf>,
     /// How long one plugin may take, in seconds.
+    #[serde(deserialize_with = "configured::timeout")]
     pub timeout: u64,
 }
 
@@ -42,11 +47,13 @@ impl Default for CniConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct BuiltInConfig {
     /// Name of the bridge; at most 15 bytes. Daemons side by side need one each.
+    #[serde(deserialize_with = "configured::bridge")]
     pub bridge: String,
     /// Subnets of pods, the primary one first; empty: the kubelet's pod CIDR, else 10.209.0.0/16 and
     /// fd62:6572:7468::/64. Daemons side by side need their own.
     pub subnets: Vec<Subnet>,
     /// Of the pods' interfaces, in bytes; 0: that of the host's default route.
+    #[serde(deserialize_with = "configured::mtu")]
     pub mtu: u32,
     /// Hide pods behind the host's address when they talk to the world outside their subnet.
     pub masquerade: bool,

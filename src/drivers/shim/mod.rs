@@ -25,6 +25,7 @@ use crate::layout::Layout;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The shim's program; None = `berth-shim` beside the daemon's own.
+    #[serde(deserialize_with = "crate::config::absolute_or_none")]
     pub path: Option<PathBuf>,
 }
 

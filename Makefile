@@ -22,7 +22,7 @@ unit:
 	cargo test --workspace --exclude berth-e2e $(TEST_FLAGS)
 
 e2e: setup build
-	e2e/tools/build cri-tools
+	e2e/tools/build cri-tools cni
 	e2e/test $(TEST_FLAGS)
 
 lint:

@@ -14,9 +14,10 @@ use berth_proto::cri::v1::runtime_service_server::RuntimeServiceServer;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnixListenerStream;
+use tonic::service::Routes;
 
 use crate::api::admin::AdminApi;
+use crate::api::server;
 use crate::api::cri::{ImageApi, RuntimeApi, Services};
 use crate::config::Config;
 use crate::containers::Containers;
@@ -51,7 +52,11 @@ pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
     services.images.collect().await.context("cannot clear the layer cache")?;
     let listener = listen(&places.socket)?;
     tracing::info!(socket = %places.socket.display(), "serving");
-    let served = serve(services, listener).await;
+    let served = serve(services.clone(), listener).await;
+    // The bridge goes only if no pod is on it.
+    if let Err(error) = services.drivers.network.close().await {
+        tracing::warn!(error = crate::error::chain(&error), "cannot take the built-in network apart");
+    }
     // The next daemon makes its own; a socket without a daemon only misleads.
     let _ = fs::remove_file(&places.socket);
     served
@@ -95,7 +100,6 @@ async fn follow_shims(services: Services, mut events: mpsc::UnboundedReceiver<sh
 
 async fn serve(services: Services, listener: UnixListener) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
     let runtime = RuntimeServiceServer::new(RuntimeApi::new(services.clone()))
         .max_decoding_message_size(MESSAGE)
         .max_encoding_message_size(MESSAGE);
@@ -103,22 +107,16 @@ async fn serve(services: Services, listener: UnixListener) -> anyhow::Result<()>
     let image = ImageServiceServer::new(ImageApi::new(services))
         .max_decoding_message_size(MESSAGE)
         .max_encoding_message_size(MESSAGE);
-    let server = tonic::transport::Server::builder().add_service(runtime).add_service(image).add_service(admin);
+    let routes = Routes::new(runtime).add_service(image).add_service(admin);
     let stop = async {
-        let _ = stopped.await;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping; pods and containers live on");
     };
-    let mut serving = tokio::spawn(server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop));
-    tokio::select! {
-        ended = &mut serving => return Ok(ended??),
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!("stopping; pods and containers live on");
-    let _ = stopping.send(());
-    match tokio::time::timeout(DRAIN, serving).await {
-        Ok(ended) => Ok(ended??),
-        Err(_) => Ok(()),
-    }
+    server::serve(routes, listener, stop, DRAIN).await;
+    Ok(())
 }
 
 fn make_directories(layout: &Layout) -> anyhow::Result<()> {
@@ -140,7 +138,7 @@ fn lock(layout: &Layout) -> anyhow::Result<[fs::File; 2]> {
         match file.try_lock() {
             Ok(()) => Ok(file),
             Err(fs::TryLockError::WouldBlock) => {
-                bail!("another berth serves with {flag} {}: stop it, or give this one its own --root, --state and --socket", dir.display())
+                bail!("another berth holds the lock of {flag} {}: stop it, or give this one its own --root, --state and --socket", dir.display())
             }
             Err(fs::TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
         }

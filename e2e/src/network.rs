@@ -50,7 +50,7 @@ impl Network {
 
     /// The IPv6 subnet.
     pub fn subnet6(&self) -> String {
-        format!("fd62:6572:7468:{:x}::/64", self.number)
+        format!("fd62:6572:7468:{:x}::/64", self.number + 1)
     }
 
     /// Writes the usual conflist: bridge, host-local, portmap.
@@ -77,12 +77,18 @@ impl Network {
 }
 
 impl Drop for Network {
-    /// Runtimes leave their bridge for the next pod; a test node has no next pod.
+    /// Runtimes leave their bridge and base rules for the next pod; a test node has no next pod.
     fn drop(&mut self) {
-        let _ = Command::new("ip")
-            .args(["link", "delete", &self.bridge()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
+        let bridge = self.bridge();
+        let table = format!("berth-{bridge}");
+        let quiet = |program: &str, arguments: &[&str]| {
+            let _ = Command::new(program)
+                .args(arguments)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
+        };
+        quiet("ip", &["link", "delete", &bridge]);
+        quiet("nft", &["delete", "table", "inet", &table]);
     }
 }

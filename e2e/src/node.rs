@@ -201,6 +201,11 @@ impl Node {
         self.path("cni")
     }
 
+    /// Plugins that a test brings; found before all others.
+    pub fn plugin_dir(&self) -> PathBuf {
+        self.path("plugins")
+    }
+
     /// Its addresses.
     pub fn network(&self) -> &Network {
         &self.network
@@ -219,7 +224,8 @@ impl Drop for Node {
             // The test may have panicked inside a runtime: the clean-up needs one of its own.
             let _ = std::thread::spawn(move || remove_all_pods(&socket)).join();
         }
-        let _ = self.end(Signal::SIGTERM);
+        // Not SIGTERM: clients of the test are still connected and cannot let go while this thread waits.
+        let _ = self.end(Signal::SIGKILL);
         crate::census::remove_empty_cgroups(&self.cgroup_parent());
         crate::census::unmount_below(self.scratch.path());
     }

@@ -181,6 +181,8 @@ fn make_certificate(root: &Path) -> Result<()> {
             "-addext",
             "subjectAltName=IP:127.0.0.1,DNS:localhost",
         ])
+        // Not an authority: rustls refuses one as a server.
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
         .arg("-keyout")
         .arg(root.join("key.pem"))
         .arg("-out")

@@ -114,9 +114,11 @@ pub fn tool(group: &str, name: &str) -> Result<PathBuf> {
 }
 
 /// Where CNI plugins are: our own build, or those that the machine has.
-fn plugin_dirs() -> Vec<PathBuf> {
+fn plugin_dirs(node: &Node) -> Vec<PathBuf> {
     let ours = tool("cni", "").ok();
-    ours.into_iter()
+    let first = std::iter::once(node.plugin_dir());
+    first
+        .chain(ours)
         .chain(["/opt/cni/bin", "/usr/lib/cni"].map(PathBuf::from))
         .collect()
 }
@@ -134,11 +136,11 @@ fn toml_list(paths: &[PathBuf]) -> String {
 fn berth_configuration(node: &Node, options: &Options) -> String {
     let network = node.network();
     format!(
-        "[registry]\nconfig_path = {:?}\n\n[cni]\nconf_dir = {:?}\nbin_dirs = {}\n\n\
+        "[registry]\nconfig_path = {:?}\n\n[cni]\nconf_dir = {:?}\nbin_dirs = {}\ntimeout = 5\n\n\
          [network]\nbridge = {:?}\nsubnets = [{:?}, {:?}]\n\n{}\n",
         node.certs_dir(),
         node.conf_dir(),
-        toml_list(&plugin_dirs()),
+        toml_list(&plugin_dirs(node)),
         network.bridge(),
         network.subnet(),
         network.subnet6(),

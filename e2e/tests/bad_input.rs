@@ -4,9 +4,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use berth_e2e::client::{expect_refusal, image_spec};
+use berth_e2e::client::{Reply, expect_refusal, image_spec};
 use berth_e2e::images::{Layer, catalog};
-use berth_e2e::node::Options;
 use berth_e2e::runtime::Runtime;
 use berth_e2e::world::World;
 use berth_proto::cri::v1::*;
@@ -34,11 +33,23 @@ async fn unknown_ids_are_not_found() -> Result<()> {
     let world = World::start().await?;
     let id = "fedcba9876543210";
     let not_found = [Code::NotFound];
-    expect_refusal(world.client.pod_status(id).await, &not_found, &[id]);
-    expect_refusal(world.client.status(id).await, &not_found, &[id]);
-    expect_refusal(world.client.start(id).await, &not_found, &[id]);
-    expect_refusal(world.client.reopen_log(id).await, &not_found, &[id]);
-    expect_refusal(world.client.exec(id, &["true"], 1).await, &not_found, &[id]);
+    expect_refusal(
+        world.client.pod_status(id).await,
+        &not_found,
+        words(&world, &[id]),
+    );
+    expect_refusal(world.client.status(id).await, &not_found, words(&world, &[id]));
+    expect_refusal(world.client.start(id).await, &not_found, words(&world, &[id]));
+    expect_refusal(
+        world.client.reopen_log(id).await,
+        &not_found,
+        words(&world, &[id]),
+    );
+    expect_refusal(
+        world.client.exec(id, &["true"], 1).await,
+        &not_found,
+        words(&world, &[id]),
+    );
     let config = world.pod("none");
     expect_refusal(
         world.client.create(id, &world.sleeper("main"), &config).await,
@@ -160,79 +171,88 @@ async fn a_command_that_cannot_run_fails_the_start_with_the_reason() -> Result<(
     Ok(())
 }
 
-#[tokio::test]
-async fn what_a_container_lacks_is_named() -> Result<()> {
-    let world = World::start().await?;
+/// Creates and starts a container with this change, in a pod of its own that is gone afterwards.
+async fn attempt(world: &World, change: impl FnOnce(&mut ContainerConfig)) -> Reply<String> {
     let config = world.pod("lacks");
+    let mut spec = world.container("main", "true");
+    change(&mut spec);
     let pod = world.client.run_pod(&config).await?;
-    let attempt = async |change: &dyn Fn(&mut ContainerConfig)| {
-        let mut spec = world.container("main", "true");
-        change(&mut spec);
-        let reply = world.launch(&pod, &spec, &config).await;
-        for container in world.client.containers(None).await? {
-            world.client.remove(&container.id).await?;
-        }
-        reply
-    };
-    let refused = codes(
-        &world,
+    let reply = world.launch(&pod, &spec, &config).await;
+    world.client.end_pod(&pod).await?;
+    reply
+}
+
+fn lacking(world: &World) -> Vec<Code> {
+    codes(
+        world,
         &[Code::FailedPrecondition, Code::InvalidArgument, Code::NotFound],
-    );
+    )
+}
+
+#[tokio::test]
+async fn an_unknown_image_user_or_group_is_named() -> Result<()> {
+    let world = World::start().await?;
+    let before = world.settled_census().await?;
     let image = "127.0.0.1:1/no/such:image";
-    expect_refusal(
-        attempt(&|spec| spec.image = Some(image_spec(image))).await,
-        &refused,
-        words(&world, &["no/such"]),
-    );
-    let user = |spec: &mut ContainerConfig| security(spec).run_as_username = "nobody-here".into();
-    expect_refusal(attempt(&user).await, &refused, words(&world, &["nobody-here"]));
-    let group = |spec: &mut ContainerConfig| security(spec).run_as_group = Some(Int64Value { value: 5 });
-    expect_refusal(attempt(&group).await, &refused, words(&world, &["group"]));
-    let profile = |spec: &mut ContainerConfig| {
+    let reply = attempt(&world, |spec| spec.image = Some(image_spec(image))).await;
+    expect_refusal(reply, &lacking(&world), words(&world, &["no/such"]));
+    let reply = attempt(&world, |spec| {
+        security(spec).run_as_username = "nobody-here".into()
+    })
+    .await;
+    expect_refusal(reply, &lacking(&world), words(&world, &["nobody-here"]));
+    let group = Some(Int64Value { value: 5 });
+    let reply = attempt(&world, |spec| security(spec).run_as_group = group).await;
+    expect_refusal(reply, &lacking(&world), words(&world, &["group"]));
+    attempt(&world, |_| ()).await?;
+    world.expect_nothing_left(&before).await
+}
+
+#[tokio::test]
+async fn a_path_that_is_missing_or_of_the_wrong_kind_is_named() -> Result<()> {
+    let world = World::start().await?;
+    let before = world.settled_census().await?;
+    let reply = attempt(&world, |spec| {
         security(spec).seccomp = Some(SecurityProfile {
             profile_type: security_profile::ProfileType::Localhost as i32,
             localhost_ref: "/no/such/profile.json".into(),
         });
-    };
-    expect_refusal(
-        attempt(&profile).await,
-        &refused,
-        words(&world, &["/no/such/profile.json"]),
-    );
-    let device = |spec: &mut ContainerConfig| {
+    })
+    .await;
+    expect_refusal(reply, &lacking(&world), words(&world, &["/no/such/profile.json"]));
+    let reply = attempt(&world, |spec| {
+        let (host_path, container_path) = ("/dev/no-such-device".into(), "/dev/x".into());
         spec.devices = vec![Device {
-            host_path: "/dev/no-such-device".into(),
-            container_path: "/dev/x".into(),
+            host_path,
+            container_path,
             permissions: "rw".into(),
         }];
-    };
-    expect_refusal(
-        attempt(&device).await,
-        &refused,
-        words(&world, &["/dev/no-such-device"]),
-    );
-    let workdir = |spec: &mut ContainerConfig| spec.working_dir = "/etc/passwd".into();
-    expect_refusal(attempt(&workdir).await, &refused, words(&world, &["/etc/passwd"]));
+    })
+    .await;
+    expect_refusal(reply, &lacking(&world), words(&world, &["/dev/no-such-device"]));
+    let reply = attempt(&world, |spec| spec.working_dir = "/etc/passwd".into()).await;
+    expect_refusal(reply, &lacking(&world), words(&world, &["/etc/passwd"]));
     if world.node.runtime() == Runtime::Berth {
-        let volume = |spec: &mut ContainerConfig| {
+        let reply = attempt(&world, |spec| {
+            let (host_path, container_path) = ("/no/such/volume".into(), "/data".into());
             spec.mounts = vec![Mount {
-                host_path: "/no/such/volume".into(),
-                container_path: "/data".into(),
+                host_path,
+                container_path,
                 ..Default::default()
             }];
-        };
-        expect_refusal(
-            attempt(&volume).await,
-            &refused,
-            words(&world, &["/no/such/volume"]),
-        );
+        })
+        .await;
+        expect_refusal(reply, &lacking(&world), &["/no/such/volume"]);
     }
-    attempt(&|_| ()).await?;
-    Ok(())
+    attempt(&world, |_| ()).await?;
+    world.expect_nothing_left(&before).await
 }
 
 fn security(spec: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
-    spec.linux.as_mut().unwrap().security_context.as_mut().unwrap()
+    spec.linux
+        .get_or_insert_default()
+        .security_context
+        .get_or_insert_default()
 }
 
 #[tokio::test]
@@ -314,104 +334,5 @@ async fn a_container_starts_once() -> Result<()> {
         &codes(&world, &[Code::FailedPrecondition]),
         &[],
     );
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_broken_cni_plugin_is_named_and_leaves_nothing() -> Result<()> {
-    let world = World::start_with(Options {
-        cni: true,
-        ..Options::default()
-    })
-    .await?;
-    if world.node.runtime() == Runtime::Containerd {
-        println!("not run: containerd finds its plugins elsewhere");
-        return Ok(());
-    }
-    let plugins = world.node.scratch().join("plugins");
-    std::fs::create_dir_all(&plugins)?;
-    let install = |script: &str| -> Result<()> {
-        let path = plugins.join("broken");
-        std::fs::write(&path, script)?;
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-        Ok(())
-    };
-    install("#!/bin/sh\necho '{}'\n")?;
-    // The plugin lives where the node looks: beside the others, by a directory that comes first.
-    let list = r#"{"cniVersion":"1.0.0","name":"broken","plugins":[{"type":"broken"}]}"#;
-    std::fs::write(world.node.conf_dir().join("00-broken.conflist"), list)?;
-    let refused = [
-        Code::Unavailable,
-        Code::FailedPrecondition,
-        Code::Internal,
-        Code::NotFound,
-    ];
-    let before = world.census()?;
-    expect_refusal(
-        world.client.run_pod(&world.pod("missing")).await,
-        &refused,
-        &["broken"],
-    );
-    world.expect_nothing_left(&before).await?;
-    std::fs::remove_file(world.node.conf_dir().join("00-broken.conflist"))?;
-    world.client.run_pod(&world.pod("repaired")).await?;
-    Ok(())
-}
-
-#[tokio::test]
-async fn two_daemons_do_not_share_a_state_directory() -> Result<()> {
-    let world = World::start().await?;
-    if world.node.runtime() == Runtime::Containerd {
-        println!("not run: it is about berth's lock");
-        return Ok(());
-    }
-    let output = std::process::Command::new(berth_e2e::runtime::berth()?)
-        .arg("serve")
-        .arg("--root")
-        .arg(world.node.root())
-        .arg("--state")
-        .arg(world.node.state())
-        .arg("--socket")
-        .arg(world.node.scratch().join("second.sock"))
-        .env("BERTH_SHIM", berth_e2e::runtime::berth_shim()?)
-        .output()?;
-    assert!(!output.status.success());
-    assert!(
-        String::from_utf8_lossy(&output.stderr).contains("lock"),
-        "{output:?}"
-    );
-    world.client.run_pod(&world.pod("first")).await?;
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_wrong_configuration_is_refused_with_its_line() -> Result<()> {
-    if berth_e2e::runtime::Runtime::from_env()? == Runtime::Containerd {
-        println!("not run: it is about berth's file");
-        return Ok(());
-    }
-    let scratch = tempfile::tempdir()?;
-    for (text, word) in [
-        ("[registry]\nno_such_key = 1\n", "no_such_key"),
-        ("[cni]\nconf_dir = 7\n", "line 2"),
-    ] {
-        let file = scratch.path().join("config.toml");
-        std::fs::write(&file, text)?;
-        let output = std::process::Command::new(berth_e2e::runtime::berth()?)
-            .args(["serve", "--config"])
-            .arg(&file)
-            .arg("--root")
-            .arg(scratch.path().join("root"))
-            .arg("--state")
-            .arg(scratch.path().join("state"))
-            .arg("--socket")
-            .arg(scratch.path().join("sock"))
-            .output()?;
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(
-            !output.status.success() && said.contains("line 2") && said.contains(word),
-            "{said}"
-        );
-    }
     Ok(())
 }

@@ -92,7 +92,7 @@ async fn statuses_become_codes() -> Result<()> {
             &world,
             Fault::Manifest(429),
             &[Code::Unavailable, Code::ResourceExhausted],
-            &["429"],
+            &["rate"],
         )
         .await?;
         refused(&world, Fault::Manifest(500), &[Code::Unavailable], &["500"]).await?;

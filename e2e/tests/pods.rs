@@ -74,28 +74,28 @@ async fn pods_are_found_by_id_state_and_label() -> Result<()> {
         id: one.clone(),
         ..Default::default()
     };
-    assert_eq!(find(by_id).await?, [one.clone()]);
+    assert_eq!(find(by_id).await?, std::slice::from_ref(&one));
     let by_prefix = PodSandboxFilter {
         id: one[..13].into(),
         ..Default::default()
     };
-    assert_eq!(find(by_prefix).await?, [one.clone()]);
+    assert_eq!(find(by_prefix).await?, std::slice::from_ref(&one));
     let ready = PodSandboxFilter {
         state: state(PodSandboxState::SandboxReady),
         ..Default::default()
     };
-    assert_eq!(find(ready).await?, [one.clone()]);
+    assert_eq!(find(ready).await?, std::slice::from_ref(&one));
     let not_ready = PodSandboxFilter {
         state: state(PodSandboxState::SandboxNotready),
         ..Default::default()
     };
-    assert_eq!(find(not_ready).await?, [two.clone()]);
+    assert_eq!(find(not_ready).await?, std::slice::from_ref(&two));
     let selector = |value: &str| BTreeMap::from([("color".into(), value.into())]);
     let red = PodSandboxFilter {
         label_selector: selector("red"),
         ..Default::default()
     };
-    assert_eq!(find(red).await?, [one.clone()]);
+    assert_eq!(find(red).await?, std::slice::from_ref(&one));
     let blue = PodSandboxFilter {
         label_selector: selector("blue"),
         ..Default::default()

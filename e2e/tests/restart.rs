@@ -207,3 +207,17 @@ async fn a_retry_after_a_crash_in_the_middle_succeeds() -> Result<()> {
     }
     world.expect_nothing_left(&before).await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_ends_when_it_is_told_to_though_clients_are_connected() -> Result<()> {
+    let mut world = World::start().await?;
+    let (_, id) = world.run(&world.pod("stays"), &world.sleeper("main")).await?;
+    let _idle = world.node.client().await?;
+    let start = Instant::now();
+    world.node.stop()?;
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    world.node.launch().await?;
+    world.client = world.node.client().await?;
+    world.client.exec(&id, &["true"], 10).await?;
+    Ok(())
+}

@@ -10,7 +10,10 @@ use berth_e2e::world::World;
 use berth_proto::cri::v1::*;
 
 fn security(spec: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
-    spec.linux.as_mut().unwrap().security_context.as_mut().unwrap()
+    spec.linux
+        .get_or_insert_default()
+        .security_context
+        .get_or_insert_default()
 }
 
 /// What a container with this change prints when it runs `script`.

@@ -17,9 +17,11 @@ const INPUT: usize = 4096;
 
 /// One end of a client: an output of the container to it, or its input.
 pub struct Client {
-    pub fd: OwnedFd,
-    pub key: Key,
-    pub role: Role,
+    fd: OwnedFd,
+    /// None while its input waits in its pipe for the container: epoll would tell of a hang-up again and again, and
+    /// what is in the pipe still counts.
+    key: Option<Key>,
+    role: Role,
 }
 
 /// What a client's descriptor is for.
@@ -50,19 +52,20 @@ impl Container {
             let fail = |error: std::io::Error| Failure::io("attach", format!("to container {id}"), error);
             socket::set_nonblocking(&fd).map_err(fail)?;
             let container = id.to_owned();
-            let (source, flags) = match role {
-                Role::Typing => (Source::Typing { container }, self.input_flags()),
-                Role::Watching(_) => (Source::Watching { container }, EventFlags::empty()),
+            let key = match role {
+                Role::Typing if !self.takes_input() => None,
+                Role::Typing => Some(events.add(&fd, Source::Typing { container }, EventFlags::IN).map_err(fail)?),
+                Role::Watching(_) => {
+                    Some(events.add(&fd, Source::Watching { container }, EventFlags::empty()).map_err(fail)?)
+                }
             };
-            let key = events.add(&fd, source, flags).map_err(fail)?;
             self.clients.push(Client { fd, key, role });
         }
         Ok(())
     }
 
-    fn input_flags(&self) -> EventFlags {
-        let room = self.stdin.as_ref().is_some_and(|stdin| stdin.pending.is_empty());
-        if room { EventFlags::IN } else { EventFlags::empty() }
+    fn takes_input(&self) -> bool {
+        self.stdin.as_ref().is_some_and(|stdin| stdin.pending.is_empty())
     }
 
     /// Copies output to the clients that watch this stream.
@@ -70,7 +73,7 @@ impl Container {
         let watches = |client: &&Client| client.role == Role::Watching(stream);
         let failed = |client: &Client| match rustix::io::write(&client.fd, bytes) {
             Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
-            Err(_) => Some(client.key),
+            Err(_) => client.key,
         };
         let gone: Vec<Key> = self.clients.iter().filter(watches).filter_map(failed).collect();
         gone.into_iter().for_each(|key| self.drop_client(key, events));
@@ -78,7 +81,7 @@ impl Container {
 
     /// Forgets a client's descriptor: it has closed, or nothing more will go through it.
     pub fn drop_client(&mut self, key: Key, events: &mut EventLoop) {
-        if let Some(at) = self.clients.iter().position(|client| client.key == key) {
+        if let Some(at) = self.clients.iter().position(|client| client.key == Some(key)) {
             let client = self.clients.swap_remove(at);
             events.remove(key, client.fd.as_fd());
         }
@@ -86,17 +89,20 @@ impl Container {
 
     /// Forgets all clients of a role that `which` picks; they see the end of their stream.
     pub fn drop_clients(&mut self, which: impl Fn(Role) -> bool, events: &mut EventLoop) {
-        let keys: Vec<_> = self.clients.iter().filter(|client| which(client.role)).map(|client| client.key).collect();
-        keys.into_iter().for_each(|key| self.drop_client(key, events));
+        for client in self.clients.extract_if(.., |client| which(client.role)) {
+            if let Some(key) = client.key {
+                events.remove(key, client.fd.as_fd());
+            }
+        }
     }
 
     /// A client's input has bytes, or its end.
     pub fn take_input(&mut self, id: &str, key: Key, events: &mut EventLoop) {
-        let Some(client) = self.clients.iter().find(|client| client.key == key) else { return };
+        let Some(client) = self.clients.iter().find(|client| client.key == Some(key)) else { return };
         let Some(stdin) = &mut self.stdin else { return self.drop_client(key, events) };
         if !stdin.pending.is_empty() {
-            // Only its closing can have been told: what it typed before is with the container's stdin.
-            return self.end_input(key, events);
+            // Told in the same round in which another client filled it.
+            return self.update_typing(id, events);
         }
         let mut buffer = [0; INPUT];
         match rustix::io::read(&client.fd, &mut buffer[..]) {
@@ -142,10 +148,23 @@ impl Container {
             let source = Source::Stdin { container: id.to_owned() };
             stdin.key = events.add(&stdin.fd, source, EventFlags::OUT).ok();
         }
-        let flags = self.input_flags();
-        for client in self.clients.iter().filter(|client| client.role == Role::Typing) {
-            if let Err(error) = events.modify(client.key, &client.fd, flags) {
-                eprintln!("container {id}: attached input: {error}");
+        self.update_typing(id, events);
+    }
+
+    /// Waits for clients' input exactly while the container takes it.
+    fn update_typing(&mut self, id: &str, events: &mut EventLoop) {
+        let wanted = self.takes_input();
+        for client in self.clients.iter_mut().filter(|client| client.role == Role::Typing) {
+            match client.key {
+                Some(key) if !wanted => {
+                    events.remove(key, client.fd.as_fd());
+                    client.key = None;
+                }
+                None if wanted => {
+                    let source = Source::Typing { container: id.to_owned() };
+                    client.key = events.add(&client.fd, source, EventFlags::IN).ok();
+                }
+                _ => {}
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::capability::Capability;
 use crate::config::Config;
 use crate::drivers::cgroup::{Cgroups, Driver};
 use crate::drivers::host::Host;
+use crate::drivers::shim::program_path;
 use crate::error::chain;
 
 /// Widths of the columns: with the gaps they make 100.
@@ -132,8 +133,7 @@ fn capabilities(host: &Host) -> Row {
 }
 
 fn shim(config: &Config) -> Row {
-    let beside = || Some(std::env::current_exe().ok()?.with_file_name("berth-shim"));
-    let path = config.shim.path.clone().or_else(beside).unwrap_or_else(|| PathBuf::from("berth-shim"));
+    let path = program_path(config.shim.path.clone()).unwrap_or_else(|_| PathBuf::from("berth-shim"));
     let cost = format!("no pod can start: {} is not there; install it, or set [shim] path", path.display());
     let there = path.is_file();
     needed("shim", if there { path.display().to_string() } else { "no".into() }, there, &cost)

@@ -25,7 +25,7 @@ impl Client {
     /// Fails if nobody listens.
     pub async fn connect(socket: &Path) -> anyhow::Result<Self> {
         // Asked here, as the transport's own error hides why.
-        let nobody = || format!("no daemon answers at {}; is `berth serve` running, and is this its --socket?", socket.display());
+        let nobody = || format!("no daemon answers at {} (is `berth serve` running, and is this its --socket?)", socket.display());
         drop(UnixStream::connect(socket).await.with_context(nobody)?);
         let path: PathBuf = socket.into();
         let connector = tower::service_fn(move |_: tonic::transport::Uri| {

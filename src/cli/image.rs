@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use berth_proto::admin::CHUNK_MAX;
-use berth_proto::admin::v1::{Credentials, ImportChunk, PullRequest};
+use berth_proto::admin::v1::{Credentials, ImportChunk, ImportedImage, PullRequest};
 use berth_proto::cri::v1::{Image, ImageSpec, ImageStatusRequest, ListImagesRequest, RemoveImageRequest};
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, ProgressBar};
@@ -17,6 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::bars;
 use super::client::{Client, said};
+use super::print;
 use super::table::table;
 use crate::images::reference::Reference;
 use crate::layout;
@@ -84,15 +85,18 @@ impl ImageArgs {
 
     async fn ask(self) -> anyhow::Result<()> {
         // What is wrong with the command itself is told before the daemon is asked for.
-        if let ImageCommand::Pull(pull) = &self.command {
-            Reference::parse(&pull.image).with_context(|| format!("{:?} names no image", pull.image))?;
-        }
-        let client = Client::connect(&self.socket).await?;
+        let connect = Client::connect(&self.socket);
         match self.command {
-            ImageCommand::Ls { json, quiet } => list(client, json, quiet).await,
-            ImageCommand::Pull(pull) => pull.run(client).await,
-            ImageCommand::Rm { images } => remove(client, &images).await,
-            ImageCommand::Import { file } => import(client, &file).await,
+            ImageCommand::Ls { json, quiet } => list(connect.await?, json, quiet).await,
+            ImageCommand::Pull(pull) => {
+                let request = pull.request()?;
+                follow(connect.await?, request).await
+            }
+            ImageCommand::Rm { images } => remove(connect.await?, &images).await,
+            ImageCommand::Import { file } => {
+                let archive = open(&file)?;
+                import(connect.await?, archive, &file).await
+            }
         }
     }
 }
@@ -101,13 +105,12 @@ async fn list(mut client: Client, json: bool, quiet: bool) -> anyhow::Result<()>
     let listed = client.images.list_images(ListImagesRequest::default()).await.map_err(said)?;
     let images = listed.into_inner().images;
     if json {
-        println!("{}", serde_json::to_string_pretty(&as_json(&images))?);
+        print(&format!("{:#}\n", as_json(&images)))
     } else if quiet {
-        images.iter().for_each(|image| println!("{}", image.id));
+        print(&images.iter().map(|image| format!("{}\n", image.id)).collect::<String>())
     } else {
-        print!("{}", table(&rows(&images), &[]));
+        print(&table(&rows(&images), &[]))
     }
-    Ok(())
 }
 
 fn as_json(images: &[Image]) -> serde_json::Value {
@@ -140,20 +143,23 @@ fn rows(images: &[Image]) -> Vec<Vec<String>> {
 }
 
 impl Pull {
-    async fn run(self, mut client: Client) -> anyhow::Result<()> {
+    fn request(self) -> anyhow::Result<PullRequest> {
+        Reference::parse(&self.image).with_context(|| format!("{:?} names no image", self.image))?;
         let credentials = credentials(self.user.as_deref(), self.password_stdin, &mut std::io::stdin())?;
-        let request = PullRequest { image: self.image, credentials };
-        let mut updates = client.admin.pull(request).await.map_err(said)?.into_inner();
-        let mut layers = bars::Layers::new();
-        while let Some(update) = updates.message().await.map_err(said)? {
-            layers.show(&update.layers);
-            if !update.image_id.is_empty() {
-                println!("{}", update.image_id);
-                return Ok(());
-            }
-        }
-        bail!("the daemon ended the call before the image was whole")
+        Ok(PullRequest { image: self.image, credentials })
     }
+}
+
+async fn follow(mut client: Client, request: PullRequest) -> anyhow::Result<()> {
+    let mut updates = client.admin.pull(request).await.map_err(said)?.into_inner();
+    let mut layers = bars::Layers::new();
+    while let Some(update) = updates.message().await.map_err(said)? {
+        layers.show(&update.layers);
+        if !update.image_id.is_empty() {
+            return print(&format!("{}\n", update.image_id));
+        }
+    }
+    bail!("the daemon ended the call before the image was whole")
 }
 
 fn credentials(user: Option<&str>, from_stdin: bool, stdin: &mut dyn Read) -> anyhow::Result<Option<Credentials>> {
@@ -179,7 +185,7 @@ async fn remove(mut client: Client, images: &[String]) -> anyhow::Result<()> {
     let mut failed = 0;
     for image in images {
         match remove_one(&mut client, image).await {
-            Ok(()) => println!("removed {image}"),
+            Ok(()) => print(&format!("removed {image}\n"))?,
             Err(error) => {
                 eprintln!("berth: cannot remove {image}: {error:#}");
                 failed += 1;
@@ -200,14 +206,9 @@ async fn remove_one(client: &mut Client, image: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn import(mut client: Client, path: &Path) -> anyhow::Result<()> {
-    let cannot = || format!("cannot read {}", path.display());
+async fn import(mut client: Client, archive: File, path: &Path) -> anyhow::Result<()> {
     let (chunks, stream) = mpsc::channel(4);
-    let archive = open(path).with_context(cannot)?;
-    let metadata = archive.metadata().with_context(cannot)?;
-    ensure!(!archive.is_terminal(), "standard input is a terminal, and no archive");
-    ensure!(!metadata.is_dir(), "{} is a directory: pack it with tar first", path.display());
-    let size = metadata.is_file().then_some(metadata.len());
+    let size = archive.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
     let feeding = tokio::spawn(feed(tokio::fs::File::from_std(archive), bars::bytes("import", size), chunks));
     // An archive that could not be read to its end must not arrive as one that is whole.
     let (read_error, failed) = tokio::sync::oneshot::channel();
@@ -219,18 +220,26 @@ async fn import(mut client: Client, path: &Path) -> anyhow::Result<()> {
         }
     });
     let images = tokio::select! {
-        Ok(error) = failed => return Err(error).with_context(cannot),
+        Ok(error) = failed => return Err(error).with_context(|| cannot_read(path)),
         answer = client.admin.import(ReceiverStream::new(stream)) => answer.map_err(said)?.into_inner().images,
     };
     watched.abort();
-    for image in images {
-        println!("{}  {}", image.id, image.tags.join(" "));
-    }
-    Ok(())
+    let line = |image: &ImportedImage| format!("{}  {}", image.id, image.tags.join(" ")).trim_end().to_string() + "\n";
+    print(&images.iter().map(line).collect::<String>())
 }
 
-fn open(path: &Path) -> std::io::Result<File> {
-    if path == Path::new("-") { Ok(std::io::stdin().as_fd().try_clone_to_owned()?.into()) } else { File::open(path) }
+fn open(path: &Path) -> anyhow::Result<File> {
+    let from_stdin = || Ok(std::io::stdin().as_fd().try_clone_to_owned()?.into());
+    let archive = if path == Path::new("-") { from_stdin() } else { File::open(path) };
+    let archive = archive.with_context(|| cannot_read(path))?;
+    let metadata = archive.metadata().with_context(|| cannot_read(path))?;
+    ensure!(!archive.is_terminal(), "standard input is a terminal, and no archive");
+    ensure!(!metadata.is_dir(), "{} is a directory: pack it with tar first", path.display());
+    Ok(archive)
+}
+
+fn cannot_read(path: &Path) -> String {
+    format!("cannot read {}", path.display())
 }
 
 type Chunks = mpsc::Sender<ImportChunk>;

@@ -7,9 +7,11 @@ mod image;
 mod serve;
 mod table;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::layout;
@@ -66,6 +68,15 @@ enum ConfigCommand {
     Default,
 }
 
+/// To standard output; a reader that has had enough, as head(1) does, is fine.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write to standard output"),
+    }
+}
+
 /// One fact a line, the version first.
 fn version() -> String {
     let libc = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
@@ -85,13 +96,13 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run()?,
             Command::Image(image) => image.run()?,
-            Command::Config(ConfigCommand::Default) => print!("{}", crate::config::DEFAULT),
+            Command::Config(ConfigCommand::Default) => print(crate::config::DEFAULT)?,
             Command::Check { config } => {
                 let (table, runs) = check::report(&serve::read_config(config.as_deref())?);
-                print!("{table}");
+                print(&table)?;
                 return Ok(if runs { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             }
-            Command::Version => print!("{}", version()),
+            Command::Version => print(&version())?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -41,6 +41,12 @@ impl Containers {
 
     async fn create_one(self: Arc<Self>, sandbox: Arc<Sandbox>, spec: ContainerSpec) -> Created {
         let name = spec.metadata.name.clone();
+        let twin = self.of_pod(&sandbox.id).into_iter().find(|other| other.spec.metadata == spec.metadata);
+        if let Some(twin) = twin {
+            // A retry: its caller did not hear that the first call had succeeded.
+            let duplicate = Cause::Duplicate { pod: sandbox.id.clone(), id: twin.id.clone() };
+            return if twin.spec == spec { Ok(twin) } else { Err(duplicate.of(name)) };
+        }
         let id = ContainerId::generate();
         let mut cgroup = None;
         match self.create_as(&id, sandbox, spec, &mut cgroup).await {
@@ -61,10 +67,6 @@ impl Containers {
     ) -> Result<Arc<Container>, Cause> {
         if sandbox.shim().is_none() {
             return Err(Cause::SandboxNotReady(sandbox.id.clone()));
-        }
-        let twin = self.of_pod(&sandbox.id).into_iter().find(|other| other.spec.metadata == spec.metadata);
-        if let Some(twin) = twin {
-            return Err(Cause::Duplicate { pod: sandbox.id.clone(), id: twin.id.clone() });
         }
         check_volumes(&spec)?;
         let image = self.images.find(&spec.image).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;

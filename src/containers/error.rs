@@ -18,11 +18,12 @@ use crate::ids::{ContainerId, PodId};
 
 /// Why a verb on a container failed.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("container {subject}: {cause}")]
+#[error("container {subject}")]
 pub struct ContainerError {
     /// The container: its name before it has an id, else its id.
     pub subject: String,
     /// What happened.
+    #[source]
     pub cause: std::sync::Arc<Cause>,
 }
 

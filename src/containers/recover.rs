@@ -45,6 +45,14 @@ impl Containers {
         }
     }
 
+    /// Once all containers are adopted: what belongs to none of them goes.
+    pub fn sweep(&self) {
+        let known = self.table().keys().cloned().collect();
+        if let Err(error) = self.drivers.bundles.sweep(&known) {
+            tracing::warn!(error = crate::error::chain(&error), "cannot remove what an earlier daemon left");
+        }
+    }
+
     async fn adopt_unknown(&self, container: &Arc<Container>) {
         let Phase::Running(run) = container.phase() else { return };
         self.lose(container, run).await;

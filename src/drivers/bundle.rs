@@ -1,6 +1,7 @@
 //! A container's directories: its OCI bundle (runtime-spec, bundle.md) in the state directory, its writable layer in
 //! the root directory. What does not live here: mounting, and what config.json says.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -79,6 +80,19 @@ impl Bundles {
     /// How the container ended, if its shim has written it down.
     pub fn exit_record(&self, id: &ContainerId) -> Option<ExitRecord> {
         ExitRecord::parse(&fs::read_to_string(self.layout.exit_record(id)).ok()?)
+    }
+
+    /// Removes what belongs to none of these containers: a create that a crash cut short had no record yet.
+    pub fn sweep(&self, known: &HashSet<ContainerId>) -> Result<(), BundleError> {
+        for dir in [self.layout.bundles(), self.layout.snapshots()] {
+            let entries = fs::read_dir(&dir).map_err(BundleError::at("list", &dir))?;
+            let ids = entries.flatten().filter_map(|entry| ContainerId::parse(entry.file_name().to_str()?).ok());
+            for id in ids.filter(|id| !known.contains(id)) {
+                tracing::warn!(container = %id, "no record knows this container: its directories are removed");
+                self.remove(&id)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes both; fine if they are not there. The writable layer's files vanish in the background.

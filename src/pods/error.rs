@@ -14,11 +14,12 @@ use crate::ids::PodId;
 
 /// Why a verb on a pod sandbox failed.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("pod sandbox {subject}: {cause}")]
+#[error("pod sandbox {subject}")]
 pub struct PodError {
     /// The pod: namespace/name, or its id.
     pub subject: String,
     /// What happened.
+    #[source]
     pub cause: Arc<Cause>,
 }
 

@@ -25,14 +25,15 @@ use crate::ids::PodId;
 impl Pods {
     /// Takes over the pods of a daemon before this one. A hung shim delays only its own pod.
     pub async fn recover(self: &Arc<Self>) -> Result<(), StoreError> {
-        let mut containers = self.container_records()?;
+        let (mut containers, whole) = self.container_records()?;
         let mut recovering = JoinSet::new();
         let mut known = HashSet::new();
         for (key, record) in self.drivers.store.load::<PodRecord>()? {
             let record = match record {
                 Ok(record) => record,
                 Err(error) => {
-                    tracing::error!(pod = key, %error, cause = ?error.source, "pod is left out");
+                    tracing::error!(pod = key, %error, cause = ?error.source, "pod is left out, and left alone");
+                    known.extend(PodId::parse(&key).ok());
                     continue;
                 }
             };
@@ -43,6 +44,10 @@ impl Pods {
         }
         while recovering.join_next().await.is_some() {}
         self.end_strangers(&known).await;
+        // A damaged record may be that of a container that lives.
+        if whole {
+            self.containers.sweep();
+        }
         let live = self.table().values().filter(|pod| pod.network().is_some()).map(|p| p.id().clone()).collect();
         if let Err(error) = self.drivers.network.reconcile(&live).await {
             tracing::warn!(error = crate::error::chain(&error), "cannot give back all of the network of pods that are gone");
@@ -50,15 +55,20 @@ impl Pods {
         Ok(())
     }
 
-    fn container_records(&self) -> Result<HashMap<PodId, Vec<ContainerRecord>>, StoreError> {
+    /// By pod, and whether all could be read.
+    fn container_records(&self) -> Result<(HashMap<PodId, Vec<ContainerRecord>>, bool), StoreError> {
         let mut of_pod: HashMap<PodId, Vec<ContainerRecord>> = HashMap::new();
+        let mut whole = true;
         for (key, record) in self.drivers.store.load::<ContainerRecord>()? {
             match record {
                 Ok(record) => of_pod.entry(record.pod().clone()).or_default().push(record),
-                Err(error) => tracing::error!(container = key, %error, cause = ?error.source, "container is left out"),
+                Err(error) => {
+                    tracing::error!(container = key, %error, cause = ?error.source, "container is left out");
+                    whole = false;
+                }
             }
         }
-        Ok(of_pod)
+        Ok((of_pod, whole))
     }
 
     async fn recover_one(self: Arc<Self>, record: PodRecord, containers: Vec<ContainerRecord>) {

@@ -1,5 +1,6 @@
 //! RunPodSandbox: intent on record, shim, cgroup, namespaces, network; each step undone if a later one fails.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -32,6 +33,11 @@ impl Pods {
 
     async fn run_one(self: Arc<Self>, spec: PodSpec) -> Result<PodId, PodError> {
         let name = format!("{}/{}", spec.metadata.namespace, spec.metadata.name);
+        if let Some(twin) = self.twin(&spec) {
+            // A retry: its caller did not hear that the first call had succeeded.
+            let same = twin.is_ready() && twin.sandbox.spec == spec;
+            return if same { Ok(twin.id().clone()) } else { Err(Cause::Duplicate(twin.id().clone()).of(name)) };
+        }
         let id = PodId::generate();
         let mut rollback = Rollback::new();
         match self.run_as(&id, spec, &mut rollback).await {
@@ -46,11 +52,11 @@ impl Pods {
         }
     }
 
+    fn twin(&self, spec: &PodSpec) -> Option<Arc<Pod>> {
+        self.table().values().find(|pod| pod.sandbox.spec.metadata == spec.metadata).cloned()
+    }
+
     async fn run_as(self: &Arc<Self>, id: &PodId, spec: PodSpec, rollback: &mut Rollback) -> Result<(), Cause> {
-        let twin = self.table().values().find(|pod| pod.sandbox.spec.metadata == spec.metadata).cloned();
-        if let Some(twin) = twin {
-            return Err(Cause::Duplicate(twin.id().clone()));
-        }
         if !spec.runtime_handler.is_empty() {
             return Err(Cause::NoHandler(spec.runtime_handler));
         }
@@ -181,12 +187,23 @@ fn setup_of(spec: &PodSpec, cgroup: &PodCgroup) -> v1::Setup {
         new_uts: !namespaces.host_network,
         shared_pid: namespaces.pid == PodPid::Pod,
         hostname: spec.hostname.clone(),
-        sysctls: spec.sysctls.clone().into_iter().collect(),
+        sysctls: sysctls(spec),
         shm_size: 0,
         oom_score_adj: SHIM_OOM_SCORE,
         uid_mappings: user.map_or_else(Vec::new, |user| id_maps(&user.uids)),
         gid_mappings: user.map_or_else(Vec::new, |user| id_maps(&user.gids)),
     }
+}
+
+/// Those asked for, over two that let containers without privileges use low ports and ping: both concern nobody
+/// outside a network namespace of the pod's own.
+fn sysctls(spec: &PodSpec) -> HashMap<String, String> {
+    let own_network = !spec.namespaces.host_network && spec.namespaces.user.is_none();
+    let harmless: &[(&str, &str)] =
+        if own_network { &[("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")] } else { &[] };
+    let mut sysctls: HashMap<_, _> = harmless.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    sysctls.extend(spec.sysctls.clone());
+    sysctls
 }
 
 fn id_maps(mappings: &[IdMapping]) -> Vec<v1::IdMap> {

@@ -232,6 +232,9 @@ fn an_attached_client_types_and_sees_and_stdin_ends_with_it() {
         bytes
     });
     in_write.write_all(&big).unwrap();
+    // A client that is slower than the container loses output; this one has caught up before the last line.
+    node.wait_for("all input", || node.texts("a", "stdout").iter().map(String::len).sum::<usize>() == 300_000);
+    std::thread::sleep(Duration::from_millis(200));
     drop(in_write);
     assert_eq!(node.client.exited("a", "").exit_code, 0);
     node.client.done(Verb::Delete(v1::Delete { container_id: "a".into() }), &[]);

@@ -3,10 +3,11 @@
 
 mod attachment;
 mod builtin;
+mod cni;
 mod configured;
-pub mod kind;
-mod netlink;
-mod network;
+mod connect;
+mod kind;
+pub mod netlink;
 pub mod resolv;
 
 use serde::Deserialize;
@@ -14,8 +15,9 @@ use serde::Deserialize;
 pub use self::attachment::{AttachedBy, Attachment, Interface, PodNetwork};
 pub use self::builtin::BuiltInError;
 pub use self::builtin::subnet::{Subnet, SubnetError};
+pub use self::cni::CniError;
+pub use self::connect::{Network, NetworkError, NotReady};
 pub use self::netlink::nft::probe as probe_nftables;
-pub use self::network::{Network, NetworkError, NotReady};
 
 /// `[cni]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]

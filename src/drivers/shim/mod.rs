@@ -20,6 +20,8 @@ pub use error::ShimError;
 use crate::ids::PodId;
 use crate::layout::Layout;
 
+pub use launch::program_path;
+
 /// `[shim]` of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]

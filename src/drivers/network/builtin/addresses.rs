@@ -114,7 +114,7 @@ impl Addresses {
                 taken.iter().any(|other| clashes(port, other)).then(|| holder.clone())
             };
             let others = self.ports.iter().filter(|(id, _)| *id != pod).map(|(_, entry)| entry);
-            if let Some(holder) = others.filter_map(|entry| clash(entry)).next() {
+            if let Some(holder) = others.filter_map(clash).next() {
                 return Err(TakenError::Port { port: describe(port), holder });
             }
         }
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn an_address_is_not_reused_until_its_veth_is_gone() {
-        let (one, two) = (PodId::generate(), PodId::generate());
+        let one = PodId::generate();
         let subnet = [Subnet::parse("10.0.0.0/30").unwrap()];
         let mut addresses = Addresses::default();
         let leases = addresses.lease(&subnet, |_| true).unwrap();

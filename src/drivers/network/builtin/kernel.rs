@@ -192,7 +192,7 @@ impl Kernel {
             }
             return Err(error.into());
         }
-        let wired = self.configure(netns, wiring).and_then(|mac| self.open_ports(name, wiring).map(|()| mac));
+        let wired = self.inside(netns, || configure_inside(wiring)).and_then(|mac| self.open_ports(name, wiring).map(|()| mac));
         if wired.is_err() {
             // The error that began this is the one to tell.
             let _ = link::remove(&mut self.route, &wiring.veth);
@@ -236,10 +236,15 @@ impl Kernel {
         Ok(result.map_err(|(_, source)| NetlinkError::new(operation(), source))?)
     }
 
-    fn configure(&mut self, netns: &OwnedFd, wiring: &Wiring) -> Result<[u8; 6], BuiltInError> {
-        let failed = |operation| move |errno: nix::errno::Errno| NetlinkError::new(operation, errno);
-        setns(netns, CloneFlags::CLONE_NEWNET).map_err(failed("enter the pod's network namespace"))?;
-        let result = configure_inside(wiring);
+    /// Runs an action in another network namespace.
+    pub fn inside<T>(
+        &mut self,
+        netns: &OwnedFd,
+        action: impl FnOnce() -> Result<T, BuiltInError>,
+    ) -> Result<T, BuiltInError> {
+        let failed = |errno| NetlinkError::new("enter the pod's network namespace", errno);
+        setns(netns, CloneFlags::CLONE_NEWNET).map_err(failed)?;
+        let result = action();
         if let Err(errno) = setns(&self.home, CloneFlags::CLONE_NEWNET) {
             // Every later link would be made in that pod: nothing may run on this thread again.
             tracing::error!(%errno, "the network thread cannot return to the host's network namespace");
@@ -251,6 +256,23 @@ impl Kernel {
     /// Whether the host's end of a veth is gone.
     pub fn is_gone(&mut self, veth: &str) -> bool {
         matches!(link::find(&mut self.route, veth), Ok(None))
+    }
+
+    /// Removes bridge and rules, if they are ours.
+    pub fn remove(&mut self, wanted: &Wanted) -> Result<(), BuiltInError> {
+        self.ready = None;
+        let found = link::find(&mut self.route, &wanted.bridge)?;
+        if found.is_none_or(|bridge| bridge.alias.as_deref() != Some(&wanted.owner)) {
+            return Ok(());
+        }
+        let table = table_name(&wanted.bridge);
+        let mut transaction = Transaction::new(&table);
+        transaction.drop_table();
+        match self.commit(transaction, || format!("remove nftables table {table}")) {
+            Err(BuiltInError::Netlink(error)) if error.is(libc::ENOENT) => {}
+            result => result?,
+        }
+        Ok(link::remove(&mut self.route, &wanted.bridge)?)
     }
 
     /// Removes all veths on our bridge that are not kept.

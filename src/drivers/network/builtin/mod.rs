@@ -235,6 +235,20 @@ impl BuiltIn {
         Ok(())
     }
 
+    /// Makes a pod deaf to router advertisements before anything connects it (CVE-2020-10749).
+    pub async fn ignore_router_advertisements(&self, netns: OwnedFd) -> Result<(), BuiltInError> {
+        let deafen = || {
+            sysctl::set_if_there("net/ipv6/conf/all/accept_ra", "0")?;
+            sysctl::set_if_there("net/ipv6/conf/default/accept_ra", "0")
+        };
+        self.worker.run(move |kernel| kernel.inside(&netns, deafen)).await
+    }
+
+    /// The kubelet's pod CIDR, as last set.
+    pub fn pod_subnets(&self) -> Vec<Subnet> {
+        self.state().pod_subnets.clone()
+    }
+
     /// Gives back a reservation of which nothing was made.
     pub fn cancel(&self, pod: &PodId, holding: &Holding) {
         let mut state = self.state();
@@ -257,6 +271,18 @@ impl BuiltIn {
             if keep.is_empty() { Ok(()) } else { kernel.ensure(&wanted, &elements).map(|_| ()) }
         };
         self.worker.run(job).await
+    }
+
+    /// Removes bridge and rules from the host, if no pod holds anything.
+    pub async fn close(&self) -> Result<(), BuiltInError> {
+        let wanted = {
+            let state = self.state();
+            state.holdings.is_empty().then(|| self.wanted(&state))
+        };
+        match wanted {
+            Some(wanted) => self.worker.run(move |kernel| kernel.remove(&wanted)).await,
+            None => Ok(()),
+        }
     }
 
     fn wanted(&self, state: &State) -> Wanted {

@@ -180,6 +180,11 @@ fn the_world_sees_the_host_and_host_ports_lead_into_the_pod() {
         network.detach(&web, Some(&attachment)).await.unwrap();
         assert!(!reaches(([127, 0, 0, 1], 8080)));
         assert!(!rules().contains("8080"), "{}", rules());
+        network.close().await.unwrap();
+        assert!(rules().contains("berth-berth0"), "the other pod still needs the rules");
+        network.reconcile(&HashSet::new()).await.unwrap();
+        network.close().await.unwrap();
+        assert_eq!(rules(), "");
     });
 }
 

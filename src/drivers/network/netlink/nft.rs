@@ -5,7 +5,7 @@ use nix::libc;
 
 use super::expression::{self, Expression};
 use super::NetlinkError;
-use super::message::{APPEND, Batch, CREATE, Head};
+use super::message::{APPEND, Attributes, Batch, CREATE, Head};
 use super::socket::Socket;
 
 const SUBSYSTEM: u16 = 10;
@@ -135,14 +135,7 @@ impl<'a> Transaction<'a> {
         self.batch.message(&head(kind, flags), |m| {
             m.text(1, table);
             m.text(2, map.name);
-            m.nest(3, |m| {
-                m.nest(1, |m| {
-                    m.nest(1, |m| m.bytes(1, key));
-                    if let Some(value) = value {
-                        m.nest(2, |m| m.bytes(1, value));
-                    }
-                });
-            });
+            m.nest(3, |m| m.nest(1, |m| write_element(m, key, value)));
         });
     }
 
@@ -153,6 +146,13 @@ impl<'a> Transaction<'a> {
         let header = [0, 0, 0, SUBSYSTEM as u8];
         self.batch.message(&Head { kind: libc::NFNL_MSG_BATCH_END as u16, flags: 0, family: &header }, |_| {});
         self.batch
+    }
+}
+
+fn write_element(m: &mut Attributes<'_>, key: &[u8], value: Option<&[u8]>) {
+    m.nest(1, |m| m.bytes(1, key));
+    if let Some(value) = value {
+        m.nest(2, |m| m.bytes(1, value));
     }
 }
 

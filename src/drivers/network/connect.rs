@@ -2,12 +2,14 @@
 //! What does not live here: how either network does it.
 
 use std::collections::{BTreeMap, HashSet};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::builtin::{BuiltIn, BuiltInError, Holding};
+use super::cni::{Cni, CniError, NetworkList, Told};
 use super::{AttachedBy, Attachment, BuiltInConfig, CniConfig, PodNetwork, Subnet, SubnetError};
 use crate::drivers::store::{Durability, Record, Store, StoreError};
 use crate::ids::PodId;
@@ -26,6 +28,17 @@ pub enum NetworkError {
         /// Why.
         #[source]
         source: BuiltInError,
+    },
+    /// CNI plugins, or their configuration, failed.
+    #[error("cannot {verb} the network of pod {pod}")]
+    Cni {
+        /// `set up`, `check` or `tear down`.
+        verb: &'static str,
+        /// `namespace/name`.
+        pod: String,
+        /// Why.
+        #[source]
+        source: CniError,
     },
     /// The pod's namespace can't be used.
     #[error("cannot use the network namespace of pod {pod}")]
@@ -60,6 +73,19 @@ pub struct NotReady {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Held {
     BuiltIn(Holding),
+    /// Boxed: much larger than the other.
+    Cni(Box<CniHeld>),
+}
+
+/// DEL uses what ADD used, even if the files have changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct CniHeld {
+    list: NetworkList,
+    told: Told,
+    /// None: ADD did not finish.
+    result: Option<Value>,
+    /// `namespace/name`.
+    owner: String,
 }
 
 impl Record for Held {
@@ -76,6 +102,7 @@ impl Record for PodCidr {
 /// The network of all pods.
 pub struct Network {
     built_in: BuiltIn,
+    cni: Cni,
     store: Arc<Store>,
     held: Mutex<BTreeMap<PodId, Held>>,
 }
@@ -83,7 +110,7 @@ pub struct Network {
 impl Network {
     /// Takes up the records; changes nothing on the host before the first pod or `reconcile`.
     pub async fn open(
-        _cni: CniConfig,
+        cni: CniConfig,
         built_in: BuiltInConfig,
         layout: &Layout,
         store: Arc<Store>,
@@ -98,7 +125,10 @@ impl Network {
                 (Err(error), _) => tracing::warn!(key, %error, "a network record has no pod id and is dropped"),
             }
         }
-        let holdings = held.iter().map(|(pod, Held::BuiltIn(holding))| (pod.clone(), holding.clone()));
+        let holdings = held.iter().filter_map(|(pod, held)| match held {
+            Held::BuiltIn(holding) => Some((pod.clone(), holding.clone())),
+            Held::Cni(_) => None,
+        });
         // A link's alias has at most 255 bytes.
         let owner: String = format!("berth {}", layout.root().display()).chars().take(200).collect();
         let built_in = BuiltIn::open(built_in, owner, holdings).map_err(NetworkError::Open)?;
@@ -107,14 +137,22 @@ impl Network {
                 built_in.set_pod_subnets(cidr.0).await.map_err(NetworkError::Open)?;
             }
         }
-        Ok(Self { built_in, store, held: Mutex::new(held) })
+        Ok(Self { built_in, cni: Cni::new(cni), store, held: Mutex::new(held) })
     }
 
     /// Connects a pod. On failure everything is undone. Not for two callers with the same pod at once.
     pub async fn attach(&self, pod: &PodNetwork, netns: BorrowedFd<'_>) -> Result<Attachment, NetworkError> {
-        let failed = |source| NetworkError::BuiltIn { verb: "set up", pod: describe(pod), source };
         let netns = netns.try_clone_to_owned();
         let netns = netns.map_err(|source| NetworkError::Namespace { pod: describe(pod), source })?;
+        let configured = self.cni.configured();
+        match configured.map_err(|source| NetworkError::Cni { verb: "set up", pod: describe(pod), source })? {
+            Some(list) => self.attach_cni(pod, list, netns).await,
+            None => self.attach_built_in(pod, netns).await,
+        }
+    }
+
+    async fn attach_built_in(&self, pod: &PodNetwork, netns: OwnedFd) -> Result<Attachment, NetworkError> {
+        let failed = |source| NetworkError::BuiltIn { verb: "set up", pod: describe(pod), source };
         let holding = self.built_in.reserve(pod).await.map_err(failed)?;
         if let Err(error) = self.keep(&pod.id, Held::BuiltIn(holding.clone())).await {
             self.built_in.cancel(&pod.id, &holding);
@@ -133,42 +171,115 @@ impl Network {
         }
     }
 
+    async fn attach_cni(
+        &self,
+        pod: &PodNetwork,
+        list: NetworkList,
+        netns: OwnedFd,
+    ) -> Result<Attachment, NetworkError> {
+        let owner = describe(pod);
+        let failed = |source| NetworkError::Cni { verb: "set up", pod: owner.clone(), source };
+        let told = self.cni.describe(pod, &self.built_in.pod_subnets()).map_err(failed)?;
+        let deaf = self.built_in.ignore_router_advertisements(netns).await;
+        deaf.map_err(|source| NetworkError::BuiltIn { verb: "set up", pod: owner.clone(), source })?;
+        let mut held = CniHeld { list, told, result: None, owner: owner.clone() };
+        self.keep(&pod.id, Held::Cni(Box::new(held.clone()))).await?;
+        let added = match self.cni.add(&held.list, &held.told).await {
+            Ok(added) => added,
+            Err(error) => {
+                // A plugin that does not clean up keeps its record, and `detach` or the next start tries again.
+                match self.cni.del(&held.list, &held.told, None).await {
+                    Ok(()) => self.drop_record(&pod.id).await?,
+                    Err(error) => tracing::warn!(pod = owner, %error, "what a failed ADD left is not removed yet"),
+                }
+                return Err(failed(error));
+            }
+        };
+        held.result = Some(added.result.clone());
+        let config = serde_json::to_value(&held.list).unwrap_or_default();
+        let network = held.list.name.clone();
+        if let Err(error) = self.keep(&pod.id, Held::Cni(Box::new(held.clone()))).await {
+            let _ = self.release(&pod.id, &owner, &Held::Cni(Box::new(held))).await;
+            return Err(error);
+        }
+        let by = AttachedBy::Cni { network, config, result: added.result };
+        Ok(Attachment { ips: added.ips, interfaces: added.interfaces, by })
+    }
+
+    /// Runs CHECK of the plugins that connected a pod; nothing to do for the built-in network.
+    pub async fn check(&self, pod: &PodNetwork) -> Result<(), NetworkError> {
+        let held = self.held().get(&pod.id).cloned();
+        let Some(Held::Cni(held)) = held else { return Ok(()) };
+        let result = held.result.clone().unwrap_or_default();
+        let checked = self.cni.check(&held.list, &held.told, &result).await;
+        checked.map_err(|source| NetworkError::Cni { verb: "check", pod: held.owner, source })
+    }
+
     /// Disconnects a pod; one that is not connected is fine, and so is a namespace that is gone. The built-in
     /// network leaves the veth to the namespace's end, and reuses its address only then.
-    pub async fn detach(&self, pod: &PodNetwork, attachment: Option<&Attachment>) -> Result<(), NetworkError> {
-        let recorded = self.held().get(&pod.id).cloned();
-        let held = recorded.or_else(|| match attachment.map(|attachment| &attachment.by) {
-            Some(AttachedBy::BuiltIn(holding)) => Some(Held::BuiltIn(holding.clone())),
-            _ => None,
-        });
+    pub async fn detach(&self, pod: &PodNetwork, _attachment: Option<&Attachment>) -> Result<(), NetworkError> {
+        // Without a record it was given back before, and another pod may have its address and ports by now.
+        let held = self.held().get(&pod.id).cloned();
         match held {
-            // Without a record it was given back before, and another pod may have its address and ports by now.
+            Some(held) => self.release(&pod.id, &describe(pod), &held).await,
             None => Ok(()),
-            Some(held) if self.held().contains_key(&pod.id) => self.release(&pod.id, &describe(pod), &held).await,
-            Some(_) => Ok(()),
         }
     }
 
     async fn release(&self, id: &PodId, name: &str, held: &Held) -> Result<(), NetworkError> {
-        let failed = |source| NetworkError::BuiltIn { verb: "tear down", pod: name.to_string(), source };
+        let (verb, pod) = ("tear down", name.to_string());
         match held {
-            Held::BuiltIn(holding) => self.built_in.detach(id, holding).await.map_err(failed)?,
+            Held::BuiltIn(holding) => {
+                let gone = self.built_in.detach(id, holding).await;
+                gone.map_err(|source| NetworkError::BuiltIn { verb, pod, source })?;
+            }
+            Held::Cni(held) => {
+                let told = held.told.clone().with_living_netns();
+                let gone = self.cni.del(&held.list, &told, held.result.as_ref()).await;
+                gone.map_err(|source| NetworkError::Cni { verb, pod, source })?;
+            }
         }
         self.drop_record(id).await
     }
 
     /// Whether a pod could be connected now.
     pub async fn status(&self) -> Result<(), NotReady> {
-        Ok(())
+        let ready = match self.cni.configured() {
+            Ok(Some(list)) => self.cni.status(&list).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        ready.map_err(|error| {
+            let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
+            let message = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+            NotReady { reason: "NetworkPluginNotReady", message }
+        })
     }
 
-    /// At the daemon's start: gives back what pods that are no more held, and renews what the living need.
+    /// At the daemon's start: gives back what pods that are no more held, and renews what the living need. What
+    /// plugins cannot give back now keeps its record for the next time.
     pub async fn reconcile(&self, live: &HashSet<PodId>) -> Result<(), NetworkError> {
         let all = self.held().clone();
         for (pod, held) in all.iter().filter(|(pod, _)| !live.contains(pod)) {
-            self.release(pod, pod.short(), held).await?;
+            if let Err(error) = self.release(pod, pod.short(), held).await {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(?pod, %error, source, "the network of a pod that is gone is not given back yet");
+            }
+        }
+        if let Ok(Some(list)) = self.cni.configured() {
+            let held = self.held().clone();
+            let live: Vec<_> = held.into_iter().filter(|(_, held)| matches!(held, Held::Cni(_))).collect();
+            let live: Vec<_> = live.into_iter().map(|(pod, _)| pod).collect();
+            if let Err(error) = self.cni.collect(&list, &live).await {
+                tracing::warn!(%error, "CNI plugins did not collect garbage");
+            }
         }
         self.built_in.sweep().await.map_err(NetworkError::Open)
+    }
+
+    /// At an orderly stop: removes bridge and rules from the host, if no pod is connected. The next pod makes them again.
+    pub async fn close(&self) -> Result<(), NetworkError> {
+        self.built_in.close().await.map_err(NetworkError::Open)
     }
 
     /// The kubelet's pod CIDR (UpdateRuntimeConfig): networks with commas between, kept across restarts.

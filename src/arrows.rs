@@ -71,7 +71,8 @@ mod tests {
                     continue;
                 }
                 let text = std::fs::read_to_string(&file).unwrap();
-                let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+                // A list of words is no path.
+                let code = text.split("#[cfg(test)]").next().unwrap_or_default().replace(".join(\", \")", "");
                 assert!(!code.contains(".join(\""), "{} joins a literal", file.display());
             }
         }

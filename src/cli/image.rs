@@ -182,6 +182,10 @@ fn credentials(user: Option<&str>, from_stdin: bool, stdin: &mut dyn Read) -> an
 
 /// Goes on after a failure, as rm(1) does.
 async fn remove(mut client: Client, images: &[String]) -> anyhow::Result<()> {
+    if let [image] = images {
+        remove_one(&mut client, image).await.with_context(|| format!("cannot remove {image}"))?;
+        return print(&format!("removed {image}\n"));
+    }
     let mut failed = 0;
     for image in images {
         match remove_one(&mut client, image).await {

@@ -25,14 +25,21 @@ impl Client {
     /// Fails if nobody listens.
     pub async fn connect(socket: &Path) -> anyhow::Result<Self> {
         // Asked here, as the transport's own error hides why.
-        let nobody = || format!("no daemon answers at {} (is `berth serve` running, and is this its --socket?)", socket.display());
+        let nobody = || {
+            format!(
+                "no daemon answers at {} (is `berth serve` running, and is this its --socket?)",
+                socket.display()
+            )
+        };
         drop(UnixStream::connect(socket).await.with_context(nobody)?);
         let path: PathBuf = socket.into();
         let connector = tower::service_fn(move |_: tonic::transport::Uri| {
             let path = path.clone();
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         });
-        let channel = Endpoint::from_static("http://berth.sock").connect_with_connector(connector).await;
+        let channel = Endpoint::from_static("http://berth.sock")
+            .connect_with_connector(connector)
+            .await;
         let channel = channel.with_context(nobody)?;
         Ok(Self {
             images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE),
@@ -45,7 +52,9 @@ impl Client {
 pub(super) fn said(status: Status) -> anyhow::Error {
     match status.code() {
         Code::Unimplemented => anyhow!("the daemon is older than this command: {}", status.message()),
-        Code::Unknown | Code::Cancelled if status.message().is_empty() => anyhow!("the daemon ended the call"),
+        Code::Unknown | Code::Cancelled if status.message().is_empty() => {
+            anyhow!("the daemon ended the call")
+        }
         // Also what the transport says when the daemon goes away.
         _ => anyhow!("{}", status.message()),
     }

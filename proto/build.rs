@@ -1,8 +1,9 @@
-//! Compiles the two protocols without protoc.
+//! Compiles the three protocols without protoc.
 
 use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=admin/admin.proto");
     println!("cargo:rerun-if-changed=cri/api.proto");
     println!("cargo:rerun-if-changed=shim/shim.proto");
     let out = std::env::var("OUT_DIR")?;
@@ -16,5 +17,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut prost = prost_build::Config::new();
     prost.btree_map(["."]).skip_debug(["runtime.v1.AuthConfig"]);
     tonic_prost_build::configure().compile_fds_with_config(cri, prost)?;
+
+    let admin = protox::compile(["admin/admin.proto"], ["admin"])?;
+    let mut prost = prost_build::Config::new();
+    prost.bytes([".berth.admin.v1.ImportChunk"]).skip_debug(["berth.admin.v1.Credentials"]);
+    tonic_prost_build::configure().compile_fds_with_config(admin, prost)?;
     Ok(())
 }

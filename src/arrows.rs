@@ -13,7 +13,7 @@ mod tests {
         ("src/api", &["cli", "daemon"]),
     ];
     /// Types that lower folders may name: what was asked for, and what the drivers are given.
-    const VOCABULARY: &[&str] = &["pods::spec", "containers::spec", "containers::oci::DeviceRule", "images::image"];
+    const VOCABULARY: &[&str] = &["pods::spec", "containers::spec", "containers::oci::DeviceRule", "images::image", "images::reference"];
 
     fn sources(dir: &Path) -> Vec<PathBuf> {
         let mut found = Vec::new();
@@ -67,8 +67,12 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         for folder in ["src/pods", "src/containers", "src/images"] {
             for file in sources(&root.join(folder)) {
+                if file.components().any(|part| part.as_os_str() == "tests") {
+                    continue;
+                }
                 let text = std::fs::read_to_string(&file).unwrap();
-                let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+                // A list of words is no path.
+                let code = text.split("#[cfg(test)]").next().unwrap_or_default().replace(".join(\", \")", "");
                 assert!(!code.contains(".join(\""), "{} joins a literal", file.display());
             }
         }

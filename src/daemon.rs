@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use berth_proto::admin::v1::admin_server::AdminServer;
 use berth_proto::cri::v1::image_service_server::ImageServiceServer;
 use berth_proto::cri::v1::runtime_service_server::RuntimeServiceServer;
 use tokio::net::UnixListener;
@@ -15,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tonic::service::Routes;
 
+use crate::api::admin::AdminApi;
 use crate::api::server;
 use crate::api::cri::{ImageApi, RuntimeApi, Services};
 use crate::config::Config;
@@ -43,7 +45,7 @@ pub struct Places {
 /// Serves until SIGTERM or SIGINT. Pods and containers live on.
 pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
     make_directories(&places.layout)?;
-    let _lock = lock(&places.layout)?;
+    let _locks = lock(&places.layout)?;
     let (services, events) = build(config, &places.layout).await?;
     tokio::spawn(follow_shims(services.clone(), events));
     services.pods.recover().await.context("cannot take over the pods of the daemon before this one")?;
@@ -101,10 +103,11 @@ async fn serve(services: Services, listener: UnixListener) -> anyhow::Result<()>
     let runtime = RuntimeServiceServer::new(RuntimeApi::new(services.clone()))
         .max_decoding_message_size(MESSAGE)
         .max_encoding_message_size(MESSAGE);
+    let admin = AdminServer::new(AdminApi::new(services.images.clone()));
     let image = ImageServiceServer::new(ImageApi::new(services))
         .max_decoding_message_size(MESSAGE)
         .max_encoding_message_size(MESSAGE);
-    let routes = Routes::new(runtime).add_service(image);
+    let routes = Routes::new(runtime).add_service(image).add_service(admin);
     let stop = async {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -127,15 +130,23 @@ fn make_directories(layout: &Layout) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One daemon for each state directory; the lock goes with the process.
-fn lock(layout: &Layout) -> anyhow::Result<fs::File> {
-    let path = layout.lock();
-    let open = || -> io::Result<fs::File> {
-        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
-        file.try_lock()?;
-        Ok(file)
+/// One daemon for each state directory, and for each root; the locks go with the process.
+fn lock(layout: &Layout) -> anyhow::Result<[fs::File; 2]> {
+    let take = |flag: &str, dir: &Path, path: PathBuf| -> anyhow::Result<fs::File> {
+        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(fs::TryLockError::WouldBlock) => {
+                bail!("another berth holds the lock of {flag} {}: stop it, or give this one its own --root, --state and --socket", dir.display())
+            }
+            Err(fs::TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        }
     };
-    open().with_context(|| format!("cannot lock {}: does another berth use this directory?", path.display()))
+    Ok([
+        take("--state", layout.state(), layout.lock())?,
+        take("--root", layout.root(), layout.root_lock())?,
+    ])
 }
 
 /// Binds beside the socket's place and renames over it: a client finds the old one or the new one, never none.

@@ -33,6 +33,11 @@ impl Layout {
         self.state.join("lock")
     }
 
+    /// Held locked by the one daemon of this root directory.
+    pub fn root_lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
     /// Records of images, layers, pods and containers.
     pub fn store(&self) -> PathBuf {
         self.root.join("berth.db")
@@ -207,5 +212,7 @@ pub const CONFIG: &str = "/etc/berth/config.toml";
 pub const ROOT: &str = "/var/lib/berth";
 /// The default state directory.
 pub const STATE: &str = "/run/berth";
+/// The default daemon's socket.
+pub const DEFAULT_SOCKET: &str = "/run/berth/berth.sock";
 /// The socket's name inside the state directory.
 pub const SOCKET: &str = "berth.sock";

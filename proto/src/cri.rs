@@ -2,7 +2,7 @@
 
 /// The generated package.
 pub mod v1 {
-    #![allow(clippy::all, missing_docs)]
+    #![allow(clippy::all, clippy::too_many_lines, missing_docs)]
     tonic::include_proto!("runtime.v1");
 }
 

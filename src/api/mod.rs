@@ -1,4 +1,5 @@
 //! What the kubelet sees: convert, validate, map errors. No decisions here.
 
+pub mod admin;
 pub mod cri;
 pub mod server;

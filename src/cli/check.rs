@@ -1,12 +1,21 @@
-//! `berth check`: what this node offers, and what each missing thing costs.
+//! `berth check`: what this node offers, and what each missing thing costs. What does not live here: the network
+//! (network), and the table (cli/table).
 
-use std::fmt::Write;
+mod network;
+
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::table::table;
 use crate::capability::Capability;
 use crate::config::Config;
+use crate::drivers::cgroup::{Cgroups, Driver};
 use crate::drivers::host::Host;
+use crate::drivers::shim::program_path;
+use crate::error::chain;
+
+/// Widths of the columns: with the gaps they make 100.
+const WIDTHS: [usize; 4] = [7, 18, 31, 38];
 
 /// How much a missing thing matters.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,113 +31,146 @@ struct Row {
     what: &'static str,
     found: String,
     verdict: Verdict,
-    cost: &'static str,
+    cost: String,
 }
 
-fn row(what: &'static str, found: impl Into<String>, good: bool, cost: &'static str) -> Row {
-    Row { what, found: found.into(), verdict: if good { Verdict::Good } else { Verdict::Less }, cost }
+fn row(what: &'static str, found: impl Into<String>, good: bool, cost: &str) -> Row {
+    let verdict = if good { Verdict::Good } else { Verdict::Less };
+    Row { what, found: found.into(), verdict, cost: if good { String::new() } else { cost.into() } }
 }
 
-fn needed(what: &'static str, found: impl Into<String>, good: bool, cost: &'static str) -> Row {
+fn needed(what: &'static str, found: impl Into<String>, good: bool, cost: &str) -> Row {
     Row { verdict: if good { Verdict::Good } else { Verdict::Missing }, ..row(what, found, good, cost) }
 }
 
 /// The table, and whether pods can run at all.
 pub(super) fn report(config: &Config) -> (String, bool) {
-    let rows = rows(&Host::detect(), config);
+    let host = Host::detect();
+    let mut rows = kernel(&host);
+    rows.extend(cgroup(&host, config));
+    rows.extend(confinement(&host));
+    rows.extend(network::rows(config));
+    rows.push(capabilities(&host));
+    rows.push(shim(config));
     let runs = rows.iter().all(|row| row.verdict != Verdict::Missing);
-    (table(&rows), runs)
-}
-
-fn rows(host: &Host, config: &Config) -> Vec<Row> {
-    let mut rows = kernel(host);
-    rows.extend(confinement(host));
-    rows.push(network(config));
-    rows.push(capabilities(host));
-    rows
+    (render(rows), runs)
 }
 
 fn kernel(host: &Host) -> Vec<Row> {
     let (major, minor) = host.kernel;
     let at_least = |version| host.kernel >= version;
-    let cgroup = if host.cgroup_v2 { "v2" } else { "v1" };
+    let overlay = has_overlay();
     vec![
         needed("kernel", format!("{major}.{minor}"), at_least((6, 1)), "Berth needs Linux 6.1 or newer"),
-        needed("overlay", yes(has_file_system("overlay")), has_file_system("overlay"), "no container has a root: load the module overlay"),
-        row("overlay by fsconfig", yes(at_least((6, 5))), at_least((6, 5)), "the lower directories of a root must fit in one page"),
+        needed("overlay", yes(overlay), overlay, "no container has a root: load the module overlay"),
+        row("overlay, any depth", yes(at_least((6, 5))), at_least((6, 5)), "kernels before 6.5: the names of an image's layers must fit in one page"),
         row("idmapped mounts", yes(at_least((5, 19))), at_least((5, 19)), "no pods with user namespaces"),
-        row("cgroup", format!("{cgroup}: {}", controllers(host)), host.cgroup_v2, "v1: no memory QoS, no PSI, containers are killed one process at a time"),
+    ]
+}
+
+fn cgroup(host: &Host, config: &Config) -> Vec<Row> {
+    let driver = match Cgroups::open(&config.cgroup) {
+        Ok(cgroups) if cgroups.driver() == Driver::Systemd => needed("cgroup driver", "systemd", true, ""),
+        Ok(_) => needed("cgroup driver", "cgroupfs", true, ""),
+        Err(error) => needed("cgroup driver", "no", false, &chain(&error)),
+    };
+    let found = controllers(host);
+    // Version 2 has the last two without controllers of their own.
+    let wanted = [
+        ("cpu", "CPU shares and limits"),
+        ("memory", "memory limits"),
+        ("pids", "process limits"),
+        ("cpuset", "CPU pinning"),
+        ("hugetlb", "huge page limits"),
+        ("devices", "device access rules"),
+        ("freezer", "pausing"),
+    ];
+    let wanted = &wanted[..if host.cgroup_v2 { 5 } else { 7 }];
+    let lost: Vec<_> = wanted.iter().filter(|(name, _)| !found.iter().any(|found| found == name)).collect();
+    let names = lost.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" ");
+    let costs = lost.iter().map(|(_, cost)| *cost).collect::<Vec<_>>().join(", ");
+    let controllers = if lost.is_empty() { found.join(" ") } else { format!("missing: {names}") };
+    vec![
+        row(
+            "cgroup version",
+            if host.cgroup_v2 { "2" } else { "1" },
+            host.cgroup_v2,
+            "no memory QoS, no pressure metrics, containers are killed one process at a time",
+        ),
+        driver,
+        row("cgroup controllers", controllers, lost.is_empty(), &format!("not in force: {costs}")),
     ]
 }
 
 fn confinement(host: &Host) -> Vec<Row> {
     vec![
-        row("seccomp", yes(host.seccomp), host.seccomp, "RuntimeDefault and Localhost profiles are refused"),
+        row("seccomp", yes(host.seccomp), host.seccomp, "the profiles RuntimeDefault and Localhost are refused"),
         row("AppArmor", yes(host.apparmor), host.apparmor, "containers are not confined by AppArmor profiles"),
         row("SELinux", yes(host.selinux), true, ""),
         row("user namespaces", yes(host.user_namespaces), host.user_namespaces, "pods with hostUsers: false are refused"),
     ]
 }
 
-fn network(config: &Config) -> Row {
-    let dir = &config.cni.conf_dir;
-    let is_config = |name: &str| [".conflist", ".conf", ".json"].iter().any(|end| name.ends_with(end));
-    let configured = fs::read_dir(dir)
-        .map(|entries| entries.flatten().any(|entry| is_config(&entry.file_name().to_string_lossy())))
-        .unwrap_or(false);
-    let found = if configured {
-        format!("CNI configuration in {}", dir.display())
-    } else {
-        format!("no CNI configuration in {}: the built-in network serves", dir.display())
-    };
-    row("network", found, true, "")
-}
-
 fn capabilities(host: &Host) -> Row {
-    let wanted = ["SYS_ADMIN", "NET_ADMIN", "SYS_RESOURCE", "SETUID", "SETGID", "CHOWN", "MKNOD", "KILL", "SYS_CHROOT", "DAC_OVERRIDE", "SETFCAP", "SYS_PTRACE"];
+    let wanted = [
+        "SYS_ADMIN", "NET_ADMIN", "SYS_RESOURCE", "SETUID", "SETGID", "CHOWN", "MKNOD", "KILL", "SYS_CHROOT", "DAC_OVERRIDE",
+        "SETFCAP", "SYS_PTRACE",
+    ];
     let missing: Vec<_> = wanted
         .into_iter()
         .filter(|name| Capability::parse(name).is_ok_and(|capability| !host.capabilities.contains(capability)))
         .collect();
     match missing.as_slice() {
-        [] => row("capabilities", "all", true, ""),
-        ["SYS_RESOURCE"] => row("capabilities", "SYS_RESOURCE is missing", false, "oom_score_adj can't be lowered, some rlimits can't be raised"),
+        [] => needed("capabilities", "all", true, ""),
+        ["SYS_RESOURCE"] => row(
+            "capabilities",
+            "missing: SYS_RESOURCE",
+            false,
+            "oom_score_adj can't be lowered, and limits (ulimit) can't be raised above the daemon's own",
+        ),
         some => needed("capabilities", format!("missing: {}", some.join(" ")), false, "run Berth as root of the node"),
     }
 }
 
-fn controllers(host: &Host) -> String {
+fn shim(config: &Config) -> Row {
+    let path = program_path(config.shim.path.clone()).unwrap_or_else(|_| PathBuf::from("berth-shim"));
+    let cost = format!("no pod can start: {} is not there; install it, or set [shim] path", path.display());
+    let there = path.is_file();
+    needed("shim", if there { path.display().to_string() } else { "no".into() }, there, &cost)
+}
+
+fn controllers(host: &Host) -> Vec<String> {
+    let words = |text: String| text.split_whitespace().map(String::from).collect();
     if host.cgroup_v2 {
-        return fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default().trim().to_string();
+        return words(fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default());
     }
     let table = fs::read_to_string("/proc/cgroups").unwrap_or_default();
     let names = table.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split('\t').next());
-    let mounted = names.filter(|name| Path::new("/sys/fs/cgroup").join(name).exists());
-    mounted.collect::<Vec<_>>().join(" ")
+    names.filter(|name| Path::new("/sys/fs/cgroup").join(name).exists()).map(String::from).collect()
 }
 
-fn has_file_system(name: &str) -> bool {
+/// Asking for it loads the module, as the first container would.
+fn has_overlay() -> bool {
     let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    known.lines().any(|line| line.split_whitespace().last() == Some(name))
+    let listed = known.lines().any(|line| line.split_whitespace().last() == Some("overlay"));
+    listed || rustix::mount::fsopen("overlay", rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC).is_ok()
 }
 
 fn yes(found: bool) -> &'static str {
     if found { "yes" } else { "no" }
 }
 
-fn table(rows: &[Row]) -> String {
-    let wide = |of: fn(&Row) -> usize| rows.iter().map(of).max().unwrap_or(0);
-    let (what, found) = (wide(|row| row.what.len()), wide(|row| row.found.len()));
-    rows.iter().fold(String::new(), |mut text, row| {
-        let (mark, cost) = match row.verdict {
-            Verdict::Good => ("ok     ", ""),
-            Verdict::Less => ("less   ", row.cost),
-            Verdict::Missing => ("MISSING", row.cost),
+fn render(rows: Vec<Row>) -> String {
+    let head = ["", "WHAT", "FOUND", "COST"].map(String::from).to_vec();
+    let body = rows.into_iter().map(|row| {
+        let mark = match row.verdict {
+            Verdict::Good => "ok",
+            Verdict::Less => "less",
+            Verdict::Missing => "MISSING",
         };
-        let line = format!("{mark}  {:what$}  {:found$}  {cost}", row.what, row.found);
-        let _ = writeln!(text, "{}", line.trim_end());
-        text
-    })
+        vec![mark.to_string(), row.what.to_string(), row.found, row.cost]
+    });
+    table(&std::iter::once(head).chain(body).collect::<Vec<_>>(), &WIDTHS)
 }
 
 #[cfg(test)]
@@ -137,14 +179,18 @@ mod tests {
 
     #[test]
     fn a_bare_node_is_told_what_it_lacks() {
-        let (text, runs) = (table(&rows(&Host::default(), &Config::default())), false);
-        assert!(!runs && text.contains("MISSING  kernel"), "{text}");
+        let host = Host::default();
+        let rows: Vec<Row> = kernel(&host).into_iter().chain(confinement(&host)).chain([capabilities(&host)]).collect();
+        let text = render(rows);
+        assert!(text.contains("MISSING  kernel") && text.contains("MISSING  capabilities"), "{text}");
         assert!(text.contains("less     seccomp") && text.contains("refused"), "{text}");
     }
 
     #[test]
-    fn this_machine_can_run_pods() {
-        let (text, runs) = report(&Config::default());
+    fn the_table_of_this_machine_fits_in_100_columns() {
+        let config = Config { shim: crate::drivers::shim::Config { path: Some("/bin/true".into()) }, ..Config::default() };
+        let (text, runs) = report(&config);
         assert!(runs, "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     }
 }

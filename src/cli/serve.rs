@@ -1,6 +1,6 @@
 //! `berth serve`: the configuration read, logging begun, the daemon run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use tracing_subscriber::EnvFilter;
@@ -12,23 +12,27 @@ use crate::layout::{self, Layout};
 
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let config = read_config(self.config.as_deref())?;
-        for dir in [&self.root, &self.state] {
-            ensure!(dir.is_absolute(), "{} is not an absolute path", dir.display());
+        for (flag, dir) in [("--root", &self.root), ("--state", &self.state)] {
+            ensure!(dir.is_absolute(), "{flag} {}: this must be an absolute path", dir.display());
         }
-        let filter = EnvFilter::try_new(&self.log).context("the log filter is not valid")?;
+        ensure!(self.root != self.state, "--root and --state are the same directory: {}", self.root.display());
+        let socket = self.socket.map_or_else(|| Ok(self.state.join(layout::SOCKET)), std::path::absolute)?;
+        ensure!(!socket.is_dir(), "--socket {}: this is a directory", socket.display());
+        let config = read_config(self.config.as_deref())?;
+        let filter = EnvFilter::try_new(&self.log).with_context(|| format!("--log {:?} is not a log filter", self.log))?;
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-        let socket = self.socket.unwrap_or_else(|| self.state.join(layout::SOCKET));
         let places = Places { layout: Layout::new(self.root, self.state), socket };
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(daemon::run(config, places))
     }
 }
 
-/// The named file, which must exist; else the default one, which need not.
+/// The named file, which must exist (`-`: standard input); else the default one, which need not.
 pub(super) fn read_config(path: Option<&Path>) -> anyhow::Result<Config> {
+    let default = PathBuf::from(layout::CONFIG);
     match path {
         Some(path) => Ok(Config::load(path)?),
-        None if Path::new(layout::CONFIG).exists() => Ok(Config::load(Path::new(layout::CONFIG))?),
+        // One that can't be looked at is an error, not absent.
+        None if default.try_exists().unwrap_or(true) => Ok(Config::load(&default)?),
         None => Ok(Config::default()),
     }
 }

@@ -13,6 +13,7 @@ use super::error::ImageError;
 use super::image::Image;
 use super::layer::{Layer, chain_ids};
 use super::manifest::{Config, Descriptor, Manifest};
+use super::progress::{Meter, Phase};
 use super::remove::LayerHold;
 use super::source::Source;
 use super::{Shared, Standing, store_error};
@@ -30,6 +31,8 @@ pub struct Plan {
     pub config: Config,
     /// Manifests and config, to be kept.
     pub blobs: Vec<(Digest, Vec<u8>)>,
+    /// One for each layer of the manifest.
+    pub(super) meters: Vec<Arc<Meter>>,
 }
 
 /// What is to be unpacked.
@@ -44,6 +47,10 @@ struct Task {
 impl Task {
     fn blob(&self) -> &Descriptor {
         &self.plan.manifest.layers[self.index]
+    }
+
+    fn meter(&self) -> &Meter {
+        &self.plan.meters[self.index]
     }
 
     fn failed(&self, source: LayerError) -> ImageError {
@@ -86,11 +93,10 @@ impl Shared {
         let id = plan.config.diff_ids[index].clone();
         {
             let catalog = self.catalog();
-            if catalog.layer(&id).is_some() {
-                return Ok(Standing::Kept);
-            }
-            if catalog.layer(&chain).is_some() {
-                return Ok(Standing::NeedsParents);
+            let (alone, on_parents) = (catalog.layer(&id).is_some(), catalog.layer(&chain).is_some());
+            if alone || on_parents {
+                plan.meters[index].settle(Phase::Present);
+                return Ok(if alone { Standing::Kept } else { Standing::NeedsParents });
             }
         }
         let task = Arc::new(Task { plan: Arc::clone(&plan), index, parents: None, id: id.clone() });
@@ -113,6 +119,7 @@ impl Shared {
             Standing::Kept => self.follows_links_below(&plan.source.image, below, diff_id).await?,
         };
         if !needs_parents {
+            plan.meters[index].settle(Phase::Done);
             return Ok(diff_id.clone());
         }
         if self.catalog().layer(&chain).is_none() {
@@ -125,6 +132,7 @@ impl Shared {
             let work = || Arc::clone(self).unpack(Arc::clone(&task));
             self.unpacks.run(chain.clone(), &plan.source.image, work).await?;
         }
+        plan.meters[index].settle(Phase::Done);
         Ok(chain)
     }
 
@@ -188,12 +196,13 @@ impl Shared {
         let work = tokio::task::spawn_blocking(move || {
             layers.unpack(Chunks { receiver, current: Bytes::new() }, size, parents.as_deref())
         });
-        let fed = task.plan.source.feed(task.blob(), sender).await;
+        let fed = task.plan.source.feed(task.blob(), sender, task.meter()).await;
         let unpacked = work.await.map_err(|_| interrupted())?;
         // Wrong bytes explain why they do not unpack, so they come first.
         fed?;
         let unpacked = match unpacked {
             Err(LayerError::NeedsParents { .. }) if task.parents.is_none() && task.index > 0 => {
+                task.meter().enter(Phase::Waiting);
                 return Ok(Standing::NeedsParents);
             }
             unpacked => unpacked.map_err(|error| task.failed(error))?,
@@ -216,6 +225,7 @@ impl Shared {
         let _records = self.records.lock().await;
         self.store.put(layer.id.as_str(), &layer, Durability::Power).await.map_err(store_error(image))?;
         self.catalog().put_layer(layer);
+        task.meter().enter(Phase::Done);
         #[cfg(test)]
         self.unpacked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         Ok(Standing::Kept)

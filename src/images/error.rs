@@ -110,6 +110,9 @@ pub enum ImageError {
     /// The archive to import can't be read.
     #[error("cannot read the image archive")]
     ReadArchive(#[source] Arc<std::io::Error>),
+    /// The archive to import did not arrive whole.
+    #[error("cannot take in the image archive")]
+    Upload(#[source] Arc<LayerError>),
     /// The archive to import lacks something.
     #[error("the image archive has no usable {0:?}")]
     ArchiveLacks(PathBuf),
@@ -131,7 +134,7 @@ impl ImageError {
             Self::Registry { source, .. } => source.kind(),
             Self::BadManifest { .. } | Self::Archive(_) | Self::ArchiveLacks(_) => Kind::InvalidArgument,
             Self::NoPlatform { .. } => Kind::NotFound,
-            Self::Layer { source, .. } | Self::Cache { source, .. } => source.kind(),
+            Self::Layer { source, .. } | Self::Cache { source, .. } | Self::Upload(source) => source.kind(),
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::DiffIdMismatch { .. } => Kind::DataLoss,
             Self::ArchiveTooLarge(_) => Kind::ResourceExhausted,
             Self::ReadArchive(source) => io_kind(source),

@@ -97,7 +97,7 @@ impl Shared {
         let mut foreign = None;
         for Found { top, names, blobs } in found {
             let name = names.tags.first().cloned().unwrap_or_else(|| top.digest.to_string());
-            let source = Source { image: name.into(), origin: Origin::Archive(Arc::clone(&file), blobs) };
+            let source = Source { image: name.into(), origin: Origin::Archive(Arc::clone(&file), blobs), progress: Arc::default() };
             match Arc::clone(&self).resolve(source, top, names).await {
                 Ok(image) => images.push(image),
                 Err(error @ ImageError::NoPlatform { .. }) => foreign = Some(error),

@@ -10,6 +10,7 @@ mod layer;
 mod list;
 mod manifest;
 mod platform;
+pub mod progress;
 mod publish;
 mod pull;
 pub mod reference;
@@ -17,6 +18,7 @@ mod remove;
 mod source;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod usage;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,7 +38,9 @@ use self::image::Image;
 use self::layer::Layer;
 pub use self::manifest::ManifestError;
 use self::platform::Platform;
+use self::progress::Meters;
 pub use self::remove::Hold;
+pub use self::upload::Upload;
 pub use self::usage::Usage;
 
 /// All images of this node. Cheap to clone.
@@ -55,6 +59,7 @@ struct Shared {
     records: tokio::sync::Mutex<()>,
     images: Flights<Digest, Arc<Image>>,
     unpacks: Flights<Digest, Standing>,
+    meters: Meters,
     /// Layers that are unpacked at once: each needs two threads and about 3 MiB.
     permits: Arc<Semaphore>,
     #[cfg(test)]
@@ -128,6 +133,7 @@ impl Images {
             records: tokio::sync::Mutex::new(()),
             images: Flights::default(),
             unpacks: Flights::default(),
+            meters: Meters::default(),
             permits: Arc::new(Semaphore::new((cores * 2).clamp(4, 16))),
             #[cfg(test)]
             unpacked: std::sync::atomic::AtomicUsize::new(0),

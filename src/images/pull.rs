@@ -6,6 +6,7 @@ use super::assemble::Plan;
 use super::error::ImageError;
 use super::image::Image;
 use super::manifest::{self, Descriptor, Document, INDEX_DEPTH_MAX, MANIFEST_MAX, Manifest, ManifestError};
+use super::progress::Progress;
 use super::publish::Names;
 use super::reference::Reference;
 use super::source::{Origin, Source};
@@ -24,6 +25,16 @@ impl Images {
     /// Pulls what the reference names for this machine. Every caller proves to the registry that they may; then all
     /// pulls of one manifest, and of one layer, are one. The work goes on if the caller goes away.
     pub async fn pull(&self, reference: &Reference, credentials: &Credentials) -> Result<Arc<Image>, ImageError> {
+        self.pull_watched(reference, credentials, Arc::default()).await
+    }
+
+    /// As `pull`, for someone who looks into `progress` meanwhile.
+    pub async fn pull_watched(
+        &self,
+        reference: &Reference,
+        credentials: &Credentials,
+        progress: Arc<Progress>,
+    ) -> Result<Arc<Image>, ImageError> {
         let shared = Arc::clone(&self.shared);
         let image: Arc<str> = reference.to_string().into();
         let origin = Origin::Registry(
@@ -31,7 +42,7 @@ impl Images {
             Arc::new(reference.clone()),
             Arc::new(credentials.clone()),
         );
-        let source = Source { image, origin };
+        let source = Source { image, origin, progress };
         let interrupted = ImageError::Interrupted { image: source.image.to_string() };
         tokio::spawn(async move { shared.pull(source).await }).await.map_err(|_| interrupted)?
     }
@@ -115,7 +126,9 @@ impl Shared {
         blobs.push((manifest.config.digest.clone(), bytes));
         let key = manifest.digest.clone();
         let image_name = Arc::clone(&source.image);
-        let plan = Arc::new(Plan { source, manifest, config, blobs });
+        let meters = self.meters.of(&manifest.layers);
+        source.progress.show(&meters);
+        let plan = Arc::new(Plan { source, manifest, config, blobs, meters });
         let image = self.images.run(key, &image_name, || Arc::clone(&self).assemble(Arc::clone(&plan))).await?;
         self.name(&image_name, image, names).await
     }

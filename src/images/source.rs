@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::error::ImageError;
 use super::manifest::Descriptor;
+use super::progress::{Meter, Phase, Progress};
 use crate::drivers::registry::{Credentials, Registry, RegistryError};
 use crate::ids::Digest;
 use crate::images::reference::Reference;
@@ -25,6 +26,8 @@ pub struct Source {
     pub image: Arc<str>,
     /// Where to ask.
     pub origin: Origin,
+    /// For whoever looks.
+    pub progress: Arc<Progress>,
 }
 
 /// Where the bytes are.
@@ -57,7 +60,13 @@ impl Source {
 
     /// Sends a blob and verifies digest and size. A receiver that gives up early does not keep its error from being
     /// explained: what is left is hashed all the same, as wrong bytes are the likeliest cause.
-    pub async fn feed(&self, blob: &Descriptor, to: mpsc::Sender<Bytes>) -> Result<(), ImageError> {
+    pub(super) async fn feed(
+        &self,
+        blob: &Descriptor,
+        to: mpsc::Sender<Bytes>,
+        meter: &Meter,
+    ) -> Result<(), ImageError> {
+        meter.begin();
         let mut hash = Sha256::new();
         let mut total = 0;
         match &self.origin {
@@ -68,6 +77,7 @@ impl Source {
                     let chunk = chunk.map_err(|error| self.registry(error))?;
                     hash.update(&chunk);
                     total += chunk.len() as u64;
+                    meter.add(chunk.len() as u64);
                     let _ = to.send(chunk).await;
                 }
             }
@@ -78,11 +88,13 @@ impl Source {
                     let chunk = chunk.map_err(|error| self.read(error))?;
                     hash.update(&chunk);
                     total += chunk.len() as u64;
+                    meter.add(chunk.len() as u64);
                     let _ = to.send(chunk).await;
                 }
             }
         }
         drop(to);
+        meter.enter(Phase::Unpacking);
         let (image, expected) = (self.image.to_string(), blob.size);
         if total != expected {
             return Err(ImageError::SizeMismatch { image, blob: blob.digest.clone(), expected, actual: total });

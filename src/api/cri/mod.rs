@@ -4,7 +4,7 @@ mod convert;
 mod image;
 mod info;
 mod runtime;
-mod status;
+pub(super) mod status;
 
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@ use super::convert::Invalid;
 use crate::error::{Error, Kind, chain};
 
 /// An error with all its causes, under the code of its kind.
-pub(super) fn status(error: impl Into<Error>) -> Status {
+pub(in crate::api) fn status(error: impl Into<Error>) -> Status {
     let error = error.into();
     let text = chain(&error);
     tracing::debug!(kind = ?error.kind(), error = text, "answered with an error");

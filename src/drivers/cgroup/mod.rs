@@ -48,6 +48,7 @@ pub struct Config {
     /// `auto`, `cgroupfs` or `systemd`.
     pub driver: Driver,
     /// Where pods go that name no cgroup parent. Empty: `/berth`, or `berth.slice` with the systemd driver.
+    #[serde(deserialize_with = "parent::deserialize")]
     pub parent: String,
     /// On cgroup v2: when a container runs out of memory, kill all of it instead of its biggest process. The kubelet says
     /// this for each container itself since Kubernetes 1.28; what it says wins.

@@ -26,6 +26,16 @@ pub(super) fn path(driver: Driver, parent: &str) -> Result<String, CgroupError> 
     }
 }
 
+/// For `#[serde(deserialize_with)]`: fit for one of the drivers, or empty. Which driver it is shows later.
+pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let parent = <String as serde::Deserialize>::deserialize(deserializer)?;
+    if parent.is_empty() || path(Driver::Cgroupfs, &parent).is_ok() || path(Driver::Systemd, &parent).is_ok() {
+        return Ok(parent);
+    }
+    let wanted = "an absolute path without \"..\", or the name of a systemd slice";
+    Err(serde::de::Error::custom(format!("{parent:?} can not be a cgroup parent: that is {wanted}")))
+}
+
 /// The unit's name, of `a-b.slice` as of `/a.slice/a-b.slice`.
 pub(super) fn slice_name(parent: &str) -> &str {
     match parent.rsplit_once('/') {

@@ -56,6 +56,9 @@ pub enum LayerError {
         /// What is left of it.
         free: u64,
     },
+    /// The archive's gzip form is broken or cut short.
+    #[error("the archive is damaged gzip")]
+    Gzip(#[source] io::Error),
     /// An operation on the cache's own directories.
     #[error("cannot {verb} {path}")]
     Io {
@@ -130,7 +133,11 @@ impl LayerError {
     pub fn kind(&self) -> Kind {
         match self {
             _ if self.is_out_of_space() => Kind::ResourceExhausted,
-            Self::Tar(_) | Self::Entry { .. } | Self::NeedsParents { .. } | Self::TooManyLayers(_) => {
+            Self::Tar(_)
+            | Self::Gzip(_)
+            | Self::Entry { .. }
+            | Self::NeedsParents { .. }
+            | Self::TooManyLayers(_) => {
                 Kind::InvalidArgument
             }
             Self::TooLarge { .. } => Kind::ResourceExhausted,

@@ -2,6 +2,7 @@
 
 mod apply;
 mod error;
+mod incoming;
 mod inflate;
 mod overlay;
 mod restore;
@@ -23,6 +24,7 @@ use crate::ids::Digest;
 use crate::layout::Layout;
 
 pub use error::LayerError;
+pub use incoming::Incoming;
 pub use restore::{Layer, Restoration};
 pub use staging::Staged;
 pub use unpack::Unpacked;

@@ -21,7 +21,7 @@ pub struct Staged {
     name: String,
 }
 
-fn unique() -> String {
+pub(super) fn unique() -> String {
     ContainerId::generate().to_string()
 }
 

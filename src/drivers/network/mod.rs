@@ -4,6 +4,7 @@
 mod attachment;
 mod builtin;
 mod cni;
+mod configured;
 mod connect;
 mod kind;
 pub mod netlink;
@@ -16,16 +17,20 @@ pub use self::builtin::BuiltInError;
 pub use self::builtin::subnet::{Subnet, SubnetError};
 pub use self::cni::CniError;
 pub use self::connect::{Network, NetworkError, NotReady};
+pub use self::netlink::nft::probe as probe_nftables;
 
 /// `[cni]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CniConfig {
     /// Where network configurations are.
+    #[serde(deserialize_with = "crate::config::absolute")]
     pub conf_dir: std::path::PathBuf,
     /// Where plugins are, first hit wins.
+    #[serde(deserialize_with = "crate::config::absolute_list")]
     pub bin_dirs: Vec<std::path::PathBuf>,
     /// How long one plugin may take, in seconds.
+    #[serde(deserialize_with = "configured::timeout")]
     pub timeout: u64,
 }
 
@@ -44,11 +49,13 @@ impl Default for CniConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct BuiltInConfig {
     /// Name of the bridge; at most 15 bytes. Daemons side by side need one each.
+    #[serde(deserialize_with = "configured::bridge")]
     pub bridge: String,
     /// Subnets of pods, the primary one first; empty: the kubelet's pod CIDR, else 10.209.0.0/16 and
     /// fd62:6572:7468::/64. Daemons side by side need their own.
     pub subnets: Vec<Subnet>,
     /// Of the pods' interfaces, in bytes; 0: that of the host's default route.
+    #[serde(deserialize_with = "configured::mtu")]
     pub mtu: u32,
     /// Hide pods behind the host's address when they talk to the world outside their subnet.
     pub masquerade: bool,

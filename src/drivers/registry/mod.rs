@@ -39,6 +39,7 @@ use crate::images::reference::Reference;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Directory of `HOST/hosts.toml` files, in containerd's format; read again at each pull.
+    #[serde(deserialize_with = "crate::config::absolute")]
     pub config_path: std::path::PathBuf,
     /// How long DNS, TCP and TLS may take together.
     #[serde(deserialize_with = "duration::deserialize")]

@@ -25,11 +25,7 @@ const LISTENER: i32 = 3;
 
 /// Copies the shim's program into a sealed memfd.
 pub(super) fn load_program(configured: Option<PathBuf>) -> Result<OwnedFd, ShimError> {
-    // The environment is for tests and for `make run`, where the two programs lie in different directories.
-    let path = match configured.or_else(|| std::env::var_os("BERTH_SHIM").map(PathBuf::from)) {
-        Some(path) => path,
-        None => beside_the_daemon().map_err(ShimError::io("find the directory of", "/proc/self/exe"))?,
-    };
+    let path = program_path(configured).map_err(ShimError::io("find the directory of", "/proc/self/exe"))?;
     let seal = || -> io::Result<OwnedFd> {
         let program = std::fs::read(&path)?;
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -43,8 +39,13 @@ pub(super) fn load_program(configured: Option<PathBuf>) -> Result<OwnedFd, ShimE
     seal().map_err(ShimError::io("load the shim's program", &path))
 }
 
-fn beside_the_daemon() -> io::Result<PathBuf> {
-    Ok(std::env::current_exe()?.with_file_name("berth-shim"))
+/// Where the shim's program is, or should be.
+pub fn program_path(configured: Option<PathBuf>) -> io::Result<PathBuf> {
+    // The environment is for tests and for `make run`, where the two programs lie in different directories.
+    match configured.or_else(|| std::env::var_os("BERTH_SHIM").map(PathBuf::from)) {
+        Some(path) => Ok(path),
+        None => Ok(std::env::current_exe()?.with_file_name("berth-shim")),
+    }
 }
 
 /// Starts the shim of a pod and returns a connection to it.

@@ -20,11 +20,14 @@ pub use error::ShimError;
 use crate::ids::PodId;
 use crate::layout::Layout;
 
+pub use launch::program_path;
+
 /// `[shim]` of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The shim's program; None = `berth-shim` beside the daemon's own.
+    #[serde(deserialize_with = "crate::config::absolute_or_none")]
     pub path: Option<PathBuf>,
 }
 

@@ -4,10 +4,20 @@
 use nix::libc;
 
 use super::expression::{self, Expression};
+use super::NetlinkError;
 use super::message::{APPEND, Attributes, Batch, CREATE, Head};
+use super::socket::Socket;
 
 const SUBSYSTEM: u16 = 10;
 const INET: u8 = 1;
+
+/// Asks for the generation of the rule set: a kernel without nf_tables does not know the question.
+pub fn probe() -> Result<(), NetlinkError> {
+    let mut batch = Batch::new();
+    batch.message(&head(libc::NFT_MSG_GETGEN, 0), |_| {});
+    let answer = Socket::netfilter()?.ask(batch);
+    answer.map(drop).map_err(|source| NetlinkError::new("ask for nftables", source))
+}
 
 /// A map from bytes to bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

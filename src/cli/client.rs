@@ -1,0 +1,61 @@
+//! The way from a command to the daemon: its socket, and its errors for people. What does not live here: what is asked.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use berth_proto::admin::v1::admin_client::AdminClient;
+use berth_proto::cri::v1::image_service_client::ImageServiceClient;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+/// Largest answer taken: what the daemon sends at most.
+const MESSAGE: usize = 16 << 20;
+
+/// A connection to one daemon.
+pub(super) struct Client {
+    /// CRI.
+    pub images: ImageServiceClient<Channel>,
+    /// Berth's own.
+    pub admin: AdminClient<Channel>,
+}
+
+impl Client {
+    /// Fails if nobody listens.
+    pub async fn connect(socket: &Path) -> anyhow::Result<Self> {
+        // Asked here, as the transport's own error hides why.
+        let nobody = || {
+            format!(
+                "no daemon answers at {} (is `berth serve` running, and is this its --socket?)",
+                socket.display()
+            )
+        };
+        drop(UnixStream::connect(socket).await.with_context(nobody)?);
+        let path: PathBuf = socket.into();
+        let connector = tower::service_fn(move |_: tonic::transport::Uri| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        });
+        let channel = Endpoint::from_static("http://berth.sock")
+            .connect_with_connector(connector)
+            .await;
+        let channel = channel.with_context(nobody)?;
+        Ok(Self {
+            images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE),
+            admin: AdminClient::new(channel),
+        })
+    }
+}
+
+/// For `map_err`: the daemon's words, and no code, as they say it better.
+pub(super) fn said(status: Status) -> anyhow::Error {
+    match status.code() {
+        Code::Unimplemented => anyhow!("the daemon is older than this command: {}", status.message()),
+        Code::Unknown | Code::Cancelled if status.message().is_empty() => {
+            anyhow!("the daemon ended the call")
+        }
+        // Also what the transport says when the daemon goes away.
+        _ => anyhow!("{}", status.message()),
+    }
+}

@@ -17,13 +17,13 @@ use tokio::sync::mpsc;
 use tonic::service::Routes;
 
 use crate::api::admin::AdminApi;
-use crate::api::server;
 use crate::api::cri::{ImageApi, RuntimeApi, Services};
+use crate::api::server;
 use crate::config::Config;
 use crate::containers::Containers;
 use crate::drivers::{
-    Drivers, bundle::Bundles, cgroup::Cgroups, host::Host, layers::Layers, network::Network, pod_files::PodFiles,
-    registry::Registry, seccomp::SeccompCache, shim, shim::Shims, store::Store,
+    Drivers, bundle::Bundles, cgroup::Cgroups, host::Host, layers::Layers, network::Network,
+    pod_files::PodFiles, registry::Registry, seccomp::SeccompCache, shim, shim::Shims, store::Store,
 };
 use crate::images::Images;
 use crate::layout::Layout;
@@ -48,21 +48,35 @@ pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
     let _locks = lock(&places.layout)?;
     let (services, events) = build(config, &places.layout).await?;
     tokio::spawn(follow_shims(services.clone(), events));
-    services.pods.recover().await.context("cannot take over the pods of the daemon before this one")?;
-    services.images.collect().await.context("cannot clear the layer cache")?;
+    services
+        .pods
+        .recover()
+        .await
+        .context("cannot take over the pods of the daemon before this one")?;
+    services
+        .images
+        .collect()
+        .await
+        .context("cannot clear the layer cache")?;
     let listener = listen(&places.socket)?;
     tracing::info!(socket = %places.socket.display(), "serving");
     let served = serve(services.clone(), listener).await;
     // The bridge goes only if no pod is on it.
     if let Err(error) = services.drivers.network.close().await {
-        tracing::warn!(error = crate::error::chain(&error), "cannot take the built-in network apart");
+        tracing::warn!(
+            error = crate::error::chain(&error),
+            "cannot take the built-in network apart"
+        );
     }
     // The next daemon makes its own; a socket without a daemon only misleads.
     let _ = fs::remove_file(&places.socket);
     served
 }
 
-async fn build(config: Config, layout: &Layout) -> anyhow::Result<(Services, mpsc::UnboundedReceiver<shim::Event>)> {
+async fn build(
+    config: Config,
+    layout: &Layout,
+) -> anyhow::Result<(Services, mpsc::UnboundedReceiver<shim::Event>)> {
     let store = Arc::new(Store::open(&layout.store())?);
     let registry = Registry::new(config.registry)?;
     let images = Arc::new(Images::open(layout, store.clone(), registry, &config.layers).await?);
@@ -82,7 +96,15 @@ async fn build(config: Config, layout: &Layout) -> anyhow::Result<(Services, mps
     });
     let containers = Arc::new(Containers::new(drivers.clone(), images.clone()));
     let pods = Arc::new(Pods::new(drivers.clone(), containers.clone()));
-    Ok((Services { pods, containers, images, drivers }, events))
+    Ok((
+        Services {
+            pods,
+            containers,
+            images,
+            drivers,
+        },
+        events,
+    ))
 }
 
 /// Each event in a task of its own: a slow end of one container holds up no other.
@@ -133,14 +155,23 @@ fn make_directories(layout: &Layout) -> anyhow::Result<()> {
 /// One daemon for each state directory, and for each root; the locks go with the process.
 fn lock(layout: &Layout) -> anyhow::Result<[fs::File; 2]> {
     let take = |flag: &str, dir: &Path, path: PathBuf| -> anyhow::Result<fs::File> {
-        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
         let file = file.with_context(|| format!("cannot open {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
             Err(fs::TryLockError::WouldBlock) => {
-                bail!("another berth holds the lock of {flag} {}: stop it, or give this one its own --root, --state and --socket", dir.display())
+                bail!(
+                    "another berth holds the lock of {flag} {}: stop it, or give this one its own --root, --state and --socket",
+                    dir.display()
+                )
             }
-            Err(fs::TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+            Err(fs::TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("cannot lock {}", path.display()))
+            }
         }
     };
     Ok([

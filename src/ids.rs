@@ -38,10 +38,12 @@ fn random_hex() -> String {
 /// Lower-case hexadecimal digits of some bytes.
 pub fn hex(bytes: &[u8]) -> String {
     use fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 macro_rules! object_id {
@@ -177,8 +179,19 @@ mod tests {
         let id = PodId::generate();
         assert_eq!(PodId::parse(id.as_str()), Ok(id.clone()));
         assert_ne!(id, PodId::generate());
-        let upper = id.as_str().to_uppercase().replace(|c: char| c.is_ascii_digit(), "A");
-        for bad in ["", "..", "a/b", &id.as_str()[1..], &upper, &format!("{id}0"), "../../x"] {
+        let upper = id
+            .as_str()
+            .to_uppercase()
+            .replace(|c: char| c.is_ascii_digit(), "A");
+        for bad in [
+            "",
+            "..",
+            "a/b",
+            &id.as_str()[1..],
+            &upper,
+            &format!("{id}0"),
+            "../../x",
+        ] {
             assert!(PodId::parse(bad).is_err(), "{bad:?}");
         }
     }
@@ -186,10 +199,21 @@ mod tests {
     #[test]
     fn only_a_whole_sha256_is_a_digest() {
         let digest = Digest::of(b"");
-        assert_eq!(digest.digits(), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(
+            digest.digits(),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
         assert_eq!(Digest::parse(digest.as_str()), Ok(digest.clone()));
         let upper = format!("sha256:{}", digest.digits().to_uppercase());
-        for bad in ["", "sha256:", "sha256:../../x", digest.digits(), &upper, "sha512:00", &"x".repeat(1 << 20)] {
+        for bad in [
+            "",
+            "sha256:",
+            "sha256:../../x",
+            digest.digits(),
+            &upper,
+            "sha512:00",
+            &"x".repeat(1 << 20),
+        ] {
             let error = Digest::parse(bad).expect_err(bad);
             assert!(error.to_string().len() < 200);
         }

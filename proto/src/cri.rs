@@ -45,15 +45,24 @@ mod tests {
 
     fn type_of(message: &DescriptorProto, field: &FieldDescriptorProto) -> String {
         let entry = message.nested_type.iter().find(|nested| {
-            nested.options.as_ref().is_some_and(|o| o.map_entry()) && field.type_name().ends_with(nested.name())
+            nested.options.as_ref().is_some_and(|o| o.map_entry())
+                && field.type_name().ends_with(nested.name())
         });
         if let Some(entry) = entry {
             return format!("map<{}, {}>", scalar(&entry.field[0]), scalar(&entry.field[1]));
         }
         let base = scalar(field);
         let deprecated = field.options.as_ref().is_some_and(|o| o.deprecated());
-        let base = if deprecated { format!("{base} deprecated") } else { base };
-        if field.label() == Label::Repeated { format!("repeated {base}") } else { base }
+        let base = if deprecated {
+            format!("{base} deprecated")
+        } else {
+            base
+        };
+        if field.label() == Label::Repeated {
+            format!("repeated {base}")
+        } else {
+            base
+        }
     }
 
     fn rows(file: &FileDescriptorProto) -> BTreeSet<String> {
@@ -71,9 +80,16 @@ mod tests {
             }
         }
         let nested = file.message_type.iter().flat_map(|m| {
-            m.enum_type.iter().map(move |e| (format!("{}.{}", m.name(), e.name()), e))
+            m.enum_type
+                .iter()
+                .map(move |e| (format!("{}.{}", m.name(), e.name()), e))
         });
-        for (name, e) in file.enum_type.iter().map(|e| (e.name().to_string(), e)).chain(nested) {
+        for (name, e) in file
+            .enum_type
+            .iter()
+            .map(|e| (e.name().to_string(), e))
+            .chain(nested)
+        {
             for value in &e.value {
                 rows.insert(format!("enum\t{name}\t{}\t{}", value.name(), value.number()));
             }
@@ -84,7 +100,12 @@ mod tests {
             }
             for field in &message.field {
                 let kind = type_of(message, field);
-                rows.insert(format!("field\t{}\t{}\t{}\t{kind}", message.name(), field.name(), field.number()));
+                rows.insert(format!(
+                    "field\t{}\t{}\t{}\t{kind}",
+                    message.name(),
+                    field.name(),
+                    field.number()
+                ));
             }
         }
         rows
@@ -92,7 +113,8 @@ mod tests {
 
     #[test]
     fn the_proto_equals_the_contract_table() {
-        let set = FileDescriptorSet::decode(&include_bytes!(concat!(env!("OUT_DIR"), "/cri.fds"))[..]).unwrap();
+        let set =
+            FileDescriptorSet::decode(&include_bytes!(concat!(env!("OUT_DIR"), "/cri.fds"))[..]).unwrap();
         let ours = rows(&set.file[0]);
         let contract: BTreeSet<String> = include_str!("../cri/contract.tsv")
             .lines()
@@ -101,7 +123,10 @@ mod tests {
             .collect();
         let missing: Vec<_> = contract.difference(&ours).collect();
         let extra: Vec<_> = ours.difference(&contract).collect();
-        assert!(missing.is_empty() && extra.is_empty(), "missing: {missing:#?}\nextra: {extra:#?}");
+        assert!(
+            missing.is_empty() && extra.is_empty(),
+            "missing: {missing:#?}\nextra: {extra:#?}"
+        );
         assert_eq!(contract.iter().filter(|row| row.starts_with("rpc\t")).count(), 43);
     }
 
@@ -115,7 +140,10 @@ mod tests {
             registry_token: "s3cret".into(),
             server_address: "https://r.example".into(),
         };
-        let request = super::v1::PullImageRequest { auth: Some(auth), ..Default::default() };
+        let request = super::v1::PullImageRequest {
+            auth: Some(auth),
+            ..Default::default()
+        };
         let text = format!("{request:?}");
         assert!(text.contains("ann") && !text.contains("s3cret"), "{text}");
     }

@@ -41,7 +41,11 @@ impl Container {
         events: &mut EventLoop,
     ) -> Result<(), Failure> {
         if attach.stdin && self.stdin.is_none() {
-            return Err(Failure::refused("attach", rustix::io::Errno::NOENT, format!("container {id} has no open stdin")));
+            return Err(Failure::refused(
+                "attach",
+                rustix::io::Errno::NOENT,
+                format!("container {id} has no open stdin"),
+            ));
         }
         let roles = [
             attach.stdin.then_some(Role::Typing),
@@ -54,10 +58,16 @@ impl Container {
             let container = id.to_owned();
             let key = match role {
                 Role::Typing if !self.takes_input() => None,
-                Role::Typing => Some(events.add(&fd, Source::Typing { container }, EventFlags::IN).map_err(fail)?),
-                Role::Watching(_) => {
-                    Some(events.add(&fd, Source::Watching { container }, EventFlags::empty()).map_err(fail)?)
-                }
+                Role::Typing => Some(
+                    events
+                        .add(&fd, Source::Typing { container }, EventFlags::IN)
+                        .map_err(fail)?,
+                ),
+                Role::Watching(_) => Some(
+                    events
+                        .add(&fd, Source::Watching { container }, EventFlags::empty())
+                        .map_err(fail)?,
+                ),
             };
             self.clients.push(Client { fd, key, role });
         }
@@ -98,8 +108,12 @@ impl Container {
 
     /// A client's input has bytes, or its end.
     pub fn take_input(&mut self, id: &str, key: Key, events: &mut EventLoop) {
-        let Some(client) = self.clients.iter().find(|client| client.key == Some(key)) else { return };
-        let Some(stdin) = &mut self.stdin else { return self.drop_client(key, events) };
+        let Some(client) = self.clients.iter().find(|client| client.key == Some(key)) else {
+            return;
+        };
+        let Some(stdin) = &mut self.stdin else {
+            return self.drop_client(key, events);
+        };
         if !stdin.pending.is_empty() {
             // Told in the same round in which another client filled it.
             return self.update_typing(id, events);
@@ -145,7 +159,9 @@ impl Container {
                 return self.close_stdin(events);
             }
         } else if stdin.key.is_none() {
-            let source = Source::Stdin { container: id.to_owned() };
+            let source = Source::Stdin {
+                container: id.to_owned(),
+            };
             stdin.key = events.add(&stdin.fd, source, EventFlags::OUT).ok();
         }
         self.update_typing(id, events);
@@ -154,14 +170,20 @@ impl Container {
     /// Waits for clients' input exactly while the container takes it.
     fn update_typing(&mut self, id: &str, events: &mut EventLoop) {
         let wanted = self.takes_input();
-        for client in self.clients.iter_mut().filter(|client| client.role == Role::Typing) {
+        for client in self
+            .clients
+            .iter_mut()
+            .filter(|client| client.role == Role::Typing)
+        {
             match client.key {
                 Some(key) if !wanted => {
                     events.remove(key, client.fd.as_fd());
                     client.key = None;
                 }
                 None if wanted => {
-                    let source = Source::Typing { container: id.to_owned() };
+                    let source = Source::Typing {
+                        container: id.to_owned(),
+                    };
                     client.key = events.add(&client.fd, source, EventFlags::IN).ok();
                 }
                 _ => {}
@@ -171,7 +193,10 @@ impl Container {
 
     /// The container reads the end of its stdin; clients cannot type any more.
     pub fn close_stdin(&mut self, events: &mut EventLoop) {
-        if let Some(Stdin { fd, key: Some(key), .. }) = self.stdin.take() {
+        if let Some(Stdin {
+            fd, key: Some(key), ..
+        }) = self.stdin.take()
+        {
             events.remove(key, fd.as_fd());
         }
         self.drop_clients(|role| role == Role::Typing, events);

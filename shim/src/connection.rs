@@ -29,7 +29,11 @@ pub enum Incoming {
 
 impl Connection {
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket, greeted: false, queue: VecDeque::new() }
+        Self {
+            socket,
+            greeted: false,
+            queue: VecDeque::new(),
+        }
     }
 
     pub fn as_fd(&self) -> BorrowedFd<'_> {

@@ -22,13 +22,22 @@ pub enum Source {
     /// A spawn's status.
     Spawn,
     /// A pipe or terminal of a container.
-    Output { container: String, stream: Stream },
+    Output {
+        container: String,
+        stream: Stream,
+    },
     /// The write end of a container's stdin has room.
-    Stdin { container: String },
+    Stdin {
+        container: String,
+    },
     /// The stdin of an attached client.
-    Typing { container: String },
+    Typing {
+        container: String,
+    },
     /// An output of an attached client: only its closing is of interest.
-    Watching { container: String },
+    Watching {
+        container: String,
+    },
 }
 
 /// All that the shim waits for.
@@ -41,7 +50,11 @@ pub struct EventLoop {
 impl EventLoop {
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Self { epoll, sources: BTreeMap::new(), last: 0 })
+        Ok(Self {
+            epoll,
+            sources: BTreeMap::new(),
+            last: 0,
+        })
     }
 
     /// Waits for `fd` from now on. With no flags, only its closing by the other side is told.
@@ -67,13 +80,19 @@ impl EventLoop {
 
     /// Waits for at least one event, or until the timeout.
     pub fn wait(&self, timeout: Option<Duration>) -> io::Result<Vec<Key>> {
-        let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 16];
+        let mut events = [epoll::Event {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        }; 16];
         let timeout = timeout.map(|time| rustix::time::Timespec {
             tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(time.subsec_nanos()),
         });
         match epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()) {
-            Ok(count) => Ok(events[..count].iter().map(|event| Key(event.data.u64())).collect()),
+            Ok(count) => Ok(events[..count]
+                .iter()
+                .map(|event| Key(event.data.u64()))
+                .collect()),
             Err(rustix::io::Errno::INTR) => Ok(Vec::new()),
             Err(error) => Err(error.into()),
         }

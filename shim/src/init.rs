@@ -5,14 +5,20 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use berth_sys::{fork, inherit};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
+};
 use rustix::thread::UnshareFlags;
 
 /// Runs as the init until it is killed. Signals without a handler never reach the first process of a namespace, except
 /// SIGKILL from outside.
 pub fn run(ready: BorrowedFd<'_>) -> i32 {
     let outcome = isolate();
-    let code = outcome.as_ref().err().and_then(io::Error::raw_os_error).unwrap_or(i32::from(outcome.is_err()));
+    let code = outcome
+        .as_ref()
+        .err()
+        .and_then(io::Error::raw_os_error)
+        .unwrap_or(i32::from(outcome.is_err()));
     let told = rustix::io::write(ready, &code.to_ne_bytes());
     if outcome.is_err() || told.is_err() || inherit::close_from(0).is_err() {
         return 1;
@@ -40,7 +46,13 @@ fn isolate() -> io::Result<()> {
         | MountAttrFlags::MOUNT_ATTR_RDONLY;
     let root = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     // Any directory will do; it is covered in this namespace only, and gone with the old root.
-    rustix::mount::move_mount(&root, "", rustix::fs::CWD, "/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    rustix::mount::move_mount(
+        &root,
+        "",
+        rustix::fs::CWD,
+        "/proc",
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )?;
     rustix::process::chdir("/proc")?;
     rustix::process::pivot_root(".", ".")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;

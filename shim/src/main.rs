@@ -51,7 +51,10 @@ fn main() -> ExitCode {
 fn settle_down() -> io::Result<(OwnedFd, SignalFd)> {
     let listener = inherit::take(LISTENER)?;
     if !socket::is_listener(listener.as_fd()) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "descriptor 3 is no listening SOCK_SEQPACKET socket"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "descriptor 3 is no listening SOCK_SEQPACKET socket",
+        ));
     }
     inherit::close_from(LISTENER.unsigned_abs() + 1)?;
     berth_sys::process::reset_signals();

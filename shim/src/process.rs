@@ -108,6 +108,10 @@ pub fn parse_signal(number: i32) -> Result<Signal, Failure> {
     let known = Signal::from_named_raw(number);
     let realtime = || berth_sys::inherit::realtime_signal(number);
     known.or_else(realtime).ok_or_else(|| {
-        Failure::refused("signal", rustix::io::Errno::INVAL, format!("{number} is not the number of a signal"))
+        Failure::refused(
+            "signal",
+            rustix::io::Errno::INVAL,
+            format!("{number} is not the number of a signal"),
+        )
     })
 }

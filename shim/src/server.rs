@@ -131,7 +131,9 @@ impl Shim {
     }
 
     fn accept(&mut self) {
-        let Ok(connection) = socket::accept(self.listener.as_fd()) else { return };
+        let Ok(connection) = socket::accept(self.listener.as_fd()) else {
+            return;
+        };
         if socket::peer_uid(connection.as_fd()).is_ok_and(|uid| uid == 0)
             && let Ok(key) = self.events.add(&connection, Source::Connection, EventFlags::IN)
         {
@@ -141,7 +143,9 @@ impl Shim {
     }
 
     fn serve(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         if connection.flush().is_err() {
             return self.disconnect(key);
         }
@@ -159,27 +163,56 @@ impl Shim {
     }
 
     fn update_interest(&mut self, key: Key) {
-        let Some(connection) = self.connections.get(&key) else { return };
-        let room = if connection.is_blocked() { EventFlags::OUT } else { EventFlags::empty() };
-        if self.events.modify(key, connection.as_fd(), EventFlags::IN | room).is_err() {
+        let Some(connection) = self.connections.get(&key) else {
+            return;
+        };
+        let room = if connection.is_blocked() {
+            EventFlags::OUT
+        } else {
+            EventFlags::empty()
+        };
+        if self
+            .events
+            .modify(key, connection.as_fd(), EventFlags::IN | room)
+            .is_err()
+        {
             self.disconnect(key);
         }
     }
 
     /// Answers a request, if its connection is still there.
     pub fn answer(&mut self, reply: Reply, body: Body, fds: Vec<OwnedFd>) {
-        self.send(reply.connection, &v1::Message { id: reply.id, body: Some(body) }, fds);
+        self.send(
+            reply.connection,
+            &v1::Message {
+                id: reply.id,
+                body: Some(body),
+            },
+            fds,
+        );
     }
 
     /// Tells every daemon that has said Hello.
     pub fn broadcast(&mut self, body: Body) {
-        let message = v1::Message { id: 0, body: Some(body) };
-        let greeted: Vec<_> = self.connections.iter().filter(|(_, c)| c.greeted).map(|(key, _)| *key).collect();
-        greeted.into_iter().for_each(|key| self.send(key, &message, Vec::new()));
+        let message = v1::Message {
+            id: 0,
+            body: Some(body),
+        };
+        let greeted: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|(_, c)| c.greeted)
+            .map(|(key, _)| *key)
+            .collect();
+        greeted
+            .into_iter()
+            .for_each(|key| self.send(key, &message, Vec::new()));
     }
 
     fn send(&mut self, key: Key, message: &v1::Message, fds: Vec<OwnedFd>) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         match connection.send(message, fds) {
             Ok(()) if connection.is_blocked() => self.update_interest(key),
             Ok(()) => {}

@@ -24,7 +24,10 @@ pub struct Made {
 
 /// Does all of Setup. The first error ends it; the shim is then of no further use.
 pub fn run(setup: &v1::Setup) -> Result<Made, Failure> {
-    let owned = sysctl::Owned { network: setup.new_network, ipc: setup.new_ipc };
+    let owned = sysctl::Owned {
+        network: setup.new_network,
+        ipc: setup.new_ipc,
+    };
     let mut sysctls = Vec::with_capacity(setup.sysctls.len());
     for (key, value) in &setup.sysctls {
         sysctls.push((sysctl::path(key, owned)?, sysctl::value(key, value)?));
@@ -55,11 +58,23 @@ pub fn run(setup: &v1::Setup) -> Result<Made, Failure> {
     }
     sysctl::write_all(&sysctls)?;
     let shm = if setup.new_ipc { Some(shm(setup)?) } else { None };
-    let init = if setup.shared_pid { Some(namespaces::start_init(user_ns.as_ref().map(AsFd::as_fd))?) } else { None };
+    let init = if setup.shared_pid {
+        Some(namespaces::start_init(user_ns.as_ref().map(AsFd::as_fd))?)
+    } else {
+        None
+    };
     let fds = ready_fds(setup.new_network, user_ns.as_ref())
         .map_err(|error| Failure::io("open", "the pod's namespaces", error))?;
     let (init, init_fd) = init.unzip();
-    Ok(Made { pod: Pod { shm, user_ns, init: init_fd }, init, fds })
+    Ok(Made {
+        pod: Pod {
+            shm,
+            user_ns,
+            init: init_fd,
+        },
+        init,
+        fds,
+    })
 }
 
 fn ready_fds(network: bool, user_ns: Option<&OwnedFd>) -> std::io::Result<Vec<OwnedFd>> {
@@ -77,7 +92,10 @@ fn ready_fds(network: bool, user_ns: Option<&OwnedFd>) -> std::io::Result<Vec<Ow
 fn join(directory: &str) -> Result<(), Failure> {
     let directory = Path::new(directory);
     if !directory.is_absolute() {
-        return Err(Failure::protocol(format!("cgroup directory {} is not absolute", directory.display())));
+        return Err(Failure::protocol(format!(
+            "cgroup directory {} is not absolute",
+            directory.display()
+        )));
     }
     let write = |name: &str| std::fs::OpenOptions::new().write(true).open(directory.join(name));
     let file = write("tasks").or_else(|_| write("cgroup.procs"));
@@ -95,8 +113,16 @@ fn adjust_oom_score(value: i32) {
 
 /// The pod's /dev/shm: a mount that is nowhere until a container takes a clone of it.
 fn shm(setup: &v1::Setup) -> Result<OwnedFd, Failure> {
-    let root = |maps: &[v1::IdMap]| maps.iter().find(|map| map.container_id == 0).map(|map| map.host_id.to_string());
-    let size = if setup.shm_size == 0 { DEFAULT_SHM } else { setup.shm_size };
+    let root = |maps: &[v1::IdMap]| {
+        maps.iter()
+            .find(|map| map.container_id == 0)
+            .map(|map| map.host_id.to_string())
+    };
+    let size = if setup.shm_size == 0 {
+        DEFAULT_SHM
+    } else {
+        setup.shm_size
+    };
     let mount = || -> rustix::io::Result<OwnedFd> {
         let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
         let set = |key: &str, value: &str| rustix::mount::fsconfig_set_string(context.as_fd(), key, value);
@@ -109,8 +135,9 @@ fn shm(setup: &v1::Setup) -> Result<OwnedFd, Failure> {
             }
         }
         rustix::mount::fsconfig_create(context.as_fd())?;
-        let attributes =
-            MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
     };
     mount().map_err(|error| Failure::io("mount", format!("/dev/shm of {size} bytes"), error))

@@ -34,7 +34,9 @@ impl Shim {
     /// Begins a Start; answered when the workload executes.
     pub fn start(&mut self, start: v1::Start, fds: Vec<OwnedFd>, reply: Reply) -> Result<(), Failure> {
         let id = &start.container_id;
-        let Some(pod) = self.pod.as_ref() else { return Err(Failure::protocol("the pod is not set up")) };
+        let Some(pod) = self.pod.as_ref() else {
+            return Err(Failure::protocol("the pod is not set up"));
+        };
         if id.is_empty() || self.knows(id) {
             let message = format!("container {id:?} exists already in this pod's shim, or has no id");
             return Err(Failure::refused("start", rustix::io::Errno::EXIST, message));
@@ -46,7 +48,8 @@ impl Shim {
         let (stdio, ends) = if start.terminal {
             (Stdio::Terminal, Ends::default())
         } else {
-            stdio::pipes(start.stdin).map_err(|error| Failure::io("make pipes", format!("of container {id}"), error))?
+            stdio::pipes(start.stdin)
+                .map_err(|error| Failure::io("make pipes", format!("of container {id}"), error))?
         };
         let pid = self.pid_namespace(&start, pod)?;
         let spawning = container::start(container::Start {
@@ -71,20 +74,30 @@ impl Shim {
                 Some(init) => Ok(PidNamespace::Join(init.as_fd())),
                 None => Err(Failure::protocol("the pod has no PID namespace of its own")),
             },
-            Ok(v1::PidMode::Target) => match self.containers.get(&start.pid_target).map(|target| &target.life) {
-                Some(Life::Running { pidfd: Some(pidfd) }) => Ok(PidNamespace::Join(pidfd.as_fd())),
-                _ => {
-                    let message = format!("target container {:?} is not running", start.pid_target);
-                    Err(Failure::refused("join PID namespace", rustix::io::Errno::SRCH, message))
+            Ok(v1::PidMode::Target) => {
+                match self.containers.get(&start.pid_target).map(|target| &target.life) {
+                    Some(Life::Running { pidfd: Some(pidfd) }) => Ok(PidNamespace::Join(pidfd.as_fd())),
+                    _ => {
+                        let message = format!("target container {:?} is not running", start.pid_target);
+                        Err(Failure::refused(
+                            "join PID namespace",
+                            rustix::io::Errno::SRCH,
+                            message,
+                        ))
+                    }
                 }
-            },
+            }
             Err(_) => Err(Failure::protocol(format!("unknown PID mode {}", start.pid))),
         }
     }
 
     /// Begins an Exec; answered when the process executes.
     pub fn exec(&mut self, exec: &v1::Exec, mut fds: Vec<OwnedFd>, reply: Reply) -> Result<(), Failure> {
-        let target = match self.containers.get(&exec.container_id).map(|container| &container.life) {
+        let target = match self
+            .containers
+            .get(&exec.container_id)
+            .map(|container| &container.life)
+        {
             Some(Life::Running { pidfd: Some(pidfd) }) => pidfd,
             _ => {
                 let message = format!("container {:?} is not running", exec.container_id);
@@ -95,7 +108,11 @@ impl Shim {
         let [process, seccomp] = take_fds(fds, [true, exec.has_seccomp])?;
         let process = process.ok_or_else(|| Failure::protocol("Exec without a process"))?;
         let stdio = match <[OwnedFd; 3]>::try_from(streams) {
-            Ok([stdin, stdout, stderr]) => Stdio::Pipes { stdin, stdout, stderr },
+            Ok([stdin, stdout, stderr]) => Stdio::Pipes {
+                stdin,
+                stdout,
+                stderr,
+            },
             Err(none) if none.is_empty() => Stdio::Terminal,
             Err(_) => return Err(Failure::protocol("Exec needs no streams (terminal) or three")),
         };
@@ -109,13 +126,29 @@ impl Shim {
             stdio,
         })?;
         let (container_id, exec_id) = (exec.container_id.clone(), exec.exec_id.clone());
-        self.watch(spawning, reply, What::Exec { container_id, exec_id })
+        self.watch(
+            spawning,
+            reply,
+            What::Exec {
+                container_id,
+                exec_id,
+            },
+        )
     }
 
     fn watch(&mut self, spawning: Spawning, reply: Reply, what: What) -> Result<(), Failure> {
         let key = self.events.add(spawning.as_fd(), Source::Spawn, EventFlags::IN);
         let key = key.map_err(|error| Failure::io("watch", "a spawn", error))?;
-        self.spawns.insert(key, Spawn { spawning, reply, what, pid: None, terminal: None });
+        self.spawns.insert(
+            key,
+            Spawn {
+                spawning,
+                reply,
+                what,
+                pid: None,
+                terminal: None,
+            },
+        );
         self.advance(key);
         Ok(())
     }
@@ -133,7 +166,9 @@ impl Shim {
                 Progress::Executing => Ok(()),
                 Progress::Failed(error) => Err(Failure::from(error)),
             };
-            let Some(spawn) = self.spawns.remove(&key) else { return };
+            let Some(spawn) = self.spawns.remove(&key) else {
+                return;
+            };
             self.events.remove(key, spawn.spawning.as_fd());
             let reply = spawn.reply;
             match outcome.and_then(|()| self.adopt(spawn)) {
@@ -146,18 +181,34 @@ impl Shim {
 
     /// The workload executes: the spawn becomes a container or an exec.
     fn adopt(&mut self, spawn: Spawn) -> Result<(Body, Vec<OwnedFd>), Failure> {
-        let pid = spawn.pid.ok_or_else(|| Failure::protocol("a spawn without a process"))?;
-        let started = v1::Started { pid: pid.as_raw_pid(), started_at: now() };
+        let pid = spawn
+            .pid
+            .ok_or_else(|| Failure::protocol("a spawn without a process"))?;
+        let started = v1::Started {
+            pid: pid.as_raw_pid(),
+            started_at: now(),
+        };
         match spawn.what {
-            What::Exec { container_id, exec_id } => {
-                self.executed.push(Executed { container_id, exec_id, pid });
+            What::Exec {
+                container_id,
+                exec_id,
+            } => {
+                self.executed.push(Executed {
+                    container_id,
+                    exec_id,
+                    pid,
+                });
                 return Ok((Body::Started(started), spawn.terminal.into_iter().collect()));
             }
             What::Container { start, ends, log } => {
                 let id = start.container_id;
-                let fail = |error: std::io::Error| Failure::io("connect streams", format!("of container {id}"), error);
+                let fail = |error: std::io::Error| {
+                    Failure::io("connect streams", format!("of container {id}"), error)
+                };
                 let (terminal, ends) = match spawn.terminal {
-                    Some(master) => stdio::terminal(master, start.stdin).map(|(t, ends)| (Some(t), ends)).map_err(fail)?,
+                    Some(master) => stdio::terminal(master, start.stdin)
+                        .map(|(t, ends)| (Some(t), ends))
+                        .map_err(fail)?,
                     None => (None, ends),
                 };
                 let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
@@ -172,7 +223,9 @@ impl Shim {
                     terminal,
                     clients: Vec::new(),
                 };
-                let connected = container.connect(&id, ends, start.stdin_once, &mut self.events).map_err(fail);
+                let connected = container
+                    .connect(&id, ends, start.stdin_once, &mut self.events)
+                    .map_err(fail);
                 self.containers.insert(id, container);
                 connected?;
             }
@@ -185,7 +238,10 @@ impl Shim {
 fn take_fds(fds: Vec<OwnedFd>, expected: [bool; 2]) -> Result<[Option<OwnedFd>; 2], Failure> {
     let wanted = expected.iter().filter(|yes| **yes).count();
     if fds.len() != wanted {
-        return Err(Failure::protocol(format!("{} file descriptors came where {wanted} belong", fds.len())));
+        return Err(Failure::protocol(format!(
+            "{} file descriptors came where {wanted} belong",
+            fds.len()
+        )));
     }
     let mut fds = fds.into_iter();
     Ok(expected.map(|yes| if yes { fds.next() } else { None }))

@@ -33,7 +33,10 @@ pub fn pipes(stdin: bool) -> std::io::Result<(Stdio, Ends)> {
         socket::set_nonblocking(&write)?;
         (read, Some(write))
     } else {
-        (rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, None)
+        (
+            rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?,
+            None,
+        )
     };
     let (our_stdout, stdout) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (our_stderr, stderr) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
@@ -41,7 +44,17 @@ pub fn pipes(stdin: bool) -> std::io::Result<(Stdio, Ends)> {
     for (_, fd) in &outputs {
         socket::set_nonblocking(fd)?;
     }
-    Ok((Stdio::Pipes { stdin, stdout, stderr }, Ends { stdin: our_stdin, outputs }))
+    Ok((
+        Stdio::Pipes {
+            stdin,
+            stdout,
+            stderr,
+        },
+        Ends {
+            stdin: our_stdin,
+            outputs,
+        },
+    ))
 }
 
 /// The ends of a container with a terminal, all of them its master.
@@ -56,11 +69,29 @@ pub fn terminal(master: OwnedFd, stdin: bool) -> std::io::Result<(Terminal, Ends
 
 impl Container {
     /// Takes the ends of the container's streams and begins to read them.
-    pub fn connect(&mut self, id: &str, ends: Ends, once: bool, events: &mut EventLoop) -> std::io::Result<()> {
-        self.stdin =
-            ends.stdin.map(|fd| Stdin { fd, pending: Vec::new(), key: None, once, closing: false });
+    pub fn connect(
+        &mut self,
+        id: &str,
+        ends: Ends,
+        once: bool,
+        events: &mut EventLoop,
+    ) -> std::io::Result<()> {
+        self.stdin = ends.stdin.map(|fd| Stdin {
+            fd,
+            pending: Vec::new(),
+            key: None,
+            once,
+            closing: false,
+        });
         for (stream, fd) in ends.outputs {
-            let key = events.add(&fd, Source::Output { container: id.to_owned(), stream }, EventFlags::IN)?;
+            let key = events.add(
+                &fd,
+                Source::Output {
+                    container: id.to_owned(),
+                    stream,
+                },
+                EventFlags::IN,
+            )?;
             self.outputs.push(Output { stream, fd, key });
         }
         Ok(())
@@ -68,7 +99,9 @@ impl Container {
 
     /// Takes what one read of a stream gives. False at its end.
     fn read_once(&mut self, stream: Stream, buffer: &mut [u8], events: &mut EventLoop) -> Read {
-        let Some(output) = self.outputs.iter().find(|output| output.stream == stream) else { return Read::Nothing };
+        let Some(output) = self.outputs.iter().find(|output| output.stream == stream) else {
+            return Read::Nothing;
+        };
         match rustix::io::read(&output.fd, &mut *buffer) {
             Ok(0) => {}
             Ok(count) => {

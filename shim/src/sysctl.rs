@@ -20,19 +20,45 @@ pub struct Owned {
 /// The path below `sys` of a sysctl's name, where a pod may set it. As sysctl(8): the first separator decides
 /// whether `.` or `/` separates; the other is then part of a name.
 pub fn path(key: &str, owned: Owned) -> Result<String, Failure> {
-    let refuse = |why: &str| Err(Failure::refused(STEP, rustix::io::Errno::INVAL, format!("sysctl {key:?} {why}")));
-    if !key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-/".contains(&byte)) {
+    let refuse = |why: &str| {
+        Err(Failure::refused(
+            STEP,
+            rustix::io::Errno::INVAL,
+            format!("sysctl {key:?} {why}"),
+        ))
+    };
+    if !key
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-/".contains(&byte))
+    {
         return refuse("has characters other than a-z, 0-9, '.', '_', '-' and '/'");
     }
     let dotted = key.bytes().find(|byte| b"./".contains(byte)) == Some(b'.');
     let path: String = match dotted {
-        true => key.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect(),
+        true => key
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
         false => key.to_owned(),
     };
-    if path.split('/').any(|part| part.is_empty() || part.bytes().all(|byte| byte == b'.')) {
+    if path
+        .split('/')
+        .any(|part| part.is_empty() || part.bytes().all(|byte| byte == b'.'))
+    {
         return refuse("is no name of a sysctl");
     }
-    let ipc = path == "kernel/sem" || ["kernel/shm", "kernel/msg", "fs/mqueue/"].iter().any(|p| path.starts_with(p));
+    let ipc = path == "kernel/sem"
+        || ["kernel/shm", "kernel/msg", "fs/mqueue/"]
+            .iter()
+            .any(|p| path.starts_with(p));
     match (path.starts_with("net/"), ipc) {
         (true, _) if owned.network => Ok(path),
         (true, _) => refuse("needs a network namespace of the pod's own, but the pod uses the host's"),
@@ -45,7 +71,11 @@ pub fn path(key: &str, owned: Owned) -> Result<String, Failure> {
 /// The value as it is written.
 pub fn value<'a>(key: &str, value: &'a str) -> Result<&'a [u8], Failure> {
     if value.bytes().any(|byte| byte == 0 || byte == b'\n') {
-        return Err(Failure::refused(STEP, rustix::io::Errno::INVAL, format!("the value of sysctl {key:?} has a newline or NUL")));
+        return Err(Failure::refused(
+            STEP,
+            rustix::io::Errno::INVAL,
+            format!("the value of sysctl {key:?} has a newline or NUL"),
+        ));
     }
     Ok(value.as_bytes())
 }
@@ -60,7 +90,8 @@ pub fn write_all(sysctls: &[(String, &[u8])]) -> Result<(), Failure> {
         let fail = |error: rustix::io::Errno| Failure::io(STEP, path.replace('/', "."), error);
         let within = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
         let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let file = rustix::fs::openat2(&proc, format!("sys/{path}"), flags, Mode::empty(), within).map_err(fail)?;
+        let file =
+            rustix::fs::openat2(&proc, format!("sys/{path}"), flags, Mode::empty(), within).map_err(fail)?;
         rustix::io::write(&file, value).map_err(fail)?;
     }
     Ok(())
@@ -69,8 +100,9 @@ pub fn write_all(sysctls: &[(String, &[u8])]) -> Result<(), Failure> {
 fn mount_proc() -> rustix::io::Result<OwnedFd> {
     let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_create(context.as_fd())?;
-    let attributes =
-        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
@@ -78,15 +110,24 @@ fn mount_proc() -> rustix::io::Result<OwnedFd> {
 mod tests {
     use super::*;
 
-    const BOTH: Owned = Owned { network: true, ipc: true };
+    const BOTH: Owned = Owned {
+        network: true,
+        ipc: true,
+    };
 
     #[test]
     fn both_separators_name_the_same_file() {
         for (key, expected) in [
             ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
             ("net/ipv4/ip_forward", "net/ipv4/ip_forward"),
-            ("net.ipv4.conf.eth0/1.forwarding", "net/ipv4/conf/eth0.1/forwarding"),
-            ("net/ipv4/conf/eth0.1/forwarding", "net/ipv4/conf/eth0.1/forwarding"),
+            (
+                "net.ipv4.conf.eth0/1.forwarding",
+                "net/ipv4/conf/eth0.1/forwarding",
+            ),
+            (
+                "net/ipv4/conf/eth0.1/forwarding",
+                "net/ipv4/conf/eth0.1/forwarding",
+            ),
             ("kernel.shm_rmid_forced", "kernel/shm_rmid_forced"),
             ("kernel.sem", "kernel/sem"),
             ("fs.mqueue.msg_max", "fs/mqueue/msg_max"),
@@ -98,13 +139,31 @@ mod tests {
     #[test]
     fn keys_that_would_leave_the_namespace_are_refused() {
         for key in [
-            "", "net", "net.", "net..x", "net/../kernel/core_pattern", "/net/ipv4/ip_forward", "kernel.core_pattern",
-            "kernel.semx", "kernel.hostname", "fs.mqueue", "vm.swappiness", "net.a+kernel.x", "net.a=b", "net.A", "../net/x",
-            "net/./x", "net.ipv4.//.x", "net\0x",
+            "",
+            "net",
+            "net.",
+            "net..x",
+            "net/../kernel/core_pattern",
+            "/net/ipv4/ip_forward",
+            "kernel.core_pattern",
+            "kernel.semx",
+            "kernel.hostname",
+            "fs.mqueue",
+            "vm.swappiness",
+            "net.a+kernel.x",
+            "net.a=b",
+            "net.A",
+            "../net/x",
+            "net/./x",
+            "net.ipv4.//.x",
+            "net\0x",
         ] {
             assert!(path(key, BOTH).is_err(), "{key:?}");
         }
-        let host = Owned { network: false, ipc: false };
+        let host = Owned {
+            network: false,
+            ipc: false,
+        };
         assert!(path("net.ipv4.ip_forward", host).is_err() && path("kernel.shmmax", host).is_err());
         assert!(value("k", "1\n2").is_err() && value("k", "1 2").is_ok());
     }

@@ -17,7 +17,12 @@ use tower::ServiceExt;
 const BREATH: Duration = Duration::from_millis(50);
 
 /// Serves until `stop` ends, then lets calls under way finish, for `patience` at most.
-pub async fn serve(routes: Routes, listener: UnixListener, stop: impl Future<Output = ()>, patience: Duration) {
+pub async fn serve(
+    routes: Routes,
+    listener: UnixListener,
+    stop: impl Future<Output = ()>,
+    patience: Duration,
+) {
     let routes = routes.prepare();
     let graceful = GracefulShutdown::new();
     tokio::pin!(stop);
@@ -39,12 +44,15 @@ pub async fn serve(routes: Routes, listener: UnixListener, stop: impl Future<Out
 }
 
 fn connect(graceful: &GracefulShutdown, routes: Routes, stream: UnixStream) {
-    let service = TowerToHyperService::new(routes.map_request(|request: http::Request<hyper::body::Incoming>| {
-        request.map(tonic::body::Body::new)
-    }));
+    let service = TowerToHyperService::new(
+        routes
+            .map_request(|request: http::Request<hyper::body::Incoming>| request.map(tonic::body::Body::new)),
+    );
     let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
     builder.http2().max_concurrent_streams(Some(1000));
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    let connection = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .into_owned();
     let connection = graceful.watch(connection);
     tokio::spawn(async move {
         if let Err(error) = connection.await {

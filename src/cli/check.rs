@@ -36,11 +36,19 @@ struct Row {
 
 fn row(what: &'static str, found: impl Into<String>, good: bool, cost: &str) -> Row {
     let verdict = if good { Verdict::Good } else { Verdict::Less };
-    Row { what, found: found.into(), verdict, cost: if good { String::new() } else { cost.into() } }
+    Row {
+        what,
+        found: found.into(),
+        verdict,
+        cost: if good { String::new() } else { cost.into() },
+    }
 }
 
 fn needed(what: &'static str, found: impl Into<String>, good: bool, cost: &str) -> Row {
-    Row { verdict: if good { Verdict::Good } else { Verdict::Missing }, ..row(what, found, good, cost) }
+    Row {
+        verdict: if good { Verdict::Good } else { Verdict::Missing },
+        ..row(what, found, good, cost)
+    }
 }
 
 /// The table, and whether pods can run at all.
@@ -61,10 +69,30 @@ fn kernel(host: &Host) -> Vec<Row> {
     let at_least = |version| host.kernel >= version;
     let overlay = has_overlay();
     vec![
-        needed("kernel", format!("{major}.{minor}"), at_least((6, 1)), "Berth needs Linux 6.1 or newer"),
-        needed("overlay", yes(overlay), overlay, "no container has a root: load the module overlay"),
-        row("overlay, any depth", yes(at_least((6, 5))), at_least((6, 5)), "kernels before 6.5: the names of an image's layers must fit in one page"),
-        row("idmapped mounts", yes(at_least((5, 19))), at_least((5, 19)), "no pods with user namespaces"),
+        needed(
+            "kernel",
+            format!("{major}.{minor}"),
+            at_least((6, 1)),
+            "Berth needs Linux 6.1 or newer",
+        ),
+        needed(
+            "overlay",
+            yes(overlay),
+            overlay,
+            "no container has a root: load the module overlay",
+        ),
+        row(
+            "overlay, any depth",
+            yes(at_least((6, 5))),
+            at_least((6, 5)),
+            "kernels before 6.5: the names of an image's layers must fit in one page",
+        ),
+        row(
+            "idmapped mounts",
+            yes(at_least((5, 19))),
+            at_least((5, 19)),
+            "no pods with user namespaces",
+        ),
     ]
 }
 
@@ -86,10 +114,17 @@ fn cgroup(host: &Host, config: &Config) -> Vec<Row> {
         ("freezer", "pausing"),
     ];
     let wanted = &wanted[..if host.cgroup_v2 { 5 } else { 7 }];
-    let lost: Vec<_> = wanted.iter().filter(|(name, _)| !found.iter().any(|found| found == name)).collect();
+    let lost: Vec<_> = wanted
+        .iter()
+        .filter(|(name, _)| !found.iter().any(|found| found == name))
+        .collect();
     let names = lost.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" ");
     let costs = lost.iter().map(|(_, cost)| *cost).collect::<Vec<_>>().join(", ");
-    let controllers = if lost.is_empty() { found.join(" ") } else { format!("missing: {names}") };
+    let controllers = if lost.is_empty() {
+        found.join(" ")
+    } else {
+        format!("missing: {names}")
+    };
     vec![
         row(
             "cgroup version",
@@ -98,27 +133,59 @@ fn cgroup(host: &Host, config: &Config) -> Vec<Row> {
             "no memory QoS, no pressure metrics, containers are killed one process at a time",
         ),
         driver,
-        row("cgroup controllers", controllers, lost.is_empty(), &format!("not in force: {costs}")),
+        row(
+            "cgroup controllers",
+            controllers,
+            lost.is_empty(),
+            &format!("not in force: {costs}"),
+        ),
     ]
 }
 
 fn confinement(host: &Host) -> Vec<Row> {
     vec![
-        row("seccomp", yes(host.seccomp), host.seccomp, "the profiles RuntimeDefault and Localhost are refused"),
-        row("AppArmor", yes(host.apparmor), host.apparmor, "containers are not confined by AppArmor profiles"),
+        row(
+            "seccomp",
+            yes(host.seccomp),
+            host.seccomp,
+            "the profiles RuntimeDefault and Localhost are refused",
+        ),
+        row(
+            "AppArmor",
+            yes(host.apparmor),
+            host.apparmor,
+            "containers are not confined by AppArmor profiles",
+        ),
         row("SELinux", yes(host.selinux), true, ""),
-        row("user namespaces", yes(host.user_namespaces), host.user_namespaces, "pods with hostUsers: false are refused"),
+        row(
+            "user namespaces",
+            yes(host.user_namespaces),
+            host.user_namespaces,
+            "pods with hostUsers: false are refused",
+        ),
     ]
 }
 
 fn capabilities(host: &Host) -> Row {
     let wanted = [
-        "SYS_ADMIN", "NET_ADMIN", "SYS_RESOURCE", "SETUID", "SETGID", "CHOWN", "MKNOD", "KILL", "SYS_CHROOT", "DAC_OVERRIDE",
-        "SETFCAP", "SYS_PTRACE",
+        "SYS_ADMIN",
+        "NET_ADMIN",
+        "SYS_RESOURCE",
+        "SETUID",
+        "SETGID",
+        "CHOWN",
+        "MKNOD",
+        "KILL",
+        "SYS_CHROOT",
+        "DAC_OVERRIDE",
+        "SETFCAP",
+        "SYS_PTRACE",
     ];
     let missing: Vec<_> = wanted
         .into_iter()
-        .filter(|name| Capability::parse(name).is_ok_and(|capability| !host.capabilities.contains(capability)))
+        .filter(|name| {
+            Capability::parse(name).is_ok_and(|capability| !host.capabilities.contains(capability))
+        })
         .collect();
     match missing.as_slice() {
         [] => needed("capabilities", "all", true, ""),
@@ -128,15 +195,32 @@ fn capabilities(host: &Host) -> Row {
             false,
             "oom_score_adj can't be lowered, and limits (ulimit) can't be raised above the daemon's own",
         ),
-        some => needed("capabilities", format!("missing: {}", some.join(" ")), false, "run Berth as root of the node"),
+        some => needed(
+            "capabilities",
+            format!("missing: {}", some.join(" ")),
+            false,
+            "run Berth as root of the node",
+        ),
     }
 }
 
 fn shim(config: &Config) -> Row {
     let path = program_path(config.shim.path.clone()).unwrap_or_else(|_| PathBuf::from("berth-shim"));
-    let cost = format!("no pod can start: {} is not there; install it, or set [shim] path", path.display());
+    let cost = format!(
+        "no pod can start: {} is not there; install it, or set [shim] path",
+        path.display()
+    );
     let there = path.is_file();
-    needed("shim", if there { path.display().to_string() } else { "no".into() }, there, &cost)
+    needed(
+        "shim",
+        if there {
+            path.display().to_string()
+        } else {
+            "no".into()
+        },
+        there,
+        &cost,
+    )
 }
 
 fn controllers(host: &Host) -> Vec<String> {
@@ -145,14 +229,22 @@ fn controllers(host: &Host) -> Vec<String> {
         return words(fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default());
     }
     let table = fs::read_to_string("/proc/cgroups").unwrap_or_default();
-    let names = table.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split('\t').next());
-    names.filter(|name| Path::new("/sys/fs/cgroup").join(name).exists()).map(String::from).collect()
+    let names = table
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split('\t').next());
+    names
+        .filter(|name| Path::new("/sys/fs/cgroup").join(name).exists())
+        .map(String::from)
+        .collect()
 }
 
 /// Asking for it loads the module, as the first container would.
 fn has_overlay() -> bool {
     let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let listed = known.lines().any(|line| line.split_whitespace().last() == Some("overlay"));
+    let listed = known
+        .lines()
+        .any(|line| line.split_whitespace().last() == Some("overlay"));
     listed || rustix::mount::fsopen("overlay", rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC).is_ok()
 }
 
@@ -180,15 +272,30 @@ mod tests {
     #[test]
     fn a_bare_node_is_told_what_it_lacks() {
         let host = Host::default();
-        let rows: Vec<Row> = kernel(&host).into_iter().chain(confinement(&host)).chain([capabilities(&host)]).collect();
+        let rows: Vec<Row> = kernel(&host)
+            .into_iter()
+            .chain(confinement(&host))
+            .chain([capabilities(&host)])
+            .collect();
         let text = render(rows);
-        assert!(text.contains("MISSING  kernel") && text.contains("MISSING  capabilities"), "{text}");
-        assert!(text.contains("less     seccomp") && text.contains("refused"), "{text}");
+        assert!(
+            text.contains("MISSING  kernel") && text.contains("MISSING  capabilities"),
+            "{text}"
+        );
+        assert!(
+            text.contains("less     seccomp") && text.contains("refused"),
+            "{text}"
+        );
     }
 
     #[test]
     fn the_table_of_this_machine_fits_in_100_columns() {
-        let config = Config { shim: crate::drivers::shim::Config { path: Some("/bin/true".into()) }, ..Config::default() };
+        let config = Config {
+            shim: crate::drivers::shim::Config {
+                path: Some("/bin/true".into()),
+            },
+            ..Config::default()
+        };
         let (text, runs) = report(&config);
         assert!(runs, "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");

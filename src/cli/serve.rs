@@ -13,16 +13,41 @@ use crate::layout::{self, Layout};
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
         for (flag, dir) in [("--root", &self.root), ("--state", &self.state)] {
-            ensure!(dir.is_absolute(), "{flag} {}: this must be an absolute path", dir.display());
+            ensure!(
+                dir.is_absolute(),
+                "{flag} {}: this must be an absolute path",
+                dir.display()
+            );
         }
-        ensure!(self.root != self.state, "--root and --state are the same directory: {}", self.root.display());
-        let socket = self.socket.map_or_else(|| Ok(self.state.join(layout::SOCKET)), std::path::absolute)?;
-        ensure!(!socket.is_dir(), "--socket {}: this is a directory", socket.display());
+        ensure!(
+            self.root != self.state,
+            "--root and --state are the same directory: {}",
+            self.root.display()
+        );
+        let socket = self
+            .socket
+            .map_or_else(|| Ok(self.state.join(layout::SOCKET)), std::path::absolute)?;
+        ensure!(
+            !socket.is_dir(),
+            "--socket {}: this is a directory",
+            socket.display()
+        );
         let config = read_config(self.config.as_deref())?;
-        let filter = EnvFilter::try_new(&self.log).with_context(|| format!("--log {:?} is not a log filter", self.log))?;
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-        let places = Places { layout: Layout::new(self.root, self.state), socket };
-        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(daemon::run(config, places))
+        let filter = EnvFilter::try_new(&self.log)
+            .with_context(|| format!("--log {:?} is not a log filter", self.log))?;
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .init();
+        let places = Places {
+            layout: Layout::new(self.root, self.state),
+            socket,
+        };
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?
+            .block_on(daemon::run(config, places))
     }
 }
 

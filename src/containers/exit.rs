@@ -19,8 +19,13 @@ impl Containers {
             }
             return;
         }
-        let exit = Exit { code: exited.exit_code, finished_at: exited.finished_at };
-        let Ok(id) = ContainerId::parse(&exited.container_id) else { return };
+        let exit = Exit {
+            code: exited.exit_code,
+            finished_at: exited.finished_at,
+        };
+        let Ok(id) = ContainerId::parse(&exited.container_id) else {
+            return;
+        };
         let container = self.table().get(&id).cloned();
         if let Some(container) = container {
             self.end(&container, exit).await;
@@ -49,12 +54,15 @@ impl Containers {
         if let Err(error) = self.drivers.cgroups.kill(&container.cgroup).await {
             tracing::warn!(container = %container.id, %error, "cannot kill what the container left behind");
         }
-        self.set_exited(container, Exited {
-            started_at: run.started_at,
-            exit,
-            reason: Reason::of(exit, oom_killed),
-            message: String::new(),
-        })
+        self.set_exited(
+            container,
+            Exited {
+                started_at: run.started_at,
+                exit,
+                reason: Reason::of(exit, oom_killed),
+                message: String::new(),
+            },
+        )
         .await;
     }
 
@@ -62,7 +70,12 @@ impl Containers {
     pub(super) async fn set_exited(&self, container: &Arc<Container>, exited: Exited) {
         let mut record = container.record();
         record.phase = super::state::Phase::Exited(exited.clone());
-        if let Err(error) = self.drivers.store.put(container.id.as_str(), &record, Durability::Process).await {
+        if let Err(error) = self
+            .drivers
+            .store
+            .put(container.id.as_str(), &record, Durability::Process)
+            .await
+        {
             tracing::error!(container = %container.id, %error, "cannot record the container's end");
         }
         *container.state() = State::Exited(exited);

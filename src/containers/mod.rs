@@ -6,9 +6,9 @@ mod devices;
 mod error;
 mod exec;
 mod exit;
+pub mod filter;
 pub mod list;
 mod log;
-pub mod filter;
 pub mod oci;
 mod recover;
 mod remove;
@@ -28,9 +28,9 @@ use tokio::sync::oneshot;
 use berth_proto::shim::v1;
 
 pub use container::{Container, ContainerRecord, ImageUse};
+pub use devices::permissions_are_valid;
 pub use error::{Cause, ContainerError};
 pub use exec::ExecOutput;
-pub use devices::permissions_are_valid;
 pub use list::Filter;
 pub use sandbox::Sandbox;
 

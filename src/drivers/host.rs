@@ -252,7 +252,10 @@ pub fn exists(path: &str) -> bool {
 
 /// The kernel function that a process sleeps in; empty if that can't be told.
 pub fn wchan(pid: i32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/wchan")).ok().filter(|name| name != "0").unwrap_or_default()
+    fs::read_to_string(format!("/proc/{pid}/wchan"))
+        .ok()
+        .filter(|name| name != "0")
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -36,7 +36,11 @@ pub enum PodFilesError {
 
 impl PodFilesError {
     fn at(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { verb, path: path.to_path_buf(), source }
+        move |source| Self::Io {
+            verb,
+            path: path.to_path_buf(),
+            source,
+        }
     }
 
     /// Its kind.
@@ -63,9 +67,14 @@ impl PodFiles {
     pub fn write(&self, id: &PodId, spec: &PodSpec, addresses: &[IpAddr]) -> Result<(), PodFilesError> {
         let dns = match &spec.dns {
             Some(dns) => resolv::resolv_conf(dns)?,
-            None => resolv::host_resolv_conf().map_err(PodFilesError::at("read", Path::new("/etc/resolv.conf")))?,
+            None => resolv::host_resolv_conf()
+                .map_err(PodFilesError::at("read", Path::new("/etc/resolv.conf")))?,
         };
-        let hostname = if spec.hostname.is_empty() { crate::drivers::host::hostname() } else { spec.hostname.clone() };
+        let hostname = if spec.hostname.is_empty() {
+            crate::drivers::host::hostname()
+        } else {
+            spec.hostname.clone()
+        };
         let hosts = resolv::hosts(&hostname, addresses)?;
         let dir = self.layout.pod_files(id);
         let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(&dir);
@@ -95,7 +104,9 @@ impl PodFiles {
         let path = self.layout.network_namespace(id);
         fs::File::create_new(&path).map_err(PodFilesError::at("make", &path))?;
         let source = format!("/proc/self/fd/{}", netns.as_raw_fd());
-        rustix::mount::mount_bind(source, &path).map_err(io::Error::from).map_err(PodFilesError::at("bind", &path))
+        rustix::mount::mount_bind(source, &path)
+            .map_err(io::Error::from)
+            .map_err(PodFilesError::at("bind", &path))
     }
 
     /// Lets the name go; fine if there is none. The kernel removes the namespace once nobody uses it.

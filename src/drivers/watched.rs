@@ -7,6 +7,9 @@ use tokio::io::unix::AsyncFd;
 
 /// Takes a non-blocking descriptor into the runtime's epoll.
 pub fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    #[expect(deprecated, reason = "its one danger is a type that lets go of its descriptor; OwnedFd does not")]
+    #[expect(
+        deprecated,
+        reason = "its one danger is a type that lets go of its descriptor; OwnedFd does not"
+    )]
     AsyncFd::new(fd)
 }

@@ -135,7 +135,9 @@ impl ImageError {
             Self::BadManifest { .. } | Self::Archive(_) | Self::ArchiveLacks(_) => Kind::InvalidArgument,
             Self::NoPlatform { .. } => Kind::NotFound,
             Self::Layer { source, .. } | Self::Cache { source, .. } | Self::Upload(source) => source.kind(),
-            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::DiffIdMismatch { .. } => Kind::DataLoss,
+            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::DiffIdMismatch { .. } => {
+                Kind::DataLoss
+            }
             Self::ArchiveTooLarge(_) => Kind::ResourceExhausted,
             Self::ReadArchive(source) => io_kind(source),
             Self::Store { .. } => Kind::Internal,

@@ -20,7 +20,9 @@ pub struct Flights<K, T> {
 
 impl<K, T> Default for Flights<K, T> {
     fn default() -> Self {
-        Self { running: Arc::default() }
+        Self {
+            running: Arc::default(),
+        }
     }
 }
 
@@ -35,7 +37,9 @@ where
     where
         F: Future<Output = Result<T, ImageError>> + Send + 'static,
     {
-        let interrupted = || ImageError::Interrupted { image: image.to_string() };
+        let interrupted = || ImageError::Interrupted {
+            image: image.to_string(),
+        };
         let (flight, started) = self.join(&key, &work);
         match flight.await {
             Some(Err(_)) | None if !started => {
@@ -54,7 +58,10 @@ where
         if let Some(flight) = running.get(key) {
             return (flight.clone(), false);
         }
-        let landing = Landing { running: Arc::clone(&self.running), key: key.clone() };
+        let landing = Landing {
+            running: Arc::clone(&self.running),
+            key: key.clone(),
+        };
         let work = work();
         let task = tokio::spawn(async move {
             // Also when the work panics: a key that never lands would block its image for ever.
@@ -74,7 +81,10 @@ struct Landing<K: Eq + Hash, T> {
 
 impl<K: Eq + Hash, T> Drop for Landing<K, T> {
     fn drop(&mut self) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.key);
     }
 }
 

@@ -31,7 +31,13 @@ pub struct Layer {
 impl Layer {
     /// One that implies and hides nothing.
     pub fn empty(id: Digest) -> Self {
-        Self { id, bytes: 0, inodes: 0, implied: Arc::default(), hiding: Arc::default() }
+        Self {
+            id,
+            bytes: 0,
+            inodes: 0,
+            implied: Arc::default(),
+            hiding: Arc::default(),
+        }
     }
 }
 
@@ -58,7 +64,10 @@ pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
 mod paths {
     use super::{Arc, BTreeSet, Deserialize};
 
-    pub fn serialize<S: serde::Serializer>(paths: &BTreeSet<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: serde::Serializer>(
+        paths: &BTreeSet<Vec<u8>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         let text = |path: &Vec<u8>| path.iter().map(|byte| char::from(*byte)).collect::<String>();
         serializer.collect_seq(paths.iter().map(text))
     }
@@ -66,9 +75,17 @@ mod paths {
     pub fn deserialize<'de, D: serde::Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Arc<BTreeSet<Vec<u8>>>, D::Error> {
-        let bytes = |text: String| text.chars().map(|c| u8::try_from(c).map_err(serde::de::Error::custom)).collect();
+        let bytes = |text: String| {
+            text.chars()
+                .map(|c| u8::try_from(c).map_err(serde::de::Error::custom))
+                .collect()
+        };
         let texts = Vec::<String>::deserialize(deserializer)?;
-        texts.into_iter().map(bytes).collect::<Result<_, _>>().map(Arc::new)
+        texts
+            .into_iter()
+            .map(bytes)
+            .collect::<Result<_, _>>()
+            .map(Arc::new)
     }
 }
 
@@ -79,7 +96,13 @@ mod tests {
     #[test]
     fn a_record_keeps_paths_that_are_no_text() {
         let implied = Arc::new(BTreeSet::from([b"".to_vec(), b"a/\xff\x80\n".to_vec()]));
-        let layer = Layer { id: Digest::of(b"x"), bytes: 1, inodes: 2, hiding: Arc::clone(&implied), implied };
+        let layer = Layer {
+            id: Digest::of(b"x"),
+            bytes: 1,
+            inodes: 2,
+            hiding: Arc::clone(&implied),
+            implied,
+        };
         let json = serde_json::to_string(&layer).unwrap();
         assert_eq!(serde_json::from_str::<Layer>(&json).unwrap(), layer);
     }

@@ -50,12 +50,17 @@ impl Source {
             Origin::Archive(file, blobs) => {
                 let (offset, len) = self.locate(blobs, blob)?;
                 let mut bytes = vec![0; usize::try_from(len.min(limit + 1)).unwrap_or_default()];
-                file.read_exact_at(&mut bytes, offset).map_err(|error| self.read(error))?;
+                file.read_exact_at(&mut bytes, offset)
+                    .map_err(|error| self.read(error))?;
                 bytes
             }
         };
         let actual = Digest::of(&bytes);
-        if actual == blob.digest { Ok(bytes) } else { Err(self.mismatch(&blob.digest, actual)) }
+        if actual == blob.digest {
+            Ok(bytes)
+        } else {
+            Err(self.mismatch(&blob.digest, actual))
+        }
     }
 
     /// Sends a blob and verifies digest and size. A receiver that gives up early does not keep its error from being
@@ -71,7 +76,9 @@ impl Source {
         let mut total = 0;
         match &self.origin {
             Origin::Registry(registry, reference, credentials) => {
-                let opened = registry.blob(reference, &blob.digest, blob.size, 0, credentials).await;
+                let opened = registry
+                    .blob(reference, &blob.digest, blob.size, 0, credentials)
+                    .await;
                 let mut stream = opened.map_err(|error| self.registry(error))?;
                 while let Some(chunk) = stream.next().await {
                     let chunk = chunk.map_err(|error| self.registry(error))?;
@@ -97,23 +104,46 @@ impl Source {
         meter.enter(Phase::Unpacking);
         let (image, expected) = (self.image.to_string(), blob.size);
         if total != expected {
-            return Err(ImageError::SizeMismatch { image, blob: blob.digest.clone(), expected, actual: total });
+            return Err(ImageError::SizeMismatch {
+                image,
+                blob: blob.digest.clone(),
+                expected,
+                actual: total,
+            });
         }
         let actual = Digest::from_sha256(&hash.finalize().into());
-        if actual == blob.digest { Ok(()) } else { Err(self.mismatch(&blob.digest, actual)) }
+        if actual == blob.digest {
+            Ok(())
+        } else {
+            Err(self.mismatch(&blob.digest, actual))
+        }
     }
 
-    fn locate(&self, blobs: &HashMap<Digest, (u64, u64)>, blob: &Descriptor) -> Result<(u64, u64), ImageError> {
-        blobs.get(&blob.digest).copied().ok_or_else(|| ImageError::ArchiveLacks(blob.digest.as_str().into()))
+    fn locate(
+        &self,
+        blobs: &HashMap<Digest, (u64, u64)>,
+        blob: &Descriptor,
+    ) -> Result<(u64, u64), ImageError> {
+        blobs
+            .get(&blob.digest)
+            .copied()
+            .ok_or_else(|| ImageError::ArchiveLacks(blob.digest.as_str().into()))
     }
 
     fn mismatch(&self, expected: &Digest, actual: Digest) -> ImageError {
-        ImageError::DigestMismatch { image: self.image.to_string(), expected: expected.clone(), actual }
+        ImageError::DigestMismatch {
+            image: self.image.to_string(),
+            expected: expected.clone(),
+            actual,
+        }
     }
 
     /// For `map_err`.
     pub fn registry(&self, source: RegistryError) -> ImageError {
-        ImageError::Registry { image: self.image.to_string(), source: Arc::new(source) }
+        ImageError::Registry {
+            image: self.image.to_string(),
+            source: Arc::new(source),
+        }
     }
 
     fn read(&self, source: std::io::Error) -> ImageError {
@@ -127,5 +157,6 @@ async fn read(file: Arc<File>, offset: u64, len: u64) -> std::io::Result<Bytes> 
         file.read_exact_at(&mut bytes, offset)?;
         Ok(Bytes::from(bytes))
     });
-    read.await.unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into()))
+    read.await
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into()))
 }

@@ -64,7 +64,10 @@ pub enum Cause {
 impl Cause {
     /// About this pod.
     pub fn of(self, subject: impl ToString) -> PodError {
-        PodError { subject: subject.to_string(), cause: Arc::new(self) }
+        PodError {
+            subject: subject.to_string(),
+            cause: Arc::new(self),
+        }
     }
 }
 

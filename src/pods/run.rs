@@ -27,7 +27,9 @@ impl Pods {
     pub async fn run(self: &Arc<Self>, spec: PodSpec) -> Result<PodId, PodError> {
         let name = format!("{}/{}", spec.metadata.namespace, spec.metadata.name);
         let this = self.clone();
-        let run = self.starting.join_or_start(spec.metadata.clone(), || async move { this.run_one(spec).await });
+        let run = self
+            .starting
+            .join_or_start(spec.metadata.clone(), || async move { this.run_one(spec).await });
         run.await.unwrap_or_else(|lost| Err(Cause::from(lost).of(name)))
     }
 
@@ -36,7 +38,11 @@ impl Pods {
         if let Some(twin) = self.twin(&spec) {
             // A retry: its caller did not hear that the first call had succeeded.
             let same = twin.is_ready() && twin.sandbox.spec == spec;
-            return if same { Ok(twin.id().clone()) } else { Err(Cause::Duplicate(twin.id().clone()).of(name)) };
+            return if same {
+                Ok(twin.id().clone())
+            } else {
+                Err(Cause::Duplicate(twin.id().clone()).of(name))
+            };
         }
         let id = PodId::generate();
         let mut rollback = Rollback::new();
@@ -53,10 +59,18 @@ impl Pods {
     }
 
     fn twin(&self, spec: &PodSpec) -> Option<Arc<Pod>> {
-        self.table().values().find(|pod| pod.sandbox.spec.metadata == spec.metadata).cloned()
+        self.table()
+            .values()
+            .find(|pod| pod.sandbox.spec.metadata == spec.metadata)
+            .cloned()
     }
 
-    async fn run_as(self: &Arc<Self>, id: &PodId, spec: PodSpec, rollback: &mut Rollback) -> Result<(), Cause> {
+    async fn run_as(
+        self: &Arc<Self>,
+        id: &PodId,
+        spec: PodSpec,
+        rollback: &mut Rollback,
+    ) -> Result<(), Cause> {
         if !spec.runtime_handler.is_empty() {
             return Err(Cause::NoHandler(spec.runtime_handler));
         }
@@ -72,7 +86,10 @@ impl Pods {
         self.write_files(id, &spec, network.as_ref(), rollback)?;
         let sandbox = Sandbox::new(id.clone(), spec, cgroup, Some(shim));
         let pod = Arc::new(Pod::new(sandbox, created_at, State::Ready { network }));
-        self.drivers.store.put(id.as_str(), &pod.record(), Durability::Process).await?;
+        self.drivers
+            .store
+            .put(id.as_str(), &pod.record(), Durability::Process)
+            .await?;
         self.table().insert(id.clone(), pod);
         Ok(())
     }
@@ -85,11 +102,24 @@ impl Pods {
         rollback: &mut Rollback,
     ) -> Result<(), Cause> {
         let (this, id) = (self.clone(), id.clone());
-        let record =
-            PodRecord { id: id.clone(), spec: spec.clone(), cgroup: None, created_at, state: State::Starting };
-        self.drivers.store.put(id.as_str(), &record, Durability::Process).await?;
+        let record = PodRecord {
+            id: id.clone(),
+            spec: spec.clone(),
+            cgroup: None,
+            created_at,
+            state: State::Starting,
+        };
+        self.drivers
+            .store
+            .put(id.as_str(), &record, Durability::Process)
+            .await?;
         rollback.push(async move {
-            if let Err(error) = this.drivers.store.delete::<PodRecord>(id.as_str(), Durability::Process).await {
+            if let Err(error) = this
+                .drivers
+                .store
+                .delete::<PodRecord>(id.as_str(), Durability::Process)
+                .await
+            {
                 tracing::warn!(pod = %id, %error, "cannot remove the record of a pod that was not made");
             }
         });
@@ -120,7 +150,11 @@ impl Pods {
         shim: &Shim,
         rollback: &mut Rollback,
     ) -> Result<PodCgroup, Cause> {
-        let cgroup = self.drivers.cgroups.create_pod(&spec.cgroup_parent, id, Some(shim.pid())).await?;
+        let cgroup = self
+            .drivers
+            .cgroups
+            .create_pod(&spec.cgroup_parent, id, Some(shim.pid()))
+            .await?;
         let (this, undo, pod, shim) = (self.clone(), cgroup.clone(), id.clone(), shim.clone());
         rollback.push(async move {
             // Its cgroup can't go before the shim that is in it.
@@ -199,14 +233,27 @@ fn setup_of(spec: &PodSpec, cgroup: &PodCgroup) -> v1::Setup {
 /// outside a network namespace of the pod's own.
 fn sysctls(spec: &PodSpec) -> HashMap<String, String> {
     let own_network = !spec.namespaces.host_network && spec.namespaces.user.is_none();
-    let harmless: &[(&str, &str)] =
-        if own_network { &[("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")] } else { &[] };
-    let mut sysctls: HashMap<_, _> = harmless.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    let harmless: &[(&str, &str)] = if own_network {
+        &[
+            ("net.ipv4.ip_unprivileged_port_start", "0"),
+            ("net.ipv4.ping_group_range", "0 2147483647"),
+        ]
+    } else {
+        &[]
+    };
+    let mut sysctls: HashMap<_, _> = harmless
+        .iter()
+        .map(|(key, value)| (key.to_string(), value.to_string()))
+        .collect();
     sysctls.extend(spec.sysctls.clone());
     sysctls
 }
 
 fn id_maps(mappings: &[IdMapping]) -> Vec<v1::IdMap> {
-    let map = |m: &IdMapping| v1::IdMap { container_id: m.container_id, host_id: m.host_id, length: m.length };
+    let map = |m: &IdMapping| v1::IdMap {
+        container_id: m.container_id,
+        host_id: m.host_id,
+        length: m.length,
+    };
     mappings.iter().map(map).collect()
 }

@@ -23,7 +23,10 @@ impl Pods {
     pub(super) async fn stop_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<(), PodError> {
         let (this, task) = (self.clone(), pod.clone());
         let stopped = tokio::spawn(async move { this.stop_one(&task).await });
-        stopped.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(pod.id()))
+        stopped
+            .await
+            .unwrap_or(Err(Cause::Stopping))
+            .map_err(|cause| cause.of(pod.id()))
     }
 
     async fn stop_one(&self, pod: &Arc<Pod>) -> Result<(), Cause> {
@@ -36,7 +39,11 @@ impl Pods {
         }
         self.containers.on_shim_lost(&pod.sandbox).await;
         *pod.state() = State::NotReady { network: None };
-        Ok(self.drivers.store.put(pod.id().as_str(), &pod.record(), Durability::Process).await?)
+        Ok(self
+            .drivers
+            .store
+            .put(pod.id().as_str(), &pod.record(), Durability::Process)
+            .await?)
     }
 
     async fn kill_containers(&self, pod: &Pod) -> Result<(), Cause> {

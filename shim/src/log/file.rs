@@ -23,7 +23,12 @@ impl LogFile {
     /// open's; a symlink is `ELOOP`, a FIFO, device or directory is refused.
     pub fn open(path: PathBuf) -> io::Result<Self> {
         let fd = open(&path)?;
-        Ok(Self { path, fd, dropped: 0, failing: false })
+        Ok(Self {
+            path,
+            fd,
+            dropped: 0,
+            failing: false,
+        })
     }
 
     /// Opens the path again and uses it from now on; on an error nothing changes.
@@ -80,7 +85,10 @@ impl LogFile {
         let cut = rustix::fs::fstat(&self.fd)
             .and_then(|stat| rustix::fs::ftruncate(&self.fd, (stat.st_size as u64).saturating_sub(torn)));
         if let Err(error) = cut {
-            eprintln!("log {}: cannot remove a torn record: {error}", self.path.display());
+            eprintln!(
+                "log {}: cannot remove a torn record: {error}",
+                self.path.display()
+            );
         }
         rest
     }
@@ -96,11 +104,19 @@ impl LogFile {
 
 fn open(path: &std::path::Path) -> io::Result<OwnedFd> {
     if !path.is_absolute() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is not absolute"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the path is not absolute",
+        ));
     }
     // NONBLOCK: the open of a FIFO fails or returns at once; it has no effect on a regular file.
-    let flags =
-        OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = OFlags::WRONLY
+        | OFlags::APPEND
+        | OFlags::CREATE
+        | OFlags::NOFOLLOW
+        | OFlags::CLOEXEC
+        | OFlags::NONBLOCK
+        | OFlags::NOCTTY;
     let fd = rustix::fs::open(path, flags, Mode::from_raw_mode(0o640))?;
     if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
@@ -120,8 +136,22 @@ mod tests {
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&canary, &link).unwrap();
         let fifo = dir.path().join("fifo");
-        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
-        for path in [link, fifo.clone(), "/dev/null".into(), dir.path().into(), "relative".into(), dir.path().join("no/x")] {
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            FileType::Fifo,
+            Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        for path in [
+            link,
+            fifo.clone(),
+            "/dev/null".into(),
+            dir.path().into(),
+            "relative".into(),
+            dir.path().join("no/x"),
+        ] {
             assert!(LogFile::open(path.clone()).is_err(), "{}", path.display());
         }
         let _reader = rustix::fs::open(&fifo, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();
@@ -141,7 +171,14 @@ mod tests {
     #[test]
     fn a_full_file_system_drops_whole_records_and_writing_resumes_with_space() {
         let dir = Small(tempfile::tempdir().unwrap());
-        rustix::mount::mount("tmpfs", dir.0.path(), "tmpfs", rustix::mount::MountFlags::empty(), c"size=8k").unwrap();
+        rustix::mount::mount(
+            "tmpfs",
+            dir.0.path(),
+            "tmpfs",
+            rustix::mount::MountFlags::empty(),
+            c"size=8k",
+        )
+        .unwrap();
         let path = dir.0.path().join("log");
         let filler = dir.0.path().join("filler");
         std::fs::write(&filler, [0; 4096]).unwrap();

@@ -26,21 +26,44 @@ impl ImageApi {
 impl ImageService for ImageApi {
     type StreamImagesStream = ReceiverStream<Result<v1::StreamImagesResponse, Status>>;
 
-    async fn list_images(&self, request: Request<v1::ListImagesRequest>) -> Result<Response<v1::ListImagesResponse>, Status> {
-        let wanted = request.into_inner().filter.and_then(|filter| filter.image).unwrap_or_default().image;
+    async fn list_images(
+        &self,
+        request: Request<v1::ListImagesRequest>,
+    ) -> Result<Response<v1::ListImagesResponse>, Status> {
+        let wanted = request
+            .into_inner()
+            .filter
+            .and_then(|filter| filter.image)
+            .unwrap_or_default()
+            .image;
         let images = &self.services.images;
-        let found = if wanted.is_empty() { images.list() } else { images.find(&wanted).into_iter().collect() };
-        Ok(Response::new(v1::ListImagesResponse { images: found.iter().map(|image| convert::image(image)).collect() }))
+        let found = if wanted.is_empty() {
+            images.list()
+        } else {
+            images.find(&wanted).into_iter().collect()
+        };
+        Ok(Response::new(v1::ListImagesResponse {
+            images: found.iter().map(|image| convert::image(image)).collect(),
+        }))
     }
 
-    async fn stream_images(&self, _: Request<v1::StreamImagesRequest>) -> Result<Response<Self::StreamImagesStream>, Status> {
+    async fn stream_images(
+        &self,
+        _: Request<v1::StreamImagesRequest>,
+    ) -> Result<Response<Self::StreamImagesStream>, Status> {
         unimplemented("StreamImages")
     }
 
-    async fn image_status(&self, request: Request<v1::ImageStatusRequest>) -> Result<Response<v1::ImageStatusResponse>, Status> {
+    async fn image_status(
+        &self,
+        request: Request<v1::ImageStatusRequest>,
+    ) -> Result<Response<v1::ImageStatusResponse>, Status> {
         let request = request.into_inner();
         let image = self.services.images.find(&convert::text(request.image)?);
-        let mut response = v1::ImageStatusResponse { image: image.as_deref().map(convert::image), ..Default::default() };
+        let mut response = v1::ImageStatusResponse {
+            image: image.as_deref().map(convert::image),
+            ..Default::default()
+        };
         if let (Some(image), true) = (image, request.verbose) {
             let info = serde_json::to_string(&*image).map_err(|error| Status::internal(error.to_string()))?;
             response.info.insert("info".into(), info);
@@ -48,20 +71,39 @@ impl ImageService for ImageApi {
         Ok(Response::new(response))
     }
 
-    async fn pull_image(&self, request: Request<v1::PullImageRequest>) -> Result<Response<v1::PullImageResponse>, Status> {
+    async fn pull_image(
+        &self,
+        request: Request<v1::PullImageRequest>,
+    ) -> Result<Response<v1::PullImageResponse>, Status> {
         let request = request.into_inner();
-        let (reference, credentials) = (convert::reference(request.image)?, convert::credentials(request.auth));
-        let image = self.services.images.pull(&reference, &credentials).await.map_err(status)?;
-        Ok(Response::new(v1::PullImageResponse { image_ref: image.id.to_string() }))
+        let (reference, credentials) = (
+            convert::reference(request.image)?,
+            convert::credentials(request.auth),
+        );
+        let image = self
+            .services
+            .images
+            .pull(&reference, &credentials)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::PullImageResponse {
+            image_ref: image.id.to_string(),
+        }))
     }
 
-    async fn remove_image(&self, request: Request<v1::RemoveImageRequest>) -> Result<Response<v1::RemoveImageResponse>, Status> {
+    async fn remove_image(
+        &self,
+        request: Request<v1::RemoveImageRequest>,
+    ) -> Result<Response<v1::RemoveImageResponse>, Status> {
         let image = convert::text(request.into_inner().image)?;
         self.services.images.remove(&image).await.map_err(status)?;
         Ok(Response::new(v1::RemoveImageResponse {}))
     }
 
-    async fn image_fs_info(&self, _: Request<v1::ImageFsInfoRequest>) -> Result<Response<v1::ImageFsInfoResponse>, Status> {
+    async fn image_fs_info(
+        &self,
+        _: Request<v1::ImageFsInfoRequest>,
+    ) -> Result<Response<v1::ImageFsInfoResponse>, Status> {
         let usage = self.services.images.usage();
         let file_system = v1::FilesystemUsage {
             timestamp: clock::now(),

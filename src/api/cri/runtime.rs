@@ -32,7 +32,11 @@ fn answer<T>(message: T) -> Answer<T> {
 }
 
 fn no_empty_id(id: &str, field: &str) -> Result<(), Status> {
-    if id.is_empty() { Err(Invalid::new(field, "is empty").into()) } else { Ok(()) }
+    if id.is_empty() {
+        Err(Invalid::new(field, "is empty").into())
+    } else {
+        Ok(())
+    }
 }
 
 #[tonic::async_trait]
@@ -50,7 +54,10 @@ impl RuntimeService for RuntimeApi {
         answer(info::status(&self.services.drivers, request.into_inner().verbose).await)
     }
 
-    async fn runtime_config(&self, _: Request<v1::RuntimeConfigRequest>) -> Answer<v1::RuntimeConfigResponse> {
+    async fn runtime_config(
+        &self,
+        _: Request<v1::RuntimeConfigRequest>,
+    ) -> Answer<v1::RuntimeConfigResponse> {
         answer(info::runtime_config(&self.services.drivers))
     }
 
@@ -58,7 +65,10 @@ impl RuntimeService for RuntimeApi {
         &self,
         request: Request<v1::UpdateRuntimeConfigRequest>,
     ) -> Answer<v1::UpdateRuntimeConfigResponse> {
-        let network = request.into_inner().runtime_config.and_then(|config| config.network_config);
+        let network = request
+            .into_inner()
+            .runtime_config
+            .and_then(|config| config.network_config);
         let pod_cidr = network.unwrap_or_default().pod_cidr;
         if !pod_cidr.is_empty() {
             let set = self.services.drivers.network.set_pod_cidr(&pod_cidr).await;
@@ -67,14 +77,22 @@ impl RuntimeService for RuntimeApi {
         answer(v1::UpdateRuntimeConfigResponse {})
     }
 
-    async fn run_pod_sandbox(&self, request: Request<v1::RunPodSandboxRequest>) -> Answer<v1::RunPodSandboxResponse> {
+    async fn run_pod_sandbox(
+        &self,
+        request: Request<v1::RunPodSandboxRequest>,
+    ) -> Answer<v1::RunPodSandboxResponse> {
         let request = request.into_inner();
         let spec = pod::spec(request.config, request.runtime_handler)?;
         let id = self.services.pods.run(spec).await.map_err(status)?;
-        answer(v1::RunPodSandboxResponse { pod_sandbox_id: id.to_string() })
+        answer(v1::RunPodSandboxResponse {
+            pod_sandbox_id: id.to_string(),
+        })
     }
 
-    async fn stop_pod_sandbox(&self, request: Request<v1::StopPodSandboxRequest>) -> Answer<v1::StopPodSandboxResponse> {
+    async fn stop_pod_sandbox(
+        &self,
+        request: Request<v1::StopPodSandboxRequest>,
+    ) -> Answer<v1::StopPodSandboxResponse> {
         let id = request.into_inner().pod_sandbox_id;
         no_empty_id(&id, "pod_sandbox_id")?;
         self.services.pods.stop(&id).await.map_err(status)?;
@@ -98,13 +116,26 @@ impl RuntimeService for RuntimeApi {
         let request = request.into_inner();
         no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
         let found = self.services.pods.find(&request.pod_sandbox_id).map_err(status)?;
-        let info = if request.verbose { info::pod(&self.services.drivers, &found)? } else { BTreeMap::new() };
-        answer(v1::PodSandboxStatusResponse { status: Some(pod::status(&found)), info, ..Default::default() })
+        let info = if request.verbose {
+            info::pod(&self.services.drivers, &found)?
+        } else {
+            BTreeMap::new()
+        };
+        answer(v1::PodSandboxStatusResponse {
+            status: Some(pod::status(&found)),
+            info,
+            ..Default::default()
+        })
     }
 
-    async fn list_pod_sandbox(&self, request: Request<v1::ListPodSandboxRequest>) -> Answer<v1::ListPodSandboxResponse> {
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<v1::ListPodSandboxRequest>,
+    ) -> Answer<v1::ListPodSandboxResponse> {
         let found = self.services.pods.list(&pod::filter(request.into_inner().filter));
-        answer(v1::ListPodSandboxResponse { items: found.iter().map(|found| pod::item(found)).collect() })
+        answer(v1::ListPodSandboxResponse {
+            items: found.iter().map(|found| pod::item(found)).collect(),
+        })
     }
 
     async fn create_container(
@@ -115,22 +146,39 @@ impl RuntimeService for RuntimeApi {
         no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
         let pod = self.services.pods.find(&request.pod_sandbox_id).map_err(status)?;
         let spec = container::spec(request.config, &pod.sandbox.spec.log_directory)?;
-        let made = self.services.containers.create(pod.sandbox.clone(), spec).await.map_err(status)?;
-        answer(v1::CreateContainerResponse { container_id: made.id.to_string() })
+        let made = self
+            .services
+            .containers
+            .create(pod.sandbox.clone(), spec)
+            .await
+            .map_err(status)?;
+        answer(v1::CreateContainerResponse {
+            container_id: made.id.to_string(),
+        })
     }
 
-    async fn start_container(&self, request: Request<v1::StartContainerRequest>) -> Answer<v1::StartContainerResponse> {
+    async fn start_container(
+        &self,
+        request: Request<v1::StartContainerRequest>,
+    ) -> Answer<v1::StartContainerResponse> {
         let id = request.into_inner().container_id;
         no_empty_id(&id, "container_id")?;
         self.services.containers.start(&id).await.map_err(status)?;
         answer(v1::StartContainerResponse {})
     }
 
-    async fn stop_container(&self, request: Request<v1::StopContainerRequest>) -> Answer<v1::StopContainerResponse> {
+    async fn stop_container(
+        &self,
+        request: Request<v1::StopContainerRequest>,
+    ) -> Answer<v1::StopContainerResponse> {
         let request = request.into_inner();
         no_empty_id(&request.container_id, "container_id")?;
         let grace = Duration::from_secs(u64::try_from(request.timeout).unwrap_or(0));
-        self.services.containers.stop(&request.container_id, grace).await.map_err(status)?;
+        self.services
+            .containers
+            .stop(&request.container_id, grace)
+            .await
+            .map_err(status)?;
         answer(v1::StopContainerResponse {})
     }
 
@@ -144,9 +192,17 @@ impl RuntimeService for RuntimeApi {
         answer(v1::RemoveContainerResponse {})
     }
 
-    async fn list_containers(&self, request: Request<v1::ListContainersRequest>) -> Answer<v1::ListContainersResponse> {
-        let found = self.services.containers.list(&container::filter(request.into_inner().filter));
-        answer(v1::ListContainersResponse { containers: found.iter().map(|found| container_status::item(found)).collect() })
+    async fn list_containers(
+        &self,
+        request: Request<v1::ListContainersRequest>,
+    ) -> Answer<v1::ListContainersResponse> {
+        let found = self
+            .services
+            .containers
+            .list(&container::filter(request.into_inner().filter));
+        answer(v1::ListContainersResponse {
+            containers: found.iter().map(|found| container_status::item(found)).collect(),
+        })
     }
 
     async fn container_status(
@@ -155,9 +211,20 @@ impl RuntimeService for RuntimeApi {
     ) -> Answer<v1::ContainerStatusResponse> {
         let request = request.into_inner();
         no_empty_id(&request.container_id, "container_id")?;
-        let found = self.services.containers.find(&request.container_id).map_err(status)?;
-        let info = if request.verbose { info::container(&self.services.drivers, &found)? } else { BTreeMap::new() };
-        answer(v1::ContainerStatusResponse { status: Some(container_status::status(&found)), info })
+        let found = self
+            .services
+            .containers
+            .find(&request.container_id)
+            .map_err(status)?;
+        let info = if request.verbose {
+            info::container(&self.services.drivers, &found)?
+        } else {
+            BTreeMap::new()
+        };
+        answer(v1::ContainerStatusResponse {
+            status: Some(container_status::status(&found)),
+            info,
+        })
     }
 
     async fn reopen_container_log(
@@ -173,10 +240,21 @@ impl RuntimeService for RuntimeApi {
     async fn exec_sync(&self, request: Request<v1::ExecSyncRequest>) -> Answer<v1::ExecSyncResponse> {
         let request = request.into_inner();
         no_empty_id(&request.container_id, "container_id")?;
-        let limit = u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
-        let output = self.services.containers.exec_sync(&request.container_id, request.cmd, limit).await;
+        let limit = u64::try_from(request.timeout)
+            .ok()
+            .filter(|seconds| *seconds > 0)
+            .map(Duration::from_secs);
+        let output = self
+            .services
+            .containers
+            .exec_sync(&request.container_id, request.cmd, limit)
+            .await;
         let output = output.map_err(status)?;
-        answer(v1::ExecSyncResponse { stdout: output.stdout, stderr: output.stderr, exit_code: output.exit_code })
+        answer(v1::ExecSyncResponse {
+            stdout: output.stdout,
+            stderr: output.stderr,
+            exit_code: output.exit_code,
+        })
     }
 
     // What follows comes with later versions.
@@ -188,7 +266,10 @@ impl RuntimeService for RuntimeApi {
     type StreamPodSandboxMetricsStream = Stream<v1::StreamPodSandboxMetricsResponse>;
     type GetContainerEventsStream = Stream<v1::ContainerEventResponse>;
 
-    async fn update_container_resources(&self, _: Request<v1::UpdateContainerResourcesRequest>) -> Answer<v1::UpdateContainerResourcesResponse> {
+    async fn update_container_resources(
+        &self,
+        _: Request<v1::UpdateContainerResourcesRequest>,
+    ) -> Answer<v1::UpdateContainerResourcesResponse> {
         unimplemented("UpdateContainerResources")
     }
 
@@ -204,27 +285,45 @@ impl RuntimeService for RuntimeApi {
         unimplemented("PortForward")
     }
 
-    async fn container_stats(&self, _: Request<v1::ContainerStatsRequest>) -> Answer<v1::ContainerStatsResponse> {
+    async fn container_stats(
+        &self,
+        _: Request<v1::ContainerStatsRequest>,
+    ) -> Answer<v1::ContainerStatsResponse> {
         unimplemented("ContainerStats")
     }
 
-    async fn list_container_stats(&self, _: Request<v1::ListContainerStatsRequest>) -> Answer<v1::ListContainerStatsResponse> {
+    async fn list_container_stats(
+        &self,
+        _: Request<v1::ListContainerStatsRequest>,
+    ) -> Answer<v1::ListContainerStatsResponse> {
         unimplemented("ListContainerStats")
     }
 
-    async fn pod_sandbox_stats(&self, _: Request<v1::PodSandboxStatsRequest>) -> Answer<v1::PodSandboxStatsResponse> {
+    async fn pod_sandbox_stats(
+        &self,
+        _: Request<v1::PodSandboxStatsRequest>,
+    ) -> Answer<v1::PodSandboxStatsResponse> {
         unimplemented("PodSandboxStats")
     }
 
-    async fn list_pod_sandbox_stats(&self, _: Request<v1::ListPodSandboxStatsRequest>) -> Answer<v1::ListPodSandboxStatsResponse> {
+    async fn list_pod_sandbox_stats(
+        &self,
+        _: Request<v1::ListPodSandboxStatsRequest>,
+    ) -> Answer<v1::ListPodSandboxStatsResponse> {
         unimplemented("ListPodSandboxStats")
     }
 
-    async fn checkpoint_container(&self, _: Request<v1::CheckpointContainerRequest>) -> Answer<v1::CheckpointContainerResponse> {
+    async fn checkpoint_container(
+        &self,
+        _: Request<v1::CheckpointContainerRequest>,
+    ) -> Answer<v1::CheckpointContainerResponse> {
         unimplemented("CheckpointContainer")
     }
 
-    async fn checkpoint_pod(&self, _: Request<v1::CheckpointPodRequest>) -> Answer<v1::CheckpointPodResponse> {
+    async fn checkpoint_pod(
+        &self,
+        _: Request<v1::CheckpointPodRequest>,
+    ) -> Answer<v1::CheckpointPodResponse> {
         unimplemented("CheckpointPod")
     }
 
@@ -232,39 +331,66 @@ impl RuntimeService for RuntimeApi {
         unimplemented("RestorePod")
     }
 
-    async fn list_metric_descriptors(&self, _: Request<v1::ListMetricDescriptorsRequest>) -> Answer<v1::ListMetricDescriptorsResponse> {
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<v1::ListMetricDescriptorsRequest>,
+    ) -> Answer<v1::ListMetricDescriptorsResponse> {
         unimplemented("ListMetricDescriptors")
     }
 
-    async fn list_pod_sandbox_metrics(&self, _: Request<v1::ListPodSandboxMetricsRequest>) -> Answer<v1::ListPodSandboxMetricsResponse> {
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<v1::ListPodSandboxMetricsRequest>,
+    ) -> Answer<v1::ListPodSandboxMetricsResponse> {
         unimplemented("ListPodSandboxMetrics")
     }
 
-    async fn update_pod_sandbox_resources(&self, _: Request<v1::UpdatePodSandboxResourcesRequest>) -> Answer<v1::UpdatePodSandboxResourcesResponse> {
+    async fn update_pod_sandbox_resources(
+        &self,
+        _: Request<v1::UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<v1::UpdatePodSandboxResourcesResponse> {
         unimplemented("UpdatePodSandboxResources")
     }
 
-    async fn stream_pod_sandboxes(&self, _: Request<v1::StreamPodSandboxesRequest>) -> Answer<Self::StreamPodSandboxesStream> {
+    async fn stream_pod_sandboxes(
+        &self,
+        _: Request<v1::StreamPodSandboxesRequest>,
+    ) -> Answer<Self::StreamPodSandboxesStream> {
         unimplemented("StreamPodSandboxes")
     }
 
-    async fn stream_containers(&self, _: Request<v1::StreamContainersRequest>) -> Answer<Self::StreamContainersStream> {
+    async fn stream_containers(
+        &self,
+        _: Request<v1::StreamContainersRequest>,
+    ) -> Answer<Self::StreamContainersStream> {
         unimplemented("StreamContainers")
     }
 
-    async fn stream_container_stats(&self, _: Request<v1::StreamContainerStatsRequest>) -> Answer<Self::StreamContainerStatsStream> {
+    async fn stream_container_stats(
+        &self,
+        _: Request<v1::StreamContainerStatsRequest>,
+    ) -> Answer<Self::StreamContainerStatsStream> {
         unimplemented("StreamContainerStats")
     }
 
-    async fn stream_pod_sandbox_stats(&self, _: Request<v1::StreamPodSandboxStatsRequest>) -> Answer<Self::StreamPodSandboxStatsStream> {
+    async fn stream_pod_sandbox_stats(
+        &self,
+        _: Request<v1::StreamPodSandboxStatsRequest>,
+    ) -> Answer<Self::StreamPodSandboxStatsStream> {
         unimplemented("StreamPodSandboxStats")
     }
 
-    async fn stream_pod_sandbox_metrics(&self, _: Request<v1::StreamPodSandboxMetricsRequest>) -> Answer<Self::StreamPodSandboxMetricsStream> {
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<v1::StreamPodSandboxMetricsRequest>,
+    ) -> Answer<Self::StreamPodSandboxMetricsStream> {
         unimplemented("StreamPodSandboxMetrics")
     }
 
-    async fn get_container_events(&self, _: Request<v1::GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
+    async fn get_container_events(
+        &self,
+        _: Request<v1::GetEventsRequest>,
+    ) -> Answer<Self::GetContainerEventsStream> {
         unimplemented("GetContainerEvents")
     }
 }

@@ -15,7 +15,9 @@ use super::{v1, v2};
 /// version 1 with a usable cpuset. Returns the directories that did not exist, outermost first, `path`'s own last.
 pub(super) fn make(hierarchies: &Hierarchies, path: &str) -> Result<Vec<PathBuf>, CgroupError> {
     let mut made = Vec::new();
-    let result = hierarchies.mounts().try_for_each(|mount| make_in(hierarchies, mount, path, &mut made));
+    let result = hierarchies
+        .mounts()
+        .try_for_each(|mount| make_in(hierarchies, mount, path, &mut made));
     if result.is_err() {
         undo(&made);
     }
@@ -31,8 +33,17 @@ pub(super) fn undo(made: &[PathBuf]) {
     }
 }
 
-fn make_in(hierarchies: &Hierarchies, mount: &Path, path: &str, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
-    let cpuset = matches!(hierarchies, Hierarchies::V1(_)) && hierarchies.dir("cpuset", "").as_deref().is_some_and(|d| same(d, mount));
+fn make_in(
+    hierarchies: &Hierarchies,
+    mount: &Path,
+    path: &str,
+    made: &mut Vec<PathBuf>,
+) -> Result<(), CgroupError> {
+    let cpuset = matches!(hierarchies, Hierarchies::V1(_))
+        && hierarchies
+            .dir("cpuset", "")
+            .as_deref()
+            .is_some_and(|d| same(d, mount));
     let v2 = matches!(hierarchies, Hierarchies::V2(_));
     let mut dir = mount.to_path_buf();
     for name in path.split('/').filter(|name| !name.is_empty()) {
@@ -69,8 +80,12 @@ fn inherit_cpuset(parent: &Path, dir: &Path) -> Result<(), CgroupError> {
         }
         let value = read(parent)?.trim().to_string();
         let path = dir.join(file);
-        setting::write(&path, &value)
-            .map_err(|source| CgroupError::Write { resource: "cpuset of the parent", path, value, source })?;
+        setting::write(&path, &value).map_err(|source| CgroupError::Write {
+            resource: "cpuset of the parent",
+            path,
+            value,
+            source,
+        })?;
     }
     Ok(())
 }
@@ -86,8 +101,16 @@ pub(super) fn container(
     let (resources, rules) = limits;
     let made = make(hierarchies, path)?;
     let result = settings(hierarchies, path, resources).and_then(|mut settings| {
-        if oom_group && matches!(hierarchies, Hierarchies::V2(_)) && !resources.unified.contains_key("memory.oom.group") {
-            settings.push(Setting::new("memory", "memory.oom.group", 1, "killing all of a container at OOM"));
+        if oom_group
+            && matches!(hierarchies, Hierarchies::V2(_))
+            && !resources.unified.contains_key("memory.oom.group")
+        {
+            settings.push(Setting::new(
+                "memory",
+                "memory.oom.group",
+                1,
+                "killing all of a container at OOM",
+            ));
         }
         setting::apply(&settings, &|controller| hierarchies.dir(controller, path))?;
         match hierarchies {
@@ -111,7 +134,11 @@ pub(super) fn container(
 }
 
 /// What the limits mean for the host's version.
-pub(super) fn settings(hierarchies: &Hierarchies, path: &str, resources: &Resources) -> Result<Vec<Setting>, CgroupError> {
+pub(super) fn settings(
+    hierarchies: &Hierarchies,
+    path: &str,
+    resources: &Resources,
+) -> Result<Vec<Setting>, CgroupError> {
     let current = |controller: &str, file: &str| {
         let text = std::fs::read_to_string(hierarchies.dir(controller, path)?.join(file)).ok()?;
         Some(text.trim().to_string())

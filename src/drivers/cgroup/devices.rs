@@ -42,7 +42,14 @@ impl DeviceRule {
     /// A rule with access in the letters r, w, m (others count for nothing).
     pub fn new(kind: DeviceKind, major: Option<u32>, minor: Option<u32>, access: &str) -> Self {
         let has = |letter| access.contains(letter);
-        Self { kind, major, minor, read: has('r'), write: has('w'), mknod: has('m') }
+        Self {
+            kind,
+            major,
+            minor,
+            read: has('r'),
+            write: has('w'),
+            mknod: has('m'),
+        }
     }
 }
 
@@ -57,11 +64,17 @@ pub enum DeviceRules {
 
 /// Restricts a version 1 cgroup, then reads the kernel's list back: an empty or misread list must never mean "all".
 pub(super) fn restrict_v1(dir: &Path, rules: &DeviceRules) -> Result<(), CgroupError> {
-    let DeviceRules::Only(rules) = rules else { return Ok(()) };
+    let DeviceRules::Only(rules) = rules else {
+        return Ok(());
+    };
     let write = |file: &str, value: &str| {
         let path = dir.join(file);
-        setting::write(&path, value)
-            .map_err(|source| CgroupError::Write { resource: "allowed devices", path, value: value.into(), source })
+        setting::write(&path, value).map_err(|source| CgroupError::Write {
+            resource: "allowed devices",
+            path,
+            value: value.into(),
+            source,
+        })
     };
     write("devices.deny", "a")?;
     for rule in rules {
@@ -73,8 +86,11 @@ pub(super) fn restrict_v1(dir: &Path, rules: &DeviceRules) -> Result<(), CgroupE
 fn line(rule: &DeviceRule) -> String {
     let kind = if rule.kind == DeviceKind::Block { 'b' } else { 'c' };
     let number = |n: Option<u32>| n.map_or_else(|| "*".to_string(), |n| n.to_string());
-    let access: String =
-        [(rule.read, 'r'), (rule.write, 'w'), (rule.mknod, 'm')].iter().filter(|(has, _)| *has).map(|(_, c)| c).collect();
+    let access: String = [(rule.read, 'r'), (rule.write, 'w'), (rule.mknod, 'm')]
+        .iter()
+        .filter(|(has, _)| *has)
+        .map(|(_, c)| c)
+        .collect();
     format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor))
 }
 
@@ -83,7 +99,9 @@ fn verify_v1(dir: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {
         path: dir.join("devices.list"),
         source: std::io::Error::other(error),
     };
-    let listed = DevicesController::new(dir.into(), "/".into()).allowed_devices().map_err(unreadable)?;
+    let listed = DevicesController::new(dir.into(), "/".into())
+        .allowed_devices()
+        .map_err(unreadable)?;
     for entry in listed {
         // The kernel merges rules of one device, so each letter is looked up by itself.
         let number = |n: i64| u32::try_from(n).ok();
@@ -103,7 +121,10 @@ fn verify_v1(dir: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {
             })
         };
         if !entry.access.iter().all(granted) {
-            return Err(CgroupError::DeviceList { path: dir.into(), entry: format!("{entry:?}") });
+            return Err(CgroupError::DeviceList {
+                path: dir.into(),
+                entry: format!("{entry:?}"),
+            });
         }
     }
     Ok(())
@@ -119,8 +140,14 @@ const KEPT: usize = 32;
 impl Filters {
     /// Restricts a version 2 cgroup. A filter that is attached already (by an earlier attempt) counts.
     pub fn restrict(&self, dir: &Path, rules: &DeviceRules) -> Result<(), CgroupError> {
-        let DeviceRules::Only(rules) = rules else { return Ok(()) };
-        self.attach(dir, rules).map_err(|source| CgroupError::DeviceFilter { path: dir.into(), source })
+        let DeviceRules::Only(rules) = rules else {
+            return Ok(());
+        };
+        self.attach(dir, rules)
+            .map_err(|source| CgroupError::DeviceFilter {
+                path: dir.into(),
+                source,
+            })
     }
 
     fn attach(&self, dir: &Path, rules: &[DeviceRule]) -> std::io::Result<()> {
@@ -129,7 +156,8 @@ impl Filters {
         match bpf::attach_device_filter(cgroup.as_fd(), program.as_fd()) {
             // The kernel's answer to attaching one program twice.
             Err(error)
-                if error.kind() == std::io::ErrorKind::InvalidInput && bpf::count_device_filters(cgroup.as_fd())? > 0 =>
+                if error.kind() == std::io::ErrorKind::InvalidInput
+                    && bpf::count_device_filters(cgroup.as_fd())? > 0 =>
             {
                 Ok(())
             }
@@ -158,12 +186,22 @@ const WRITE: i32 = 4;
 
 /// `r<to> = *(u32 *)(r1 + offset)`
 fn load(to: u8, offset: i16) -> Instruction {
-    Instruction { code: 0x61, registers: 0x10 | to, offset, immediate: 0 }
+    Instruction {
+        code: 0x61,
+        registers: 0x10 | to,
+        offset,
+        immediate: 0,
+    }
 }
 
 /// An operation with a constant.
 fn constant(code: u8, register: u8, immediate: i32) -> Instruction {
-    Instruction { code, registers: register, offset: 0, immediate }
+    Instruction {
+        code,
+        registers: register,
+        offset: 0,
+        immediate,
+    }
 }
 
 const AND32: u8 = 0x54;
@@ -171,12 +209,24 @@ const SHIFT_RIGHT32: u8 = 0x74;
 const MOVE64: u8 = 0xb7;
 const COPY32: u8 = 0xbc;
 const JUMP_UNLESS_EQUAL32: u8 = 0x56;
-const EXIT: Instruction = Instruction { code: 0x95, registers: 0, offset: 0, immediate: 0 };
+const EXIT: Instruction = Instruction {
+    code: 0x95,
+    registers: 0,
+    offset: 0,
+    immediate: 0,
+};
 
 /// The program: r2 = kind, r3 = access, r4 = major, r5 = minor; each rule either returns 1 or falls through to the next; at
 /// the end stands 0.
 fn compile(rules: &[DeviceRule]) -> Vec<Instruction> {
-    let mut program = vec![load(2, 0), load(3, 0), load(4, 4), load(5, 8), constant(AND32, 2, 0xffff), constant(SHIFT_RIGHT32, 3, 16)];
+    let mut program = vec![
+        load(2, 0),
+        load(3, 0),
+        load(4, 4),
+        load(5, 8),
+        constant(AND32, 2, 0xffff),
+        constant(SHIFT_RIGHT32, 3, 16),
+    ];
     for rule in rules {
         let kind = if rule.kind == DeviceKind::Block { 1 } else { 2 };
         let mut body = vec![constant(JUMP_UNLESS_EQUAL32, 2, kind)];
@@ -185,8 +235,15 @@ fn compile(rules: &[DeviceRule]) -> Vec<Instruction> {
                 body.push(constant(JUMP_UNLESS_EQUAL32, register, number.cast_signed()));
             }
         }
-        let denied = !((i32::from(rule.mknod) * MKNOD) | (i32::from(rule.read) * READ) | (i32::from(rule.write) * WRITE));
-        body.push(Instruction { code: COPY32, registers: 0x31, offset: 0, immediate: 0 });
+        let denied = !((i32::from(rule.mknod) * MKNOD)
+            | (i32::from(rule.read) * READ)
+            | (i32::from(rule.write) * WRITE));
+        body.push(Instruction {
+            code: COPY32,
+            registers: 0x31,
+            offset: 0,
+            immediate: 0,
+        });
         body.push(constant(AND32, 1, denied));
         body.push(constant(JUMP_UNLESS_EQUAL32, 1, 0));
         body.push(constant(MOVE64, 0, 1));

@@ -12,7 +12,9 @@ pub enum CgroupError {
     #[error("no control group hierarchy is mounted")]
     NoHierarchy,
     /// The systemd driver was asked for on a host that systemd does not run.
-    #[error("cgroup driver \"systemd\" is configured, but systemd does not run this host (no /run/systemd/system)")]
+    #[error(
+        "cgroup driver \"systemd\" is configured, but systemd does not run this host (no /run/systemd/system)"
+    )]
     NoSystemd,
     /// The pod's parent is refused.
     #[error("cgroup parent {parent:?} is refused: {reason}")]
@@ -33,7 +35,9 @@ pub enum CgroupError {
         reason: &'static str,
     },
     /// A limit that the kernel can't enforce here.
-    #[error("{resource} {value:?} cannot be enforced: cgroup file {file} does not exist here (controller absent or not enabled)")]
+    #[error(
+        "{resource} {value:?} cannot be enforced: cgroup file {file} does not exist here (controller absent or not enabled)"
+    )]
     Unenforceable {
         /// Which limit.
         resource: &'static str,
@@ -102,7 +106,9 @@ pub enum CgroupError {
         source: io::Error,
     },
     /// Processes that survive SIGKILL, for instance in an uninterruptible wait.
-    #[error("cgroup {path} still holds processes after SIGKILL: {processes:?} (pid and where it waits in the kernel)")]
+    #[error(
+        "cgroup {path} still holds processes after SIGKILL: {processes:?} (pid and where it waits in the kernel)"
+    )]
     Unkillable {
         /// The cgroup's directory.
         path: PathBuf,

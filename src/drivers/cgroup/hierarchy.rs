@@ -34,8 +34,17 @@ pub(super) enum Hierarchies {
 }
 
 /// Mount options of a cgroup file system that are no controllers.
-const OPTIONS: [&str; 9] =
-    ["rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "favordynmods", "nosuid", "relatime"];
+const OPTIONS: [&str; 9] = [
+    "rw",
+    "ro",
+    "xattr",
+    "noprefix",
+    "clone_children",
+    "cpuset_v2_mode",
+    "favordynmods",
+    "nosuid",
+    "relatime",
+];
 
 impl Hierarchies {
     /// Looks at the host. cgroups-rs tells the versions and the mounts; its own directory handling is not used, because it
@@ -52,10 +61,17 @@ impl Hierarchies {
                 .filter(|o| !OPTIONS.contains(&o.as_str()) && !o.starts_with("release_agent="))
                 .collect();
             if !controllers.is_empty() && found.iter().all(|h| h.controllers != controllers) {
-                found.push(Hierarchy { mount: mount.mount_point, controllers });
+                found.push(Hierarchy {
+                    mount: mount.mount_point,
+                    controllers,
+                });
             }
         }
-        if found.is_empty() { Err(CgroupError::NoHierarchy) } else { Ok(Self::V1(found)) }
+        if found.is_empty() {
+            Err(CgroupError::NoHierarchy)
+        } else {
+            Ok(Self::V1(found))
+        }
     }
 
     /// Version.
@@ -83,9 +99,10 @@ impl Hierarchies {
     /// The directory of a cgroup where the files of a controller are; None where version 1 does not have the controller.
     pub fn dir(&self, controller: &str, path: &str) -> Option<PathBuf> {
         match self {
-            Self::V1(all) => {
-                all.iter().find(|h| h.controllers.iter().any(|c| c == controller)).map(|h| below(&h.mount, path))
-            }
+            Self::V1(all) => all
+                .iter()
+                .find(|h| h.controllers.iter().any(|c| c == controller))
+                .map(|h| below(&h.mount, path)),
             Self::V2(root) => Some(below(root, path)),
         }
     }
@@ -111,10 +128,16 @@ mod tests {
     #[test]
     fn controllers_that_are_mounted_together_share_a_directory() {
         let both = vec!["cpu".to_string(), "cpuacct".to_string()];
-        let all = Hierarchies::V1(vec![Hierarchy { mount: "/c/cpu,cpuacct".into(), controllers: both }]);
+        let all = Hierarchies::V1(vec![Hierarchy {
+            mount: "/c/cpu,cpuacct".into(),
+            controllers: both,
+        }]);
         assert_eq!(all.dir("cpuacct", "/a/b"), Some("/c/cpu,cpuacct/a/b".into()));
         assert_eq!(all.dirs("/a"), [PathBuf::from("/c/cpu,cpuacct/a")]);
         assert_eq!(all.dir("memory", "/a"), None);
-        assert_eq!(Hierarchies::V2("/c".into()).dir("memory", "/a"), Some("/c/a".into()));
+        assert_eq!(
+            Hierarchies::V2("/c".into()).dir("memory", "/a"),
+            Some("/c/a".into())
+        );
     }
 }

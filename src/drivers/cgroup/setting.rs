@@ -21,8 +21,18 @@ pub(super) struct Setting {
 
 impl Setting {
     /// One value for one file.
-    pub fn new(controller: &'static str, file: impl Into<String>, value: impl ToString, resource: &'static str) -> Self {
-        Self { controller, file: file.into(), value: value.to_string(), resource }
+    pub fn new(
+        controller: &'static str,
+        file: impl Into<String>,
+        value: impl ToString,
+        resource: &'static str,
+    ) -> Self {
+        Self {
+            controller,
+            file: file.into(),
+            value: value.to_string(),
+            resource,
+        }
     }
 }
 
@@ -48,7 +58,9 @@ pub(super) fn apply(settings: &[Setting], dir: &dyn Fn(&str) -> Option<PathBuf>)
             value: setting.value.clone(),
             file: setting.file.clone(),
         };
-        let path = dir(setting.controller).ok_or_else(unenforceable)?.join(&setting.file);
+        let path = dir(setting.controller)
+            .ok_or_else(unenforceable)?
+            .join(&setting.file);
         let old = match fs::read_to_string(&path) {
             Ok(old) => old,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(unenforceable()),
@@ -84,8 +96,16 @@ fn old_value(file: &str, new: &str, old: &str) -> String {
     // Keyed files list only what is set: a device that was not listed goes back to no limit.
     let key = |line: &str| line.split(' ').next().unwrap_or_default().to_string();
     let listed: Vec<String> = old.lines().map(key).collect();
-    let fresh = new.lines().map(key).filter(|k| k.contains(':') && !listed.contains(k)).map(|k| format!("{k} {reset}"));
-    old.lines().map(str::to_string).chain(fresh).collect::<Vec<_>>().join("\n")
+    let fresh = new
+        .lines()
+        .map(key)
+        .filter(|k| k.contains(':') && !listed.contains(k))
+        .map(|k| format!("{k} {reset}"));
+    old.lines()
+        .map(str::to_string)
+        .chain(fresh)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Writes each line by its own write(2).
@@ -114,8 +134,15 @@ mod tests {
         fs::write(at.join("two"), "2\n").unwrap();
         let find = |controller: &str| (controller == "c").then(|| at.clone());
         let setting = |controller, file: &str| Setting::new(controller, file, "9", "a limit");
-        let error = apply(&[setting("c", "one"), setting("c", "two"), setting("c", "three")], &find).unwrap_err();
-        assert!(matches!(&error, CgroupError::Unenforceable { file, .. } if file == "three"), "{error}");
+        let error = apply(
+            &[setting("c", "one"), setting("c", "two"), setting("c", "three")],
+            &find,
+        )
+        .unwrap_err();
+        assert!(
+            matches!(&error, CgroupError::Unenforceable { file, .. } if file == "three"),
+            "{error}"
+        );
         assert_eq!(fs::read_to_string(at.join("one")).unwrap().trim(), "1");
         assert_eq!(fs::read_to_string(at.join("two")).unwrap().trim(), "2");
         assert!(apply(&[setting("absent", "one")], &find).is_err());
@@ -127,7 +154,10 @@ mod tests {
     fn a_device_without_a_limit_gets_back_to_none() {
         let old = "8:0 rbps=1 wbps=max riops=max wiops=max\n";
         let undo = old_value("io.max", "8:16 rbps=5\n8:0 rbps=7", old);
-        assert_eq!(undo, "8:0 rbps=1 wbps=max riops=max wiops=max\n8:16 rbps=max wbps=max riops=max wiops=max");
+        assert_eq!(
+            undo,
+            "8:0 rbps=1 wbps=max riops=max wiops=max\n8:16 rbps=max wbps=max riops=max wiops=max"
+        );
         assert_eq!(old_value("cpu.max", "1 2", "max 100000\n"), "max 100000");
     }
 }

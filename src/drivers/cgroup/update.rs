@@ -11,12 +11,19 @@ use super::hierarchy::Hierarchies;
 use super::setting;
 
 /// Writes new limits; what the request does not name stays.
-pub(super) fn container(hierarchies: &Hierarchies, path: &str, resources: &Resources) -> Result<(), CgroupError> {
+pub(super) fn container(
+    hierarchies: &Hierarchies,
+    path: &str,
+    resources: &Resources,
+) -> Result<(), CgroupError> {
     let settings = create::settings(hierarchies, path, resources)?;
     match hierarchies {
         Hierarchies::V1(_) => widen_cpuset(hierarchies, path, resources)?,
         Hierarchies::V2(_) => {
-            let limit = resources.memory_limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0);
+            let limit = resources
+                .memory_limit
+                .and_then(|limit| u64::try_from(limit).ok())
+                .filter(|limit| *limit > 0);
             if let (Some(limit), Some(dir)) = (limit, hierarchies.dir("memory", path)) {
                 fit_memory(&dir, limit)?;
             }
@@ -28,8 +35,14 @@ pub(super) fn container(hierarchies: &Hierarchies, path: &str, resources: &Resou
 /// Version 2 takes a limit below the usage and then kills processes; version 1 refuses it with EBUSY. Here it is refused
 /// on both, after the kernel was asked to give back what it can (memory.reclaim, Linux 5.19).
 fn fit_memory(dir: &Path, limit: u64) -> Result<(), CgroupError> {
-    let usage = || fs::read_to_string(dir.join("memory.current")).ok().and_then(|text| text.trim().parse::<u64>().ok());
-    let Some(used) = usage().filter(|used| *used > limit) else { return Ok(()) };
+    let usage = || {
+        fs::read_to_string(dir.join("memory.current"))
+            .ok()
+            .and_then(|text| text.trim().parse::<u64>().ok())
+    };
+    let Some(used) = usage().filter(|used| *used > limit) else {
+        return Ok(());
+    };
     // An error here only says that less could be reclaimed; the usage decides.
     let _ = setting::write(&dir.join("memory.reclaim"), &(used - limit).to_string());
     match usage() {
@@ -46,15 +59,26 @@ fn fit_memory(dir: &Path, limit: u64) -> Result<(), CgroupError> {
 /// On version 1 the pod's own cgroup has a copy of its parent's cpuset, of the time it was made. The kubelet may have
 /// changed the parent since, and a container can't get more than the pod has: the copy is renewed.
 fn widen_cpuset(hierarchies: &Hierarchies, path: &str, resources: &Resources) -> Result<(), CgroupError> {
-    let Some((pod, _)) = path.rsplit_once('/') else { return Ok(()) };
-    let Some((parent, _)) = pod.rsplit_once('/') else { return Ok(()) };
-    let asked = [("cpuset.cpus", &resources.cpuset_cpus), ("cpuset.mems", &resources.cpuset_mems)];
+    let Some((pod, _)) = path.rsplit_once('/') else {
+        return Ok(());
+    };
+    let Some((parent, _)) = pod.rsplit_once('/') else {
+        return Ok(());
+    };
+    let asked = [
+        ("cpuset.cpus", &resources.cpuset_cpus),
+        ("cpuset.mems", &resources.cpuset_mems),
+    ];
     for (file, _) in asked.iter().filter(|(_, list)| !list.is_empty()) {
-        let (Some(pod), Some(parent)) = (hierarchies.dir("cpuset", pod), hierarchies.dir("cpuset", parent)) else {
+        let (Some(pod), Some(parent)) = (hierarchies.dir("cpuset", pod), hierarchies.dir("cpuset", parent))
+        else {
             return Ok(());
         };
         let source = parent.join(file);
-        let value = fs::read_to_string(&source).map_err(|error| CgroupError::Read { path: source, source: error })?;
+        let value = fs::read_to_string(&source).map_err(|error| CgroupError::Read {
+            path: source,
+            source: error,
+        })?;
         // A narrower parent has been forced on the pod by the kernel already; other refusals show at the container's own write.
         if let Err(error) = setting::write(&pod.join(file), value.trim()) {
             tracing::debug!(pod = %pod.display(), file, %error, "the pod's cpuset is not renewed");

@@ -55,13 +55,15 @@ pub fn pipe(check: impl FnMut(u64) -> io::Result<()> + 'static) -> (Inflater, In
 impl Inflater {
     /// Inflates everything. An error goes through the pipe to the reader; a reader that is gone ends it.
     pub fn run(self, input: impl BufRead) {
-        let result = plain(input).and_then(|mut plain| loop {
-            let mut chunk = self.used.try_recv().unwrap_or_default();
-            chunk.clear();
-            chunk.reserve_exact(CHUNK);
-            let len = plain.by_ref().take(CHUNK as u64).read_to_end(&mut chunk)?;
-            if len == 0 || self.chunks.send(Ok(chunk)).is_err() {
-                break Ok(());
+        let result = plain(input).and_then(|mut plain| {
+            loop {
+                let mut chunk = self.used.try_recv().unwrap_or_default();
+                chunk.clear();
+                chunk.reserve_exact(CHUNK);
+                let len = plain.by_ref().take(CHUNK as u64).read_to_end(&mut chunk)?;
+                if len == 0 || self.chunks.send(Ok(chunk)).is_err() {
+                    break Ok(());
+                }
             }
         });
         if let Err(error) = result {

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
 use super::error::LayerError;
@@ -28,7 +28,11 @@ pub struct Stack<'a> {
 
 /// Renames of directories are done by copying, and no file is copied in part: so an upper directory is complete
 /// in itself, and nothing in a layer can point overlay elsewhere.
-const PLAIN: [(&str, &str); 3] = [("index", "off"), ("metacopy", "off"), ("redirect_dir", "nofollow")];
+const PLAIN: [(&str, &str); 3] = [
+    ("index", "off"),
+    ("metacopy", "off"),
+    ("redirect_dir", "nofollow"),
+];
 /// The kernel's limit of one string option, without the zero.
 const STRING_MAX: usize = 255;
 
@@ -44,7 +48,11 @@ pub fn mount(stack: &Stack<'_>) -> Result<OwnedFd, LayerError> {
 const ADD_LAYER: &str = "add a layer";
 
 fn failed(stack: &Stack<'_>, step: &'static str, source: io::Error) -> LayerError {
-    LayerError::Mount { layers: stack.lower.len(), step, source }
+    LayerError::Mount {
+        layers: stack.lower.len(),
+        step,
+        source,
+    }
 }
 
 /// A directory, and a text of less than 256 bytes that leads to it.
@@ -54,17 +62,27 @@ struct Named {
 }
 
 fn open_path(path: &Path) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    rustix::fs::open(
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
 }
 
 fn named(path: &Path, max: usize) -> Result<Named, Errno> {
     let text = path.as_os_str().as_bytes();
     let plain = !text.iter().any(|byte| matches!(byte, b',' | b':' | b'\\'));
     if text.len() <= max && plain {
-        return Ok(Named { text: text.to_vec(), _open: None });
+        return Ok(Named {
+            text: text.to_vec(),
+            _open: None,
+        });
     }
     let open = open_path(path)?;
-    Ok(Named { text: format!("/proc/self/fd/{}", open.as_raw_fd()).into_bytes(), _open: Some(open) })
+    Ok(Named {
+        text: format!("/proc/self/fd/{}", open.as_raw_fd()).into_bytes(),
+        _open: Some(open),
+    })
 }
 
 fn mount_by_layer(stack: &Stack<'_>) -> Result<OwnedFd, (&'static str, Errno)> {
@@ -86,7 +104,8 @@ fn mount_by_layer(stack: &Stack<'_>) -> Result<OwnedFd, (&'static str, Errno)> {
     }
     fsconfig_set_flag(&fs, "volatile").map_err(step("set volatile"))?;
     fsconfig_create(&fs).map_err(step("create the file system"))?;
-    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(step("mount the file system"))
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+        .map_err(step("mount the file system"))
 }
 
 /// For older kernels. mount(2) attaches, so it is done in a mount namespace that only one short-lived thread has; the
@@ -95,9 +114,13 @@ fn mount_by_page(stack: &Stack<'_>) -> Result<OwnedFd, LayerError> {
     let mounted = std::thread::scope(|scope| {
         let worker = std::thread::Builder::new().name("overlay".into());
         let worker = worker.spawn_scoped(scope, || in_own_namespace(stack));
-        worker.map_err(|error| ("start a thread", error)).and_then(|worker| {
-            worker.join().unwrap_or_else(|_| Err(("mount in a thread", io::ErrorKind::Other.into())))
-        })
+        worker
+            .map_err(|error| ("start a thread", error))
+            .and_then(|worker| {
+                worker
+                    .join()
+                    .unwrap_or_else(|_| Err(("mount in a thread", io::ErrorKind::Other.into())))
+            })
     });
     mounted.map_err(|(step, source)| failed(stack, step, source))
 }
@@ -122,7 +145,8 @@ fn in_own_namespace(stack: &Stack<'_>) -> Result<OwnedFd, (&'static str, io::Err
     let work = name(stack.work).map_err(step("open the writable layer"))?;
     let plain = PLAIN.map(|(key, value)| format!(",{key}={value}")).concat();
     let options = format!("lowerdir={lower},upperdir={upper},workdir={work}{plain},volatile\0");
-    let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes()).map_err(|_| step("name the layers")(Errno::INVAL))?;
+    let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes())
+        .map_err(|_| step("name the layers")(Errno::INVAL))?;
     rustix::mount::mount("overlay", stack.work, "overlay", MountFlags::empty(), options)
         .map_err(step("mount the file system"))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
@@ -152,14 +176,22 @@ mod tests {
         let (dir, mut lower) = tree(128);
         lower.reverse();
         let (upper, work) = (dir.path().join("upper"), dir.path().join("work"));
-        let root = mount(&Stack { lower, upper: &upper, work: &work }).unwrap();
+        let root = mount(&Stack {
+            lower,
+            upper: &upper,
+            work: &work,
+        })
+        .unwrap();
         let root_path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
         assert_eq!(std::fs::read_to_string(root_path.join("same")).unwrap(), "127");
         assert!(root_path.join("own0").exists());
         std::fs::write(root_path.join("new"), "n").unwrap();
         assert!(upper.join("new").exists());
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(!table.contains(dir.path().to_str().unwrap()), "the host's mount table shows it");
+        assert!(
+            !table.contains(dir.path().to_str().unwrap()),
+            "the host's mount table shows it"
+        );
     }
 
     #[test]
@@ -177,7 +209,12 @@ mod tests {
         let (dir, mut lower) = tree(1);
         lower.push("/nonexistent/layer".into());
         let (upper, work) = (dir.path().join("upper"), dir.path().join("work"));
-        let error = mount(&Stack { lower, upper: &upper, work: &work }).unwrap_err();
+        let error = mount(&Stack {
+            lower,
+            upper: &upper,
+            work: &work,
+        })
+        .unwrap_err();
         assert!(error.to_string().contains("2 layers"), "{error}");
     }
 }

@@ -28,14 +28,18 @@ pub(super) fn unique() -> String {
 impl Staged {
     /// An empty layer, mode 0755.
     pub(super) fn layer(layout: &Layout) -> Result<Self, LayerError> {
-        let staged = Self { layout: layout.clone(), name: unique() };
+        let staged = Self {
+            layout: layout.clone(),
+            name: unique(),
+        };
         let outer = layout.staged(&staged.name);
         let made = std::fs::DirBuilder::new().mode(0o700).create(&outer);
         made.map_err(LayerError::io("make", &outer))?;
         let layer = layout.staged_layer(&staged.name);
         let made = std::fs::DirBuilder::new().mode(0o755).create(&layer);
         made.map_err(LayerError::io("make", &layer))?;
-        rustix::fs::chmod(&layer, Mode::from_raw_mode(0o755)).map_err(LayerError::io("set the mode of", &layer))?;
+        rustix::fs::chmod(&layer, Mode::from_raw_mode(0o755))
+            .map_err(LayerError::io("set the mode of", &layer))?;
         Ok(staged)
     }
 
@@ -52,7 +56,11 @@ impl Staged {
         let made = std::fs::DirBuilder::new().mode(0o700).create(&work);
         made.map_err(LayerError::io("make", &work))?;
         let upper = self.layout.staged_layer(&self.name);
-        let mounted = overlay::mount(&overlay::Stack { lower, upper: &upper, work: &work })?;
+        let mounted = overlay::mount(&overlay::Stack {
+            lower,
+            upper: &upper,
+            work: &work,
+        })?;
         // A mount is opened by path only; its root has to be open for reading.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::openat(&mounted, ".", flags, Mode::empty()).map_err(LayerError::io("open", &upper))
@@ -96,10 +104,15 @@ impl Layers {
         }
         let from = self.layout.staged(&unique());
         let mut options = File::options();
-        let written = options.write(true).create_new(true).mode(0o600).open(&from).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        });
+        let written = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&from)
+            .and_then(|mut file| {
+                file.write_all(bytes)?;
+                file.sync_all()
+            });
         written.map_err(LayerError::io("write", &from))?;
         std::fs::rename(&from, &to).map_err(LayerError::io("put in place", &to))?;
         sync_directory(&self.layout.blobs())
@@ -115,7 +128,9 @@ impl Layers {
     pub fn remove_blob(&self, digest: &Digest) -> Result<(), LayerError> {
         let path = self.layout.blob(digest);
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(LayerError::io("remove", &path)(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(LayerError::io("remove", &path)(error))
+            }
             _ => Ok(()),
         }
     }
@@ -127,14 +142,19 @@ impl Layers {
     }
 
     fn trash(&self, path: &Path) -> Result<(), LayerError> {
-        std::fs::rename(path, self.layout.trashed(&unique())).map_err(LayerError::io("move to the trash", path))
+        std::fs::rename(path, self.layout.trashed(&unique()))
+            .map_err(LayerError::io("move to the trash", path))
     }
 
     /// Frees what was discarded; takes as long as the disk takes.
     pub fn empty_trash(&self) {
         let trash = self.layout.trash();
         for path in children(&trash) {
-            let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            let removed = if path.is_dir() {
+                std::fs::remove_dir_all(&path)
+            } else {
+                std::fs::remove_file(&path)
+            };
             // Another emptying at the same time is fine.
             if let Err(error) = removed.or_else(absent) {
                 tracing::warn!(path = %path.display(), %error, "cannot remove what is in the trash");
@@ -143,7 +163,11 @@ impl Layers {
     }
 
     /// At start: what grew when the daemon died, layers without a record, and blobs of no image go to the trash.
-    pub fn sweep(&self, layers: impl Fn(&Digest) -> bool, blobs: impl Fn(&Digest) -> bool) -> Result<(), LayerError> {
+    pub fn sweep(
+        &self,
+        layers: impl Fn(&Digest) -> bool,
+        blobs: impl Fn(&Digest) -> bool,
+    ) -> Result<(), LayerError> {
         for path in children(&self.layout.staging()) {
             self.trash(&path)?;
         }
@@ -152,7 +176,11 @@ impl Layers {
     }
 }
 
-fn sweep_unknown(layers: &Layers, directory: &Path, known: impl Fn(&Digest) -> bool) -> Result<(), LayerError> {
+fn sweep_unknown(
+    layers: &Layers,
+    directory: &Path,
+    known: impl Fn(&Digest) -> bool,
+) -> Result<(), LayerError> {
     for path in children(directory) {
         let name = path.file_name().and_then(|name| name.to_str());
         let digest = name.and_then(|name| Digest::parse(&format!("sha256:{name}")).ok());
@@ -164,14 +192,22 @@ fn sweep_unknown(layers: &Layers, directory: &Path, known: impl Fn(&Digest) -> b
 }
 
 fn absent(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+    if error.kind() == std::io::ErrorKind::NotFound {
+        Ok(())
+    } else {
+        Err(error)
+    }
 }
 
 fn children(directory: &Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten();
-    entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect()
+    entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .collect()
 }
 
 fn sync_directory(path: &Path) -> Result<(), LayerError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(LayerError::io("sync", path))
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(LayerError::io("sync", path))
 }

@@ -71,7 +71,9 @@ impl Layers {
         let (inflater, inflated) = pipe(self.guard(size, exceeded.clone()));
         let done = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("inflate".into());
-            thread.spawn_scoped(scope, move || inflater.run(input)).map_err(LayerError::io("start a thread for", "/"))?;
+            thread
+                .spawn_scoped(scope, move || inflater.run(input))
+                .map_err(LayerError::io("start a thread for", "/"))?;
             let mut reader = Reader::new(inflated);
             let applied = apply(root, view, &mut reader)?;
             let inflated: Inflated = reader.finish()?;
@@ -80,13 +82,28 @@ impl Layers {
         let (mut applied, diff_id) = done.map_err(|error| match exceeded.get() {
             Exceeded::No => error,
             Exceeded::Ratio(limit) => LayerError::TooLarge { limit, blob: size },
-            Exceeded::Disk(free) => LayerError::DiskFull { path: staged.path(), free },
+            Exceeded::Disk(free) => LayerError::DiskFull {
+                path: staged.path(),
+                free,
+            },
         })?;
         if view == View::Merged {
             count(&staged, &mut applied)?;
         }
-        let Applied { implied, hiding, bytes, inodes } = applied;
-        Ok(Unpacked { staged, diff_id, implied, hiding, bytes, inodes })
+        let Applied {
+            implied,
+            hiding,
+            bytes,
+            inodes,
+        } = applied;
+        Ok(Unpacked {
+            staged,
+            diff_id,
+            implied,
+            hiding,
+            bytes,
+            inodes,
+        })
     }
 
     fn guard(&self, size: u64, exceeded: Rc<Cell<Exceeded>>) -> impl FnMut(u64) -> io::Result<()> + 'static {
@@ -126,7 +143,8 @@ fn count(staged: &Staged, applied: &mut Applied) -> Result<(), LayerError> {
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            let stat = rustix::fs::statat(&directory, &name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+            let stat = rustix::fs::statat(&directory, &name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(failed)?;
             if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory {
                 ahead.push(tree::open_directory(directory.as_fd(), name.to_bytes()).map_err(failed)?);
             } else if seen.insert(stat.st_ino) {

@@ -63,6 +63,11 @@ pub struct BuiltInConfig {
 
 impl Default for BuiltInConfig {
     fn default() -> Self {
-        Self { bridge: "berth0".into(), subnets: Vec::new(), mtu: 0, masquerade: true }
+        Self {
+            bridge: "berth0".into(),
+            subnets: Vec::new(),
+            mtu: 0,
+            masquerade: true,
+        }
     }
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use berth_proto::shim::v1::{Message, Request, message::Body, request::Verb};
 use berth_proto::shim::MAX_PACKET;
+use berth_proto::shim::v1::{Message, Request, message::Body, request::Verb};
 use prost::Message as _;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
@@ -64,14 +64,20 @@ impl Connection {
             return Err(self.gone());
         }
         match tokio::time::timeout(limit, answer).await {
-            Ok(Ok((Body::Error(e), _))) => {
-                Err(ShimError::Refused { step: e.step, errno: e.errno, message: e.message })
-            }
+            Ok(Ok((Body::Error(e), _))) => Err(ShimError::Refused {
+                step: e.step,
+                errno: e.errno,
+                message: e.message,
+            }),
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(self.gone()),
             Err(_) => {
                 self.forget(id);
-                Err(ShimError::Timeout { pod: self.pod.clone(), verb: name, after: limit })
+                Err(ShimError::Timeout {
+                    pod: self.pod.clone(),
+                    verb: name,
+                    after: limit,
+                })
             }
         }
     }
@@ -99,7 +105,9 @@ impl Connection {
     }
 
     fn gone(&self) -> ShimError {
-        ShimError::Gone { pod: self.pod.clone() }
+        ShimError::Gone {
+            pod: self.pod.clone(),
+        }
     }
 }
 
@@ -115,8 +123,14 @@ async fn read_loop(connection: Arc<Connection>, events: mpsc::UnboundedSender<Ev
         }
     }
     // Dropping the senders tells every waiting call.
-    connection.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let _ = events.send(Event::Gone { pod: connection.pod.clone() });
+    connection
+        .waiting
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    let _ = events.send(Event::Gone {
+        pod: connection.pod.clone(),
+    });
 }
 
 /// One packet, in a buffer of its own size: an idle connection holds none.
@@ -151,7 +165,10 @@ fn dispatch(
     };
     match (message.id, message.body) {
         (0, Some(Body::Exited(exited))) => {
-            let _ = events.send(Event::Exited { pod: connection.pod.clone(), exited });
+            let _ = events.send(Event::Exited {
+                pod: connection.pod.clone(),
+                exited,
+            });
         }
         (id, Some(body)) => {
             if let Some(waiting) = connection.forget(id) {

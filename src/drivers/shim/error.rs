@@ -83,7 +83,6 @@ impl ShimError {
         }
     }
 
-
     pub(super) fn io(step: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { step, path, source }

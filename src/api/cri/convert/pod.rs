@@ -3,10 +3,15 @@
 use berth_proto::cri::v1;
 
 use super::{Invalid, absolute, name, required, resources, security};
-use crate::pods::spec::{Dns, PodMetadata, PodNamespaces, PodPid, PodSpec, PortMapping, Protocol, UserNamespace};
+use crate::pods::spec::{
+    Dns, PodMetadata, PodNamespaces, PodPid, PodSpec, PortMapping, Protocol, UserNamespace,
+};
 use crate::pods::{Filter, Pod};
 
-pub(in crate::api::cri) fn spec(config: Option<v1::PodSandboxConfig>, handler: String) -> Result<PodSpec, Invalid> {
+pub(in crate::api::cri) fn spec(
+    config: Option<v1::PodSandboxConfig>,
+    handler: String,
+) -> Result<PodSpec, Invalid> {
     let config = required(config, "config")?;
     let metadata = metadata(required(config.metadata, "config.metadata")?)?;
     let linux = config.linux.unwrap_or_default();
@@ -15,7 +20,10 @@ pub(in crate::api::cri) fn spec(config: Option<v1::PodSandboxConfig>, handler: S
         absolute(&config.log_directory, "config.log_directory")?;
     }
     if config.hostname.len() > 64 {
-        return Err(Invalid::new("config.hostname", format!("{:?} is longer than 64 bytes", config.hostname)));
+        return Err(Invalid::new(
+            "config.hostname",
+            format!("{:?} is longer than 64 bytes", config.hostname),
+        ));
     }
     let seccomp = security::seccomp(security.seccomp, &security_path("seccomp"))?;
     let optional = |linux: Option<v1::LinuxContainerResources>, field: &str| {
@@ -28,7 +36,11 @@ pub(in crate::api::cri) fn spec(config: Option<v1::PodSandboxConfig>, handler: S
         metadata,
         hostname: config.hostname,
         log_directory: config.log_directory,
-        dns: config.dns_config.map(|dns| Dns { servers: dns.servers, searches: dns.searches, options: dns.options }),
+        dns: config.dns_config.map(|dns| Dns {
+            servers: dns.servers,
+            searches: dns.searches,
+            options: dns.options,
+        }),
         ports: ports(config.port_mappings)?,
         labels: config.labels,
         annotations: config.annotations,
@@ -55,24 +67,40 @@ fn metadata(metadata: v1::PodSandboxMetadata) -> Result<PodMetadata, Invalid> {
 
 fn ports(mappings: Vec<v1::PortMapping>) -> Result<Vec<PortMapping>, Invalid> {
     // A host port of 0 means none: only the container's side is declared.
-    mappings.into_iter().enumerate().filter(|(_, mapping)| mapping.host_port != 0).map(port).collect()
+    mappings
+        .into_iter()
+        .enumerate()
+        .filter(|(_, mapping)| mapping.host_port != 0)
+        .map(port)
+        .collect()
 }
 
 fn port((index, mapping): (usize, v1::PortMapping)) -> Result<PortMapping, Invalid> {
     let field = |name: &str| format!("config.port_mappings[{index}].{name}");
     let number = |value: i32, name: &str| match u16::try_from(value) {
         Ok(port) if port > 0 => Ok(port),
-        _ => Err(Invalid::new(field(name), format!("{value} is not a port, 1..=65535"))),
+        _ => Err(Invalid::new(
+            field(name),
+            format!("{value} is not a port, 1..=65535"),
+        )),
     };
     let host_ip = match mapping.host_ip.as_str() {
         "" => None,
-        ip => Some(ip.parse().map_err(|_| Invalid::new(field("host_ip"), format!("{ip:?} is not an address")))?),
+        ip => Some(
+            ip.parse()
+                .map_err(|_| Invalid::new(field("host_ip"), format!("{ip:?} is not an address")))?,
+        ),
     };
     let protocol = match v1::Protocol::try_from(mapping.protocol) {
         Ok(v1::Protocol::Tcp) => Protocol::Tcp,
         Ok(v1::Protocol::Udp) => Protocol::Udp,
         Ok(v1::Protocol::Sctp) => Protocol::Sctp,
-        Err(_) => return Err(Invalid::new(field("protocol"), format!("{} is unknown", mapping.protocol))),
+        Err(_) => {
+            return Err(Invalid::new(
+                field("protocol"),
+                format!("{} is unknown", mapping.protocol),
+            ));
+        }
     };
     Ok(PortMapping {
         protocol,
@@ -88,13 +116,21 @@ fn namespaces(options: v1::NamespaceOption) -> Result<PodNamespaces, Invalid> {
     let host_or_pod = |value: i32, field: &str| match Mode::try_from(value) {
         Ok(Mode::Pod) => Ok(false),
         Ok(Mode::Node) => Ok(true),
-        _ => Err(Invalid::new(security_path(field), format!("mode {value} is not POD and not NODE"))),
+        _ => Err(Invalid::new(
+            security_path(field),
+            format!("mode {value} is not POD and not NODE"),
+        )),
     };
     let pid = match Mode::try_from(options.pid) {
         Ok(Mode::Pod) => PodPid::Pod,
         Ok(Mode::Container) => PodPid::Container,
         Ok(Mode::Node) => PodPid::Node,
-        _ => return Err(Invalid::new(security_path("namespace_options.pid"), "TARGET is for containers only")),
+        _ => {
+            return Err(Invalid::new(
+                security_path("namespace_options.pid"),
+                "TARGET is for containers only",
+            ));
+        }
     };
     Ok(PodNamespaces {
         host_network: host_or_pod(options.network, "namespace_options.network")?,
@@ -116,8 +152,18 @@ fn user_namespace(user: &v1::UserNamespace) -> Result<Option<UserNamespace>, Inv
             for (ids, kind) in [(&user.uids, "uids"), (&user.gids, "gids")] {
                 match ids.as_slice() {
                     [one] if one.container_id == 0 && one.length > 0 => {}
-                    [_] => return Err(Invalid::new(format!("{field}.{kind}"), "must begin at container id 0")),
-                    _ => return Err(Invalid::new(format!("{field}.{kind}"), "must be exactly one mapping")),
+                    [_] => {
+                        return Err(Invalid::new(
+                            format!("{field}.{kind}"),
+                            "must begin at container id 0",
+                        ));
+                    }
+                    _ => {
+                        return Err(Invalid::new(
+                            format!("{field}.{kind}"),
+                            "must be exactly one mapping",
+                        ));
+                    }
                 }
             }
             Ok(Some(UserNamespace {
@@ -132,7 +178,11 @@ fn user_namespace(user: &v1::UserNamespace) -> Result<Option<UserNamespace>, Inv
 pub(in crate::api::cri) fn filter(filter: Option<v1::PodSandboxFilter>) -> Filter {
     let filter = filter.unwrap_or_default();
     let ready = |state: v1::PodSandboxStateValue| state.state == v1::PodSandboxState::SandboxReady as i32;
-    Filter { id: filter.id, ready: filter.state.map(ready), labels: filter.label_selector }
+    Filter {
+        id: filter.id,
+        ready: filter.state.map(ready),
+        labels: filter.label_selector,
+    }
 }
 
 fn metadata_of(pod: &Pod) -> v1::PodSandboxMetadata {
@@ -146,8 +196,11 @@ fn metadata_of(pod: &Pod) -> v1::PodSandboxMetadata {
 }
 
 fn state_of(pod: &Pod) -> i32 {
-    let state =
-        if pod.is_ready() { v1::PodSandboxState::SandboxReady } else { v1::PodSandboxState::SandboxNotready };
+    let state = if pod.is_ready() {
+        v1::PodSandboxState::SandboxReady
+    } else {
+        v1::PodSandboxState::SandboxNotready
+    };
     state.into()
 }
 
@@ -173,7 +226,9 @@ pub(in crate::api::cri) fn status(pod: &Pod) -> v1::PodSandboxStatus {
         created_at: pod.created_at,
         network: Some(network(pod)),
         linux: Some(v1::LinuxPodSandboxStatus {
-            namespaces: Some(v1::Namespace { options: Some(namespace_options(&spec.namespaces)) }),
+            namespaces: Some(v1::Namespace {
+                options: Some(namespace_options(&spec.namespaces)),
+            }),
         }),
         labels: spec.labels.clone(),
         annotations: spec.annotations.clone(),
@@ -184,7 +239,10 @@ pub(in crate::api::cri) fn status(pod: &Pod) -> v1::PodSandboxStatus {
 /// Empty for a pod in the host's network: the kubelet knows the node's addresses.
 fn network(pod: &Pod) -> v1::PodSandboxNetworkStatus {
     let attachment = pod.network();
-    let mut ips = attachment.iter().flat_map(|network| &network.ips).map(ToString::to_string);
+    let mut ips = attachment
+        .iter()
+        .flat_map(|network| &network.ips)
+        .map(ToString::to_string);
     v1::PodSandboxNetworkStatus {
         ip: ips.next().unwrap_or_default(),
         additional_ips: ips.map(|ip| v1::PodIp { ip }).collect(),

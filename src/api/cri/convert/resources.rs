@@ -7,16 +7,27 @@ use berth_proto::cri::v1;
 use super::Invalid;
 use crate::containers::spec::{HugepageLimit, Resources};
 
-pub(in crate::api::cri) fn from_cri(linux: v1::LinuxContainerResources, field: &str) -> Result<Resources, Invalid> {
+pub(in crate::api::cri) fn from_cri(
+    linux: v1::LinuxContainerResources,
+    field: &str,
+) -> Result<Resources, Invalid> {
     let unsigned = |value: i64, name: &str| match u64::try_from(value) {
         Ok(0) => Ok(None),
         Ok(value) => Ok(Some(value)),
-        Err(_) => Err(Invalid::new(format!("{field}.{name}"), format!("{value} is negative"))),
+        Err(_) => Err(Invalid::new(
+            format!("{field}.{name}"),
+            format!("{value} is negative"),
+        )),
     };
     let signed = |value: i64| if value == 0 { None } else { Some(value) };
-    let score = i32::try_from(linux.oom_score_adj).ok().filter(|score| (-1000..=1000).contains(score));
+    let score = i32::try_from(linux.oom_score_adj)
+        .ok()
+        .filter(|score| (-1000..=1000).contains(score));
     let score = score.ok_or_else(|| {
-        Invalid::new(format!("{field}.oom_score_adj"), format!("{} is not in -1000..=1000", linux.oom_score_adj))
+        Invalid::new(
+            format!("{field}.oom_score_adj"),
+            format!("{} is not in -1000..=1000", linux.oom_score_adj),
+        )
     })?;
     Ok(Resources {
         cpu_period: unsigned(linux.cpu_period, "cpu_period")?,
@@ -30,7 +41,10 @@ pub(in crate::api::cri) fn from_cri(linux: v1::LinuxContainerResources, field: &
         hugepage_limits: linux
             .hugepage_limits
             .into_iter()
-            .map(|limit| HugepageLimit { page_size: limit.page_size, limit: limit.limit })
+            .map(|limit| HugepageLimit {
+                page_size: limit.page_size,
+                limit: limit.limit,
+            })
             .collect(),
         unified: linux.unified.into_iter().collect::<BTreeMap<_, _>>(),
         pids_limit: None,
@@ -50,7 +64,10 @@ pub(in crate::api::cri) fn to_cri(resources: &Resources) -> v1::LinuxContainerRe
         hugepage_limits: resources
             .hugepage_limits
             .iter()
-            .map(|limit| v1::HugepageLimit { page_size: limit.page_size.clone(), limit: limit.limit })
+            .map(|limit| v1::HugepageLimit {
+                page_size: limit.page_size.clone(),
+                limit: limit.limit,
+            })
             .collect(),
         unified: resources.unified.clone(),
         memory_swap_limit_in_bytes: resources.memory_swap_limit.unwrap_or(0),

@@ -39,12 +39,20 @@ impl Shell {
         let joins: String = dirs
             .iter()
             .map(|dir| {
-                let file = if Path::new(dir).join("tasks").exists() { "tasks" } else { "cgroup.procs" };
+                let file = if Path::new(dir).join("tasks").exists() {
+                    "tasks"
+                } else {
+                    "cgroup.procs"
+                };
                 format!("echo 0 > {dir}/{file} || exit 99; ")
             })
             .collect();
         let mut command = Command::new("/bin/sh");
-        command.arg("-c").arg(format!("{joins}echo in; {script}")).stdout(Stdio::piped()).stdin(Stdio::null());
+        command
+            .arg("-c")
+            .arg(format!("{joins}echo in; {script}"))
+            .stdout(Stdio::piped())
+            .stdin(Stdio::null());
         let mut child = command.spawn().unwrap();
         // The line says that it has joined.
         let mut line = [0; 3];
@@ -100,10 +108,19 @@ pub(super) fn limits(cpu_shares: u64, memory: i64) -> Resources {
 }
 
 /// The pod and one container in it, made.
-pub(super) async fn make(cgroups: &Cgroups, parent: &str, resources: &Resources) -> (PodCgroup, ContainerCgroup) {
-    let pod = cgroups.create_pod(parent, &PodId::generate(), None).await.unwrap();
-    let container =
-        cgroups.create_container(&pod, &ContainerId::generate(), resources, &some_devices()).await.unwrap();
+pub(super) async fn make(
+    cgroups: &Cgroups,
+    parent: &str,
+    resources: &Resources,
+) -> (PodCgroup, ContainerCgroup) {
+    let pod = cgroups
+        .create_pod(parent, &PodId::generate(), None)
+        .await
+        .unwrap();
+    let container = cgroups
+        .create_container(&pod, &ContainerId::generate(), resources, &some_devices())
+        .await
+        .unwrap();
     (pod, container)
 }
 
@@ -114,7 +131,10 @@ pub(super) fn read(path: impl AsRef<Path>) -> String {
 #[test]
 fn the_configuration_names_the_driver_in_lower_case() {
     let config: Config = toml::from_str("driver = \"systemd\"\nparent = \"pods.slice\"").unwrap();
-    assert_eq!((config.driver, config.parent.as_str()), (Driver::Systemd, "pods.slice"));
+    assert_eq!(
+        (config.driver, config.parent.as_str()),
+        (Driver::Systemd, "pods.slice")
+    );
     assert_eq!(toml::from_str::<Config>("").unwrap(), Config::default());
     assert!(toml::from_str::<Config>("driver = \"Systemd\"").is_err());
     assert!(toml::from_str::<Config>("path = \"/x\"").is_err());

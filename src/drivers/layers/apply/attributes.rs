@@ -44,8 +44,9 @@ impl Attributes<'_> {
             match rustix::fs::lsetxattr(path.as_slice(), attribute, value, XattrFlags::empty()) {
                 // user.* exists on files and directories only.
                 Err(Errno::PERM) => {}
-                result => accept(result)
-                    .map_err(LayerError::apply("set an extended attribute of", &entry.path))?,
+                result => {
+                    accept(result).map_err(LayerError::apply("set an extended attribute of", &entry.path))?
+                }
             }
         }
         rustix::fs::utimensat(parent, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
@@ -57,7 +58,11 @@ impl Attributes<'_> {
     }
 
     fn xattrs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let all = self.0.xattrs.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+        let all = self
+            .0
+            .xattrs
+            .iter()
+            .map(|(name, value)| (name.as_slice(), value.as_slice()));
         all.filter(|(name, _)| is_images(name))
     }
 }
@@ -89,7 +94,13 @@ pub fn set_time(fd: BorrowedFd<'_>, mtime: (i64, u32)) -> Result<(), Errno> {
 
 fn times((seconds, nanoseconds): (i64, u32)) -> Timestamps {
     Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: seconds,
+            tv_nsec: nanoseconds.into(),
+        },
     }
 }

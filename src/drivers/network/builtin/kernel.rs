@@ -60,13 +60,21 @@ impl Worker {
         let failed = |source| BuiltInError::Thread { source };
         let (jobs, queue) = mpsc::channel::<Job>();
         let home = File::open("/proc/thread-self/ns/net").map_err(failed)?;
-        let mut kernel = Kernel { route: Socket::route()?, filter: Socket::netfilter()?, home, ready: None };
+        let mut kernel = Kernel {
+            route: Socket::route()?,
+            filter: Socket::netfilter()?,
+            home,
+            ready: None,
+        };
         let run = move || {
             while let Ok(job) = queue.recv() {
                 job(&mut kernel);
             }
         };
-        std::thread::Builder::new().name("network".into()).spawn(run).map_err(failed)?;
+        std::thread::Builder::new()
+            .name("network".into())
+            .spawn(run)
+            .map_err(failed)?;
         Ok(Self(jobs))
     }
 
@@ -110,7 +118,12 @@ impl Kernel {
         let table = table_name(&wanted.bridge);
         let mut transaction = Transaction::new(&table);
         let mut subnets = wanted.subnets.clone();
-        subnets.extend(wanted.used.iter().filter(|subnet| !wanted.subnets.contains(subnet)));
+        subnets.extend(
+            wanted
+                .used
+                .iter()
+                .filter(|subnet| !wanted.subnets.contains(subnet)),
+        );
         rules::table(&mut transaction, &wanted.bridge, &subnets, wanted.masquerade);
         rules::add(&mut transaction, elements);
         self.commit(transaction, || format!("write nftables table {table}"))?;
@@ -121,20 +134,44 @@ impl Kernel {
         let name = &wanted.bridge;
         self.check_overlap(wanted)?;
         if link::find(&mut self.route, name)?.is_none() {
-            link::make_bridge(&mut self.route, name, mac_of(wanted.subnets.first().map(Subnet::gateway)))?;
+            link::make_bridge(
+                &mut self.route,
+                name,
+                mac_of(wanted.subnets.first().map(Subnet::gateway)),
+            )?;
         }
         let found = link::find(&mut self.route, name)?;
-        let bridge = found.ok_or_else(|| NetlinkError::new(format!("find bridge {name}"), nix::errno::Errno::ENODEV))?;
+        let bridge = found
+            .ok_or_else(|| NetlinkError::new(format!("find bridge {name}"), nix::errno::Errno::ENODEV))?;
         check_owner(&bridge, wanted)?;
-        let mtu = if wanted.mtu == 0 { self.uplink_mtu()? } else { wanted.mtu };
+        let mtu = if wanted.mtu == 0 {
+            self.uplink_mtu()?
+        } else {
+            wanted.mtu
+        };
         if bridge.mtu != mtu {
             link::set_mtu(&mut self.route, &bridge, mtu)?;
         }
-        let gateways: Vec<_> = wanted.subnets.iter().chain(&wanted.used).map(|s| (s.gateway(), s.prefix())).collect();
+        let gateways: Vec<_> = wanted
+            .subnets
+            .iter()
+            .chain(&wanted.used)
+            .map(|s| (s.gateway(), s.prefix()))
+            .collect();
         for (ip, prefix) in &gateways {
-            link::add_address(&mut self.route, &Address { index: bridge.index, ip: *ip, prefix: *prefix })?;
+            link::add_address(
+                &mut self.route,
+                &Address {
+                    index: bridge.index,
+                    ip: *ip,
+                    prefix: *prefix,
+                },
+            )?;
         }
-        for old in link::addresses(&mut self.route)?.iter().filter(|address| address.index == bridge.index) {
+        for old in link::addresses(&mut self.route)?
+            .iter()
+            .filter(|address| address.index == bridge.index)
+        {
             if !gateways.contains(&(old.ip, old.prefix)) {
                 link::remove_address(&mut self.route, old)?;
             }
@@ -146,11 +183,17 @@ impl Kernel {
     fn check_overlap(&mut self, wanted: &Wanted) -> Result<(), BuiltInError> {
         let links = link::list(&mut self.route)?;
         for address in link::addresses(&mut self.route)? {
-            let Some(link) = links.iter().find(|link| link.index == address.index) else { continue };
+            let Some(link) = links.iter().find(|link| link.index == address.index) else {
+                continue;
+            };
             let other = Subnet::of(address.ip, address.prefix);
             let clash = wanted.subnets.iter().find(|subnet| subnet.overlaps(&other));
             if let Some(subnet) = clash.filter(|_| link.name != wanted.bridge) {
-                return Err(BuiltInError::Overlap { subnet: *subnet, other, link: link.name.clone() });
+                return Err(BuiltInError::Overlap {
+                    subnet: *subnet,
+                    other,
+                    link: link.name.clone(),
+                });
             }
         }
         Ok(())
@@ -182,7 +225,11 @@ impl Kernel {
             host: &wiring.veth,
             bridge,
             peer: super::INTERFACE,
-            peer_mac: wiring.leases.iter().find(|lease| lease.ip.is_ipv4()).map(|lease| mac_of(Some(lease.ip))),
+            peer_mac: wiring
+                .leases
+                .iter()
+                .find(|lease| lease.ip.is_ipv4())
+                .map(|lease| mac_of(Some(lease.ip))),
             mtu,
             netns: netns.as_fd(),
         };
@@ -192,7 +239,9 @@ impl Kernel {
             }
             return Err(error.into());
         }
-        let wired = self.inside(netns, || configure_inside(wiring)).and_then(|mac| self.open_ports(name, wiring).map(|()| mac));
+        let wired = self
+            .inside(netns, || configure_inside(wiring))
+            .and_then(|mac| self.open_ports(name, wiring).map(|()| mac));
         if wired.is_err() {
             // The error that began this is the one to tell.
             let _ = link::remove(&mut self.route, &wiring.veth);
@@ -207,7 +256,9 @@ impl Kernel {
         let table = table_name(bridge);
         let mut transaction = Transaction::new(&table);
         rules::add(&mut transaction, &wiring.elements);
-        self.commit(transaction, || format!("add host ports to nftables table {table}"))?;
+        self.commit(transaction, || {
+            format!("add host ports to nftables table {table}")
+        })?;
         for (ip, port) in &wiring.udp {
             let _ = conntrack::forget_udp_to_port(&mut self.filter, ip, *port);
         }
@@ -220,7 +271,9 @@ impl Kernel {
         for element in &wiring.elements {
             let mut transaction = Transaction::new(&table);
             rules::remove(&mut transaction, std::slice::from_ref(element));
-            match self.commit(transaction, || format!("remove host ports from nftables table {table}")) {
+            match self.commit(transaction, || {
+                format!("remove host ports from nftables table {table}")
+            }) {
                 Err(BuiltInError::Netlink(error)) if error.is(libc::ENOENT) => {}
                 result => result?,
             }
@@ -231,7 +284,11 @@ impl Kernel {
         Ok(())
     }
 
-    fn commit(&mut self, transaction: Transaction<'_>, operation: impl Fn() -> String) -> Result<(), BuiltInError> {
+    fn commit(
+        &mut self,
+        transaction: Transaction<'_>,
+        operation: impl Fn() -> String,
+    ) -> Result<(), BuiltInError> {
         let result = self.filter.apply(transaction.finish());
         Ok(result.map_err(|(_, source)| NetlinkError::new(operation(), source))?)
     }
@@ -278,12 +335,19 @@ impl Kernel {
     /// Removes all veths on our bridge that are not kept.
     pub fn sweep(&mut self, wanted: &Wanted, keep: &HashSet<String>) -> Result<(), BuiltInError> {
         let links = link::list(&mut self.route)?;
-        let Some(bridge) = links.iter().find(|link| link.name == wanted.bridge) else { return Ok(()) };
+        let Some(bridge) = links.iter().find(|link| link.name == wanted.bridge) else {
+            return Ok(());
+        };
         if bridge.alias.as_deref() != Some(&wanted.owner) {
             return Ok(());
         }
-        let ours = |link: &&Link| link.master == Some(bridge.index) && link.name.starts_with(super::VETH_PREFIX);
-        for stale in links.iter().filter(ours).filter(|link| !keep.contains(&link.name)) {
+        let ours =
+            |link: &&Link| link.master == Some(bridge.index) && link.name.starts_with(super::VETH_PREFIX);
+        for stale in links
+            .iter()
+            .filter(ours)
+            .filter(|link| !keep.contains(&link.name))
+        {
             link::remove(&mut self.route, &stale.name)?;
         }
         Ok(())
@@ -294,11 +358,16 @@ fn configure_inside(wiring: &Wiring) -> Result<[u8; 6], BuiltInError> {
     let mut socket = Socket::route()?;
     let name = super::INTERFACE;
     let found = link::find(&mut socket, name)?;
-    let link = found.ok_or_else(|| NetlinkError::new(format!("find {name} in the pod"), nix::errno::Errno::ENODEV))?;
+    let link = found
+        .ok_or_else(|| NetlinkError::new(format!("find {name} in the pod"), nix::errno::Errno::ENODEV))?;
     for (key, value) in [("accept_ra", "0"), ("accept_dad", "0")] {
         sysctl::set_if_there(&format!("net/ipv6/conf/{name}/{key}"), value)?;
     }
-    let address = |lease: &Lease| Address { index: link.index, ip: lease.ip, prefix: lease.prefix };
+    let address = |lease: &Lease| Address {
+        index: link.index,
+        ip: lease.ip,
+        prefix: lease.prefix,
+    };
     let addresses: Vec<_> = wiring.leases.iter().map(address).collect();
     let gateways: Vec<_> = wiring.leases.iter().map(|lease| lease.gateway).collect();
     link::configure(&mut socket, &link, &addresses, &gateways)?;
@@ -310,10 +379,16 @@ fn check_owner(bridge: &Link, wanted: &Wanted) -> Result<(), BuiltInError> {
     match &bridge.alias {
         _ if bridge.kind.as_deref() != Some("bridge") => Err(BuiltInError::NoBridge { name: name() }),
         Some(owner) if *owner == wanted.owner => Ok(()),
-        Some(owner) => Err(BuiltInError::Foreign { name: name(), owner: owner.clone() }),
+        Some(owner) => Err(BuiltInError::Foreign {
+            name: name(),
+            owner: owner.clone(),
+        }),
         // Ours, from a daemon that died between making and claiming it.
         None if !bridge.up => Ok(()),
-        None => Err(BuiltInError::Foreign { name: name(), owner: "someone else than Berth".into() }),
+        None => Err(BuiltInError::Foreign {
+            name: name(),
+            owner: "someone else than Berth".into(),
+        }),
     }
 }
 

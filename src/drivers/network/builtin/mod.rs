@@ -109,7 +109,9 @@ pub enum BuiltInError {
         link: String,
     },
     /// A name that no link can have.
-    #[error("[network] bridge {0:?} is not 1 to 15 letters, digits, '.', '_' or '-', beginning with a letter")]
+    #[error(
+        "[network] bridge {0:?} is not 1 to 15 letters, digits, '.', '_' or '-', beginning with a letter"
+    )]
     Name(String),
 }
 
@@ -137,7 +139,10 @@ impl BuiltIn {
     ) -> Result<Self, BuiltInError> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         let name = config.bridge.as_bytes();
-        if !name.first().is_some_and(u8::is_ascii_alphabetic) || name.len() > 15 || !name.iter().all(|b| allowed(*b)) {
+        if !name.first().is_some_and(u8::is_ascii_alphabetic)
+            || name.len() > 15
+            || !name.iter().all(|b| allowed(*b))
+        {
             return Err(BuiltInError::Name(config.bridge));
         }
         let mut state = State::default();
@@ -146,17 +151,23 @@ impl BuiltIn {
             state.addresses.take_ports(&pod, &holding.owner, &holding.ports)?;
             state.holdings.insert(pod, holding);
         }
-        Ok(Self { config, owner, worker: Worker::start()?, state: Mutex::new(state) })
+        Ok(Self {
+            config,
+            owner,
+            worker: Worker::start()?,
+            state: Mutex::new(state),
+        })
     }
 
     /// The subnets that the kubelet names; used where the configuration names none.
     pub async fn set_pod_subnets(&self, subnets: Vec<Subnet>) -> Result<(), BuiltInError> {
         self.state().pod_subnets = subnets;
-        self.worker.run(|kernel| {
-            kernel.forget();
-            Ok(())
-        })
-        .await
+        self.worker
+            .run(|kernel| {
+                kernel.forget();
+                Ok(())
+            })
+            .await
     }
 
     /// Takes addresses and ports for a pod, in memory only: to be recorded before `attach`.
@@ -168,7 +179,10 @@ impl BuiltIn {
         // Only now is it worth to ask the kernel which of the leaving pods' veths are gone.
         let leaving = self.state().addresses.leaving();
         let ask = move |kernel: &mut kernel::Kernel| {
-            Ok(leaving.into_iter().filter(|pod| kernel.is_gone(&veth_name(pod))).collect::<HashSet<_>>())
+            Ok(leaving
+                .into_iter()
+                .filter(|pod| kernel.is_gone(&veth_name(pod)))
+                .collect::<HashSet<_>>())
         };
         let gone = self.worker.run(ask).await?;
         self.try_reserve(pod, &gone)
@@ -181,7 +195,11 @@ impl BuiltIn {
         state.addresses.take_ports(&pod.id, &owner, &pod.ports)?;
         match state.addresses.lease(&subnets, |leaving| gone.contains(leaving)) {
             Ok(leases) => {
-                let holding = Holding { leases, ports: pod.ports.clone(), owner };
+                let holding = Holding {
+                    leases,
+                    ports: pod.ports.clone(),
+                    owner,
+                };
                 state.holdings.insert(pod.id.clone(), holding.clone());
                 Ok(holding)
             }
@@ -193,13 +211,19 @@ impl BuiltIn {
     }
 
     /// Wires a pod that has reserved; on failure nothing is left in the kernel, and the reservation stands.
-    pub async fn attach(&self, pod: &PodId, holding: &Holding, netns: OwnedFd) -> Result<Vec<Interface>, BuiltInError> {
+    pub async fn attach(
+        &self,
+        pod: &PodId,
+        holding: &Holding,
+        netns: OwnedFd,
+    ) -> Result<Vec<Interface>, BuiltInError> {
         let wiring = wiring(pod, holding);
         let (wanted, living) = {
             let state = self.state();
             let others = state.holdings.iter().filter(|(id, _)| *id != pod);
-            let living: Vec<Element> =
-                others.flat_map(|(_, holding)| rules::elements(&holding.ports, &holding.leases)).collect();
+            let living: Vec<Element> = others
+                .flat_map(|(_, holding)| rules::elements(&holding.ports, &holding.leases))
+                .collect();
             (self.wanted(&state), living)
         };
         let job = move |kernel: &mut kernel::Kernel| {
@@ -216,8 +240,16 @@ impl BuiltIn {
         let mac = self.worker.run(job).await?;
         let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
         Ok(vec![
-            Interface { name: veth_name(pod), mac: None, sandbox: false },
-            Interface { name: INTERFACE.into(), mac: Some(mac), sandbox: true },
+            Interface {
+                name: veth_name(pod),
+                mac: None,
+                sandbox: false,
+            },
+            Interface {
+                name: INTERFACE.into(),
+                mac: Some(mac),
+                sandbox: true,
+            },
         ])
     }
 
@@ -226,7 +258,9 @@ impl BuiltIn {
         let wiring = wiring(pod, holding);
         if !wiring.elements.is_empty() {
             let bridge = self.config.bridge.clone();
-            self.worker.run(move |kernel| kernel.close_ports(&bridge, &wiring)).await?;
+            self.worker
+                .run(move |kernel| kernel.close_ports(&bridge, &wiring))
+                .await?;
         }
         let mut state = self.state();
         state.addresses.leave(pod, &holding.leases);
@@ -263,12 +297,18 @@ impl BuiltIn {
             let state = self.state();
             let keep: HashSet<String> = state.holdings.keys().map(veth_name).collect();
             let all = state.holdings.values();
-            let elements: Vec<_> = all.flat_map(|holding| rules::elements(&holding.ports, &holding.leases)).collect();
+            let elements: Vec<_> = all
+                .flat_map(|holding| rules::elements(&holding.ports, &holding.leases))
+                .collect();
             (self.wanted(&state), keep, elements)
         };
         let job = move |kernel: &mut kernel::Kernel| {
             kernel.sweep(&wanted, &keep)?;
-            if keep.is_empty() { Ok(()) } else { kernel.ensure(&wanted, &elements).map(|_| ()) }
+            if keep.is_empty() {
+                Ok(())
+            } else {
+                kernel.ensure(&wanted, &elements).map(|_| ())
+            }
         };
         self.worker.run(job).await
     }
@@ -299,7 +339,9 @@ impl BuiltIn {
     }
 
     fn subnets(&self, state: &State) -> Vec<Subnet> {
-        let named = [&self.config.subnets, &state.pod_subnets].into_iter().find(|subnets| !subnets.is_empty());
+        let named = [&self.config.subnets, &state.pod_subnets]
+            .into_iter()
+            .find(|subnets| !subnets.is_empty());
         let mut subnets = named.cloned().unwrap_or_else(|| {
             let ipv6 = sysctl::has_ipv6();
             let all = DEFAULT_SUBNETS.iter().filter_map(|text| Subnet::parse(text).ok());

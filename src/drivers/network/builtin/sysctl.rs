@@ -10,7 +10,11 @@ const ROOT: &str = "/proc/sys";
 /// Writes a parameter unless it has that value.
 pub fn set(name: &str, value: &str) -> Result<(), BuiltInError> {
     let path = Path::new(ROOT).join(name);
-    let failed = |source: io::Error| BuiltInError::Sysctl { name: name.replace('/', "."), value: value.into(), source };
+    let failed = |source: io::Error| BuiltInError::Sysctl {
+        name: name.replace('/', "."),
+        value: value.into(),
+        source,
+    };
     if std::fs::read_to_string(&path).map_err(failed)?.trim() == value {
         return Ok(());
     }
@@ -54,5 +58,7 @@ fn keep_router_advertisements() -> Result<(), BuiltInError> {
 }
 
 fn read(name: &str) -> Option<String> {
-    std::fs::read_to_string(Path::new(ROOT).join(name)).ok().map(|text| text.trim().to_string())
+    std::fs::read_to_string(Path::new(ROOT).join(name))
+        .ok()
+        .map(|text| text.trim().to_string())
 }

@@ -22,7 +22,10 @@ pub fn all(pod: &PodNetwork, subnets: &[Subnet]) -> Result<Map<String, Value>, C
         all.insert("dns".into(), dns);
     }
     if !subnets.is_empty() {
-        let ranges: Vec<Value> = subnets.iter().map(|subnet| json!([{"subnet": subnet.to_string()}])).collect();
+        let ranges: Vec<Value> = subnets
+            .iter()
+            .map(|subnet| json!([{"subnet": subnet.to_string()}]))
+            .collect();
         all.insert("ipRanges".into(), ranges.into());
     }
     if !pod.cgroup_parent.is_empty() {
@@ -45,7 +48,10 @@ pub fn arguments(pod: &PodNetwork) -> Result<String, CniError> {
     ];
     for (key, value) in fields {
         if value.chars().any(|c| c == ';' || c == '=' || c.is_control()) {
-            return Err(CniError::Argument { key, value: value.chars().take(80).collect() });
+            return Err(CniError::Argument {
+                key,
+                value: value.chars().take(80).collect(),
+            });
         }
         text.push_str(&format!(";{key}={value}"));
     }
@@ -71,7 +77,10 @@ fn bandwidth(pod: &PodNetwork) -> Result<Option<Value>, CniError> {
     for side in ["ingress", "egress"] {
         let key = format!("kubernetes.io/{side}-bandwidth");
         if let Some(text) = pod.annotations.get(&key) {
-            let rate = bits(text).ok_or_else(|| CniError::Bandwidth { key, value: text.chars().take(80).collect() })?;
+            let rate = bits(text).ok_or_else(|| CniError::Bandwidth {
+                key,
+                value: text.chars().take(80).collect(),
+            })?;
             value.insert(format!("{side}Rate"), rate.into());
             // No smaller burst is asked for by anyone; plugins refuse a larger one.
             value.insert(format!("{side}Burst"), u32::MAX.into());
@@ -82,7 +91,9 @@ fn bandwidth(pod: &PodNetwork) -> Result<Option<Value>, CniError> {
 
 /// A Kubernetes quantity of bits a second, from 1k to 1P as the bandwidth annotations allow.
 fn bits(text: &str) -> Option<u64> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let number: f64 = text[..end].parse().ok()?;
     let factor = match &text[end..] {
         "" => 1.0,
@@ -107,7 +118,10 @@ mod tests {
 
     #[test]
     fn quantities_are_read_as_kubernetes_writes_them() {
-        assert_eq!((bits("10M"), bits("1Gi"), bits("1.5k"), bits("5000")), (Some(10_000_000), Some(1 << 30), Some(1500), Some(5000)));
+        assert_eq!(
+            (bits("10M"), bits("1Gi"), bits("1.5k"), bits("5000")),
+            (Some(10_000_000), Some(1 << 30), Some(1500), Some(5000))
+        );
         for bad in ["", "M", "10", "-1M", "1X", "1e99", "2000P"] {
             assert_eq!(bits(bad), None, "{bad}");
         }

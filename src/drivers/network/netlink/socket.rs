@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size_force, set_socket_timeout};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
+};
 
 use super::NetlinkError;
 use super::message::{Batch, DONE, ERROR, Message, messages, read_u32};
@@ -40,10 +42,19 @@ impl Socket {
     }
 
     fn open(protocol: Option<rustix::net::Protocol>) -> io::Result<Self> {
-        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
+        let fd = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            protocol,
+        )?;
         bind(&fd, &SocketAddrNetlink::new(0, 0))?;
         set_socket_timeout(&fd, Timeout::Recv, Some(PATIENCE))?;
-        Ok(Self { fd, sequence: 0, buffer: vec![0; DATAGRAM] })
+        Ok(Self {
+            fd,
+            sequence: 0,
+            buffer: vec![0; DATAGRAM],
+        })
     }
 
     /// Sends a batch with a message that asks for an ACK, and waits for that; the first error that any message got, with its index.

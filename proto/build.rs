@@ -12,10 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     prost_build::Config::new().compile_fds(shim)?;
 
     let cri = protox::compile(["cri/api.proto"], ["cri"])?;
-    std::fs::write(
-        Path::new(&out).join("cri.fds"),
-        prost::Message::encode_to_vec(&cri),
-    )?;
+    std::fs::write(Path::new(&out).join("cri.fds"), prost::Message::encode_to_vec(&cri))?;
     // AuthConfig holds secrets: its Debug is written by hand.
     let mut prost = prost_build::Config::new();
     prost.btree_map(["."]).skip_debug(["runtime.v1.AuthConfig"]);
@@ -23,9 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let admin = protox::compile(["admin/admin.proto"], ["admin"])?;
     let mut prost = prost_build::Config::new();
-    prost
-        .bytes([".berth.admin.v1.ImportChunk"])
-        .skip_debug(["berth.admin.v1.Credentials"]);
+    prost.bytes([".berth.admin.v1.ImportChunk"]).skip_debug(["berth.admin.v1.Credentials"]);
     tonic_prost_build::configure().compile_fds_with_config(admin, prost)?;
     Ok(())
 }

@@ -6,10 +6,7 @@ mod tests {
 
     /// A folder, and the folders of this crate that it must not use. Specs are vocabulary: everybody may use them.
     const FORBIDDEN: &[(&str, &[&str])] = &[
-        (
-            "src/drivers",
-            &["api", "cli", "daemon", "pods", "containers", "images"],
-        ),
+        ("src/drivers", &["api", "cli", "daemon", "pods", "containers", "images"]),
         ("src/images", &["api", "cli", "daemon", "pods", "containers"]),
         ("src/containers", &["api", "cli", "daemon", "pods"]),
         ("src/pods", &["api", "cli", "daemon"]),
@@ -42,15 +39,12 @@ mod tests {
         let mut found = Vec::new();
         for file in sources(&root.join(folder)) {
             let text = std::fs::read_to_string(&file).unwrap();
-            for line in text
-                .lines()
-                .filter(|line| line.contains("crate::") && !line.trim_start().starts_with("//"))
+            for line in
+                text.lines().filter(|line| line.contains("crate::") && !line.trim_start().starts_with("//"))
             {
                 let used = line.split("crate::").skip(1);
                 let bad = used.filter(|used| {
-                    forbidden
-                        .iter()
-                        .any(|folder| used.starts_with(&format!("{folder}::")))
+                    forbidden.iter().any(|folder| used.starts_with(&format!("{folder}::")))
                         && !VOCABULARY.iter().any(|word| used.starts_with(word))
                 });
                 found.extend(bad.map(|used| format!("{}: crate::{used}", file.display())));
@@ -61,10 +55,8 @@ mod tests {
 
     #[test]
     fn arrows_point_down_only() {
-        let found: Vec<_> = FORBIDDEN
-            .iter()
-            .flat_map(|(folder, forbidden)| violations(folder, forbidden))
-            .collect();
+        let found: Vec<_> =
+            FORBIDDEN.iter().flat_map(|(folder, forbidden)| violations(folder, forbidden)).collect();
         assert!(found.is_empty(), "{found:#?}");
     }
 
@@ -74,11 +66,7 @@ mod tests {
         for folder in ["src/pods", "src/containers", "src/images", "src/drivers"] {
             for file in sources(&root.join(folder)) {
                 let text = std::fs::read_to_string(&file).unwrap();
-                assert!(
-                    !text.contains("berth_proto::cri"),
-                    "{} uses CRI types",
-                    file.display()
-                );
+                assert!(!text.contains("berth_proto::cri"), "{} uses CRI types", file.display());
             }
         }
     }
@@ -93,11 +81,7 @@ mod tests {
                 }
                 let text = std::fs::read_to_string(&file).unwrap();
                 // A list of words is no path.
-                let code = text
-                    .split("#[cfg(test)]")
-                    .next()
-                    .unwrap_or_default()
-                    .replace(".join(\", \")", "");
+                let code = text.split("#[cfg(test)]").next().unwrap_or_default().replace(".join(\", \")", "");
                 assert!(!code.contains(".join(\""), "{} joins a literal", file.display());
             }
         }

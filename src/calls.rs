@@ -25,9 +25,7 @@ pub struct Lost;
 
 impl<K, T> Default for Calls<K, T> {
     fn default() -> Self {
-        Self {
-            under_way: Arc::default(),
-        }
+        Self { under_way: Arc::default() }
     }
 }
 
@@ -48,11 +46,7 @@ impl<K: Clone + Eq + Hash + Send + 'static, T: Clone + Send + Sync + 'static> Ca
                 }
             }
         };
-        let value = result
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|value| value.clone());
+        let value = result.wait_for(Option::is_some).await.ok().and_then(|value| value.clone());
         // Received: from here on a call with this key is a new one.
         self.forget(&key, &result);
         value.ok_or(Lost)
@@ -60,12 +54,7 @@ impl<K: Clone + Eq + Hash + Send + 'static, T: Clone + Send + Sync + 'static> Ca
 
     fn spawn(&self, key: K, call: impl Future<Output = T> + Send + 'static) -> Shared<T> {
         let (sender, receiver) = watch::channel(None);
-        let (calls, result) = (
-            Self {
-                under_way: self.under_way.clone(),
-            },
-            receiver.clone(),
-        );
+        let (calls, result) = (Self { under_way: self.under_way.clone() }, receiver.clone());
         tokio::spawn(async move {
             sender.send_replace(Some(call.await));
             tokio::time::sleep(UNCLAIMED).await;
@@ -76,10 +65,7 @@ impl<K: Clone + Eq + Hash + Send + 'static, T: Clone + Send + Sync + 'static> Ca
 
     fn forget(&self, key: &K, result: &Shared<T>) {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if under_way
-            .get(key)
-            .is_some_and(|current| current.same_channel(result))
-        {
+        if under_way.get(key).is_some_and(|current| current.same_channel(result)) {
             under_way.remove(key);
         }
     }
@@ -111,11 +97,9 @@ mod tests {
     #[tokio::test]
     async fn a_retry_receives_what_its_cancelled_caller_did_not() {
         let (calls, runs) = (Calls::<&str, u32>::default(), Arc::new(AtomicU32::new(0)));
-        let cancelled = tokio::time::timeout(
-            Duration::from_millis(1),
-            calls.join_or_start("x", || count(runs.clone())),
-        )
-        .await;
+        let cancelled =
+            tokio::time::timeout(Duration::from_millis(1), calls.join_or_start("x", || count(runs.clone())))
+                .await;
         assert!(cancelled.is_err());
         tokio::time::sleep(Duration::from_millis(60)).await;
         assert_eq!(calls.join_or_start("x", || count(runs.clone())).await, Ok(1));
@@ -129,12 +113,7 @@ mod tests {
     #[tokio::test]
     async fn a_panicking_call_is_lost_and_can_be_called_again() {
         let calls = Calls::<&str, u32>::default();
-        assert_eq!(
-            calls
-                .join_or_start("x", || async { panic!("as the test wants") })
-                .await,
-            Err(Lost)
-        );
+        assert_eq!(calls.join_or_start("x", || async { panic!("as the test wants") }).await, Err(Lost));
         assert_eq!(calls.join_or_start("x", || async { 7 }).await, Ok(7));
     }
 }

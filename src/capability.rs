@@ -169,13 +169,7 @@ mod tests {
 
     #[test]
     fn numbers_are_the_kernels() {
-        for (name, number) in [
-            ("CHOWN", 0),
-            ("NET_RAW", 13),
-            ("MKNOD", 27),
-            ("SETFCAP", 31),
-            ("BPF", 39),
-        ] {
+        for (name, number) in [("CHOWN", 0), ("NET_RAW", 13), ("MKNOD", 27), ("SETFCAP", 31), ("BPF", 39)] {
             assert_eq!(Capability::parse(name).map(Capability::number), Ok(number));
         }
         assert_eq!(Set::ALL.bits(), 0x1ff_ffff_ffff);

@@ -31,6 +31,8 @@ use crate::pods::Pods;
 
 /// Largest message taken or sent: what the kubelet's own client allows.
 const MESSAGE: usize = 16 << 20;
+/// How often free memory goes back to the kernel.
+const MEMORY: Duration = Duration::from_secs(15);
 /// How long calls under way may take to finish once the daemon is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -48,25 +50,15 @@ pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
     let _locks = lock(&places.layout)?;
     let (services, events) = build(config, &places.layout).await?;
     tokio::spawn(follow_shims(services.clone(), events));
-    services
-        .pods
-        .recover()
-        .await
-        .context("cannot take over the pods of the daemon before this one")?;
-    services
-        .images
-        .collect()
-        .await
-        .context("cannot clear the layer cache")?;
+    tokio::spawn(give_back_memory());
+    services.pods.recover().await.context("cannot take over the pods of the daemon before this one")?;
+    services.images.collect().await.context("cannot clear the layer cache")?;
     let listener = listen(&places.socket)?;
     tracing::info!(socket = %places.socket.display(), "serving");
     let served = serve(services.clone(), listener).await;
     // The bridge goes only if no pod is on it.
     if let Err(error) = services.drivers.network.close().await {
-        tracing::warn!(
-            error = crate::error::chain(&error),
-            "cannot take the built-in network apart"
-        );
+        tracing::warn!(error = crate::error::chain(&error), "cannot take the built-in network apart");
     }
     // The next daemon makes its own; a socket without a daemon only misleads.
     let _ = fs::remove_file(&places.socket);
@@ -96,15 +88,15 @@ async fn build(
     });
     let containers = Arc::new(Containers::new(drivers.clone(), images.clone()));
     let pods = Arc::new(Pods::new(drivers.clone(), containers.clone()));
-    Ok((
-        Services {
-            pods,
-            containers,
-            images,
-            drivers,
-        },
-        events,
-    ))
+    Ok((Services { pods, containers, images, drivers }, events))
+}
+
+/// What a pull or a burst of pods has freed goes back to the node.
+async fn give_back_memory() {
+    loop {
+        tokio::time::sleep(MEMORY).await;
+        let _ = tokio::task::spawn_blocking(berth_sys::malloc::trim).await;
+    }
 }
 
 /// Each event in a task of its own: a slow end of one container holds up no other.
@@ -155,11 +147,7 @@ fn make_directories(layout: &Layout) -> anyhow::Result<()> {
 /// One daemon for each state directory, and for each root; the locks go with the process.
 fn lock(layout: &Layout) -> anyhow::Result<[fs::File; 2]> {
     let take = |flag: &str, dir: &Path, path: PathBuf| -> anyhow::Result<fs::File> {
-        let file = fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path);
+        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = file.with_context(|| format!("cannot open {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
@@ -174,10 +162,7 @@ fn lock(layout: &Layout) -> anyhow::Result<[fs::File; 2]> {
             }
         }
     };
-    Ok([
-        take("--state", layout.state(), layout.lock())?,
-        take("--root", layout.root(), layout.root_lock())?,
-    ])
+    Ok([take("--state", layout.state(), layout.lock())?, take("--root", layout.root(), layout.root_lock())?])
 }
 
 /// Binds beside the socket's place and renames over it: a client finds the old one or the new one, never none.

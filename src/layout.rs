@@ -15,10 +15,7 @@ pub struct Layout {
 impl Layout {
     /// Both must be absolute; the daemon checks that at start.
     pub fn new(root: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
-        Self {
-            root: root.into(),
-            state: state.into(),
-        }
+        Self { root: root.into(), state: state.into() }
     }
 
     /// What survives a reboot.

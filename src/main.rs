@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    berth_sys::malloc::keep_little();
     match berth::cli::Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {

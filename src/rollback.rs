@@ -45,10 +45,8 @@ mod tests {
     async fn steps_run_in_reverse_and_only_when_not_disarmed() {
         let order = Arc::new(Mutex::new(Vec::new()));
         let fill = |rollback: &mut Rollback| {
-            for step in 0..3 {
-                let order = order.clone();
-                rollback.push(async move { order.lock().unwrap().push(step) });
-            }
+            let note = |step, order: Arc<Mutex<Vec<i32>>>| async move { order.lock().unwrap().push(step) };
+            (0..3).for_each(|step| rollback.push(note(step, order.clone())));
         };
         let mut rollback = Rollback::new();
         fill(&mut rollback);

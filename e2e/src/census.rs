@@ -22,12 +22,7 @@ impl Census {
         mounts(node.scratch(), &mut found)?;
         links(&node.network().bridge(), &mut found);
         // A pod's own parent, right below the node's, belongs to the kubelet; what is in it does not.
-        let parent = Some(
-            Path::new(&node.cgroup_parent())
-                .file_name()
-                .unwrap_or_default()
-                .to_owned(),
-        );
+        let parent = Some(Path::new(&node.cgroup_parent()).file_name().unwrap_or_default().to_owned());
         for cgroup in cgroups(&node.cgroup_parent()) {
             let above = cgroup.parent().and_then(Path::file_name).map(ToOwned::to_owned);
             if above != parent {
@@ -74,11 +69,8 @@ fn links(bridge: &str, found: &mut BTreeSet<String>) {
 fn cgroups(parent: &str) -> Vec<PathBuf> {
     let name = parent.trim_start_matches('/');
     let mut all = Vec::new();
-    let hierarchies = fs::read_dir("/sys/fs/cgroup")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
+    let hierarchies =
+        fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
     for top in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
         collect_directories(&top.join(name), &mut all);
     }
@@ -110,20 +102,13 @@ pub fn remove_empty_cgroups(parent: &str) {
 pub fn unmount_below(directory: &Path) {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points: Vec<_> = table.lines().filter_map(|line| line.split(' ').nth(4)).collect();
-    for point in points
-        .into_iter()
-        .rev()
-        .filter(|point| Path::new(point).starts_with(directory))
-    {
+    for point in points.into_iter().rev().filter(|point| Path::new(point).starts_with(directory)) {
         let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
     }
 }
 
 fn processes(node: &Node, found: &mut BTreeSet<String>) {
-    let (scratch, cgroup) = (
-        node.scratch().to_string_lossy().into_owned(),
-        node.cgroup_parent(),
-    );
+    let (scratch, cgroup) = (node.scratch().to_string_lossy().into_owned(), node.cgroup_parent());
     let daemon = node.pid().map(|pid| pid.to_string());
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name().to_string_lossy().into_owned();
@@ -140,16 +125,11 @@ fn processes(node: &Node, found: &mut BTreeSet<String>) {
 }
 
 fn rules(bridge: &str, prefix: &str, found: &mut BTreeSet<String>) -> Result<()> {
-    let output = Command::new("nft")
-        .args(["list", "ruleset"])
-        .output()
-        .context("run nft (package nftables)")?;
+    let output =
+        Command::new("nft").args(["list", "ruleset"]).output().context("run nft (package nftables)")?;
     let prefix = format!("{prefix}.");
     let rules = String::from_utf8_lossy(&output.stdout).into_owned();
-    for line in rules
-        .lines()
-        .filter(|line| line.contains(bridge) || line.contains(&prefix))
-    {
+    for line in rules.lines().filter(|line| line.contains(bridge) || line.contains(&prefix)) {
         let counted = line.split(" counter packets ").next().unwrap_or(line);
         found.insert(format!("rule {}", counted.trim()));
     }

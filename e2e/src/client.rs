@@ -28,11 +28,7 @@ pub async fn channel(socket: &Path) -> Result<Channel, tonic::transport::Error> 
     let socket: PathBuf = socket.into();
     let connector = tower::service_fn(move |_: Uri| {
         let socket = socket.clone();
-        async move {
-            UnixStream::connect(socket)
-                .await
-                .map(hyper_util::rt::TokioIo::new)
-        }
+        async move { UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
     });
     // A call that hangs is a failure of its own; nothing that a test asks for takes this long.
     let endpoint = Endpoint::from_static("http://runtime.sock").timeout(Duration::from_secs(120));
@@ -57,32 +53,19 @@ impl Client {
 
     /// RunPodSandbox.
     pub async fn run_pod_with(&self, config: &PodSandboxConfig, handler: &str) -> Reply<String> {
-        let request = RunPodSandboxRequest {
-            config: Some(config.clone()),
-            runtime_handler: handler.into(),
-        };
-        Ok(self
-            .runtime
-            .clone()
-            .run_pod_sandbox(request)
-            .await?
-            .into_inner()
-            .pod_sandbox_id)
+        let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler.into() };
+        Ok(self.runtime.clone().run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
     }
 
     /// StopPodSandbox.
     pub async fn stop_pod(&self, id: &str) -> Reply<()> {
-        let request = StopPodSandboxRequest {
-            pod_sandbox_id: id.into(),
-        };
+        let request = StopPodSandboxRequest { pod_sandbox_id: id.into() };
         self.runtime.clone().stop_pod_sandbox(request).await.map(drop)
     }
 
     /// RemovePodSandbox.
     pub async fn remove_pod(&self, id: &str) -> Reply<()> {
-        let request = RemovePodSandboxRequest {
-            pod_sandbox_id: id.into(),
-        };
+        let request = RemovePodSandboxRequest { pod_sandbox_id: id.into() };
         self.runtime.clone().remove_pod_sandbox(request).await.map(drop)
     }
 
@@ -94,30 +77,14 @@ impl Client {
 
     /// PodSandboxStatus.
     pub async fn pod_status(&self, id: &str) -> Reply<PodSandboxStatus> {
-        let request = PodSandboxStatusRequest {
-            pod_sandbox_id: id.into(),
-            verbose: false,
-        };
-        let reply = self
-            .runtime
-            .clone()
-            .pod_sandbox_status(request)
-            .await?
-            .into_inner();
-        reply
-            .status
-            .ok_or_else(|| Status::internal("the reply holds no status"))
+        let request = PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: false };
+        let reply = self.runtime.clone().pod_sandbox_status(request).await?.into_inner();
+        reply.status.ok_or_else(|| Status::internal("the reply holds no status"))
     }
 
     /// ListPodSandbox.
     pub async fn pods(&self, filter: Option<PodSandboxFilter>) -> Reply<Vec<PodSandbox>> {
-        Ok(self
-            .runtime
-            .clone()
-            .list_pod_sandbox(ListPodSandboxRequest { filter })
-            .await?
-            .into_inner()
-            .items)
+        Ok(self.runtime.clone().list_pod_sandbox(ListPodSandboxRequest { filter }).await?.into_inner().items)
     }
 
     /// CreateContainer.
@@ -132,32 +99,21 @@ impl Client {
             config: Some(spec.clone()),
             sandbox_config: Some(config.clone()),
         };
-        Ok(self
-            .runtime
-            .clone()
-            .create_container(request)
-            .await?
-            .into_inner()
-            .container_id)
+        Ok(self.runtime.clone().create_container(request).await?.into_inner().container_id)
     }
 
     /// StartContainer.
     pub async fn start(&self, id: &str) -> Reply<()> {
         self.runtime
             .clone()
-            .start_container(StartContainerRequest {
-                container_id: id.into(),
-            })
+            .start_container(StartContainerRequest { container_id: id.into() })
             .await
             .map(drop)
     }
 
     /// StopContainer with a grace period in seconds.
     pub async fn stop(&self, id: &str, timeout: i64) -> Reply<()> {
-        let request = StopContainerRequest {
-            container_id: id.into(),
-            timeout,
-        };
+        let request = StopContainerRequest { container_id: id.into(), timeout };
         self.runtime.clone().stop_container(request).await.map(drop)
     }
 
@@ -165,23 +121,16 @@ impl Client {
     pub async fn remove(&self, id: &str) -> Reply<()> {
         self.runtime
             .clone()
-            .remove_container(RemoveContainerRequest {
-                container_id: id.into(),
-            })
+            .remove_container(RemoveContainerRequest { container_id: id.into() })
             .await
             .map(drop)
     }
 
     /// ContainerStatus.
     pub async fn status(&self, id: &str) -> Reply<ContainerStatus> {
-        let request = ContainerStatusRequest {
-            container_id: id.into(),
-            verbose: false,
-        };
+        let request = ContainerStatusRequest { container_id: id.into(), verbose: false };
         let reply = self.runtime.clone().container_status(request).await?.into_inner();
-        reply
-            .status
-            .ok_or_else(|| Status::internal("the reply holds no status"))
+        reply.status.ok_or_else(|| Status::internal("the reply holds no status"))
     }
 
     /// ListContainers.
@@ -197,20 +146,14 @@ impl Client {
 
     /// ReopenContainerLog.
     pub async fn reopen_log(&self, id: &str) -> Reply<()> {
-        let request = ReopenContainerLogRequest {
-            container_id: id.into(),
-        };
+        let request = ReopenContainerLogRequest { container_id: id.into() };
         self.runtime.clone().reopen_container_log(request).await.map(drop)
     }
 
     /// ExecSync; `timeout` in seconds, 0 for none.
     pub async fn exec(&self, id: &str, cmd: &[&str], timeout: i64) -> Reply<ExecSyncResponse> {
         let cmd = cmd.iter().map(|word| (*word).to_owned()).collect();
-        let request = ExecSyncRequest {
-            container_id: id.into(),
-            cmd,
-            timeout,
-        };
+        let request = ExecSyncRequest { container_id: id.into(), cmd, timeout };
         Ok(self.runtime.clone().exec_sync(request).await?.into_inner())
     }
 
@@ -221,11 +164,7 @@ impl Client {
         if reply.exit_code == 0 {
             return Ok(text(&reply.stdout));
         }
-        Err(Status::unknown(format!(
-            "{script:?} ended with {}: {}",
-            reply.exit_code,
-            text(&reply.stderr)
-        )))
+        Err(Status::unknown(format!("{script:?} ended with {}: {}", reply.exit_code, text(&reply.stderr))))
     }
 
     /// PullImage without a login.
@@ -235,51 +174,24 @@ impl Client {
 
     /// PullImage.
     pub async fn pull_as(&self, image: &str, auth: Option<AuthConfig>) -> Reply<String> {
-        let request = PullImageRequest {
-            image: Some(image_spec(image)),
-            auth,
-            ..Default::default()
-        };
-        Ok(self
-            .images
-            .clone()
-            .pull_image(request)
-            .await?
-            .into_inner()
-            .image_ref)
+        let request = PullImageRequest { image: Some(image_spec(image)), auth, ..Default::default() };
+        Ok(self.images.clone().pull_image(request).await?.into_inner().image_ref)
     }
 
     /// ImageStatus; `None` if there is no such image.
     pub async fn image(&self, image: &str) -> Reply<Option<Image>> {
-        let request = ImageStatusRequest {
-            image: Some(image_spec(image)),
-            verbose: false,
-        };
-        Ok(self
-            .images
-            .clone()
-            .image_status(request)
-            .await?
-            .into_inner()
-            .image)
+        let request = ImageStatusRequest { image: Some(image_spec(image)), verbose: false };
+        Ok(self.images.clone().image_status(request).await?.into_inner().image)
     }
 
     /// ListImages.
     pub async fn list_images(&self) -> Reply<Vec<Image>> {
-        Ok(self
-            .images
-            .clone()
-            .list_images(ListImagesRequest::default())
-            .await?
-            .into_inner()
-            .images)
+        Ok(self.images.clone().list_images(ListImagesRequest::default()).await?.into_inner().images)
     }
 
     /// RemoveImage.
     pub async fn remove_image(&self, image: &str) -> Reply<()> {
-        let request = RemoveImageRequest {
-            image: Some(image_spec(image)),
-        };
+        let request = RemoveImageRequest { image: Some(image_spec(image)) };
         self.images.clone().remove_image(request).await.map(drop)
     }
 
@@ -292,10 +204,7 @@ impl Client {
                 return Ok(status);
             }
             if Instant::now() > end {
-                return Err(Status::deadline_exceeded(format!(
-                    "container {id} is {:?}",
-                    status.state()
-                )));
+                return Err(Status::deadline_exceeded(format!("container {id} is {:?}", status.state())));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -312,11 +221,7 @@ impl Client {
 
 /// An ImageSpec of a name.
 pub fn image_spec(image: &str) -> ImageSpec {
-    ImageSpec {
-        image: image.into(),
-        user_specified_image: image.into(),
-        ..Default::default()
-    }
+    ImageSpec { image: image.into(), user_specified_image: image.into(), ..Default::default() }
 }
 
 /// Fails unless a call was refused with one of these codes and a message that holds all of these words.
@@ -333,10 +238,6 @@ pub fn expect_refusal<T: std::fmt::Debug>(reply: Reply<T>, codes: &[tonic::Code]
         status.message()
     );
     for word in words {
-        assert!(
-            status.message().contains(word),
-            "{word:?} is not in {:?}",
-            status.message()
-        );
+        assert!(status.message().contains(word), "{word:?} is not in {:?}", status.message());
     }
 }

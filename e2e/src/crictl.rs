@@ -18,10 +18,7 @@ impl Crictl {
     /// Fails if e2e/tools/build has not built it.
     pub fn new(node: &Node) -> Result<Self> {
         let program = tool("cri-tools", "crictl")?;
-        Ok(Self {
-            program,
-            endpoint: format!("unix://{}", node.socket().display()),
-        })
+        Ok(Self { program, endpoint: format!("unix://{}", node.socket().display()) })
     }
 
     /// Runs it to its end, whatever that is.
@@ -44,11 +41,7 @@ impl Crictl {
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
         let output = self.output(arguments)?;
         if !output.status.success() {
-            bail!(
-                "crictl {}: {}",
-                arguments.join(" "),
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
+            bail!("crictl {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
     }

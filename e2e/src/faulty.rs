@@ -75,12 +75,7 @@ struct Response {
 
 impl Response {
     fn empty(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Vec::new(),
-            cut: None,
-        }
+        Self { status, headers: Vec::new(), body: Vec::new(), cut: None }
     }
 
     fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -111,10 +106,7 @@ impl FaultyRegistry {
                 std::thread::spawn(move || serve(&server, &stream));
             }
         });
-        Ok(Self {
-            state,
-            thread: Some(thread),
-        })
+        Ok(Self { state, thread: Some(thread) })
     }
 
     /// The name of its image.
@@ -124,11 +116,7 @@ impl FaultyRegistry {
 
     /// Paths that were asked for, in order, with their ranges.
     pub fn requests(&self) -> Vec<String> {
-        self.state
-            .requests
-            .lock()
-            .map(|requests| requests.clone())
-            .unwrap_or_default()
+        self.state.requests.lock().map(|requests| requests.clone()).unwrap_or_default()
     }
 }
 
@@ -147,10 +135,7 @@ fn serve(state: &State, stream: &TcpStream) {
     let mut reader = BufReader::new(stream);
     while let Some((method, request)) = read_request(&mut reader) {
         if let Ok(mut requests) = state.requests.lock() {
-            let range = request
-                .range_from
-                .map(|from| format!(" from {from}"))
-                .unwrap_or_default();
+            let range = request.range_from.map(|from| format!(" from {from}")).unwrap_or_default();
             requests.push(format!("{method} {}{range}", request.path));
         }
         let response = state.answer(&request);
@@ -166,11 +151,7 @@ fn read_request(reader: &mut impl BufRead) -> Option<(String, Request)> {
     reader.read_line(&mut line).ok().filter(|count| *count > 0)?;
     let mut words = line.split(' ');
     let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let mut request = Request {
-        path,
-        range_from: None,
-        authorization: String::new(),
-    };
+    let mut request = Request { path, range_from: None, authorization: String::new() };
     let mut length = 0;
     loop {
         let mut header = String::new();
@@ -181,10 +162,7 @@ fn read_request(reader: &mut impl BufRead) -> Option<(String, Request)> {
         };
         match name.to_ascii_lowercase().as_str() {
             "range" => {
-                let from = value
-                    .trim()
-                    .strip_prefix("bytes=")
-                    .and_then(|range| range.split('-').next());
+                let from = value.trim().strip_prefix("bytes=").and_then(|range| range.split('-').next());
                 request.range_from = from.and_then(|from| from.parse().ok());
             }
             "authorization" => value.trim().clone_into(&mut request.authorization),
@@ -198,11 +176,8 @@ fn read_request(reader: &mut impl BufRead) -> Option<(String, Request)> {
 }
 
 fn write_response(mut stream: &TcpStream, method: &str, response: &Response) -> std::io::Result<()> {
-    let mut head = format!(
-        "HTTP/1.1 {} status\r\nContent-Length: {}\r\n",
-        response.status,
-        response.body.len()
-    );
+    let mut head =
+        format!("HTTP/1.1 {} status\r\nContent-Length: {}\r\n", response.status, response.body.len());
     for (name, value) in &response.headers {
         head += &format!("{name}: {value}\r\n");
     }
@@ -285,10 +260,7 @@ impl State {
         let body = read(blob);
         let is_layer = digest != self.image.config_digest();
         if !is_layer {
-            return Response {
-                body,
-                ..Response::empty(200)
-            };
+            return Response { body, ..Response::empty(200) };
         }
         self.layer(body, request)
     }
@@ -299,25 +271,15 @@ impl State {
             Fault::Layer(status) => Response::empty(status),
             Fault::WrongLayer => {
                 body[half] ^= 1;
-                Response {
-                    body,
-                    ..Response::empty(200)
-                }
+                Response { body, ..Response::empty(200) }
             }
             Fault::LongLayer => {
                 body.extend_from_slice(&[0; 4096]);
-                Response {
-                    body,
-                    ..Response::empty(200)
-                }
+                Response { body, ..Response::empty(200) }
             }
             Fault::CutLayerNoRange(limit) => {
                 let cut = self.one_of_first(limit).then_some(half);
-                Response {
-                    body,
-                    cut,
-                    ..Response::empty(200)
-                }
+                Response { body, cut, ..Response::empty(200) }
             }
             Fault::CutLayer(limit) => {
                 let from = request.range_from.unwrap_or(0).min(body.len());
@@ -329,16 +291,9 @@ impl State {
                     Some(_) => Response::empty(206).header("Content-Range", range),
                     None => Response::empty(200).header("Accept-Ranges", "bytes"),
                 };
-                Response {
-                    body: rest,
-                    cut,
-                    ..response
-                }
+                Response { body: rest, cut, ..response }
             }
-            _ => Response {
-                body,
-                ..Response::empty(200)
-            },
+            _ => Response { body, ..Response::empty(200) },
         }
     }
 }

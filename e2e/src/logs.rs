@@ -24,25 +24,13 @@ pub fn lines(path: impl AsRef<Path>) -> Result<Vec<Line>> {
     if !bytes.is_empty() && bytes.last() != Some(&b'\n') {
         bail!("{}: the last line does not end", path.display());
     }
-    String::from_utf8_lossy(&bytes)
-        .split_terminator('\n')
-        .map(parse)
-        .collect()
+    String::from_utf8_lossy(&bytes).split_terminator('\n').map(parse).collect()
 }
 
 fn parse(line: &str) -> Result<Line> {
     let mut parts = line.splitn(4, ' ').map(str::to_owned);
-    let mut next = || {
-        parts
-            .next()
-            .with_context(|| format!("not of the CRI log format: {line:?}"))
-    };
-    let line = Line {
-        time: next()?,
-        stream: next()?,
-        tag: next()?,
-        text: next()?,
-    };
+    let mut next = || parts.next().with_context(|| format!("not of the CRI log format: {line:?}"));
+    let line = Line { time: next()?, stream: next()?, tag: next()?, text: next()? };
     let time_ok = line.time.len() >= 20 && line.time.as_bytes()[10] == b'T';
     let known = ["stdout", "stderr"].contains(&&*line.stream) && ["F", "P"].contains(&&*line.tag);
     if !time_ok || !known {

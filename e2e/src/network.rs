@@ -21,11 +21,7 @@ impl Network {
         std::fs::create_dir_all(directory)?;
         for number in 0..3840 {
             let path = directory.join(number.to_string());
-            let file = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)?;
+            let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
             if let Ok(lock) = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
                 return Ok(Self { number, _lock: lock });
             }
@@ -82,11 +78,8 @@ impl Drop for Network {
         let bridge = self.bridge();
         let table = format!("berth-{bridge}");
         let quiet = |program: &str, arguments: &[&str]| {
-            let _ = Command::new(program)
-                .args(arguments)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status();
+            let _ =
+                Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
         };
         quiet("ip", &["link", "delete", &bridge]);
         quiet("nft", &["delete", "table", "inet", &table]);

@@ -44,18 +44,12 @@ impl Node {
     pub async fn start_as(runtime: Runtime, options: &Options) -> Result<Self> {
         let scratch = tempfile::Builder::new().prefix("berth-e2e-").tempdir()?;
         let network = Network::claim()?;
-        let mut node = Self {
-            runtime,
-            daemon: None,
-            network,
-            scratch,
-        };
+        let mut node = Self { runtime, daemon: None, network, scratch };
         if let Some(mirror) = &options.mirror {
             write_mirrors(&node.certs_dir(), mirror)?;
         }
         if options.cni || runtime == Runtime::Containerd {
-            node.network
-                .write_conflist(&node.conf_dir(), &node.path("ipam"))?;
+            node.network.write_conflist(&node.conf_dir(), &node.path("ipam"))?;
         }
         std::fs::write(node.config_file(), runtime.configuration(&node, options)?)?;
         node.launch().await?;
@@ -87,19 +81,11 @@ impl Node {
         loop {
             let version = async {
                 let client = Client::connect(&self.socket()).await?;
-                client
-                    .runtime
-                    .clone()
-                    .version(berth_proto::cri::v1::VersionRequest::default())
-                    .await?;
+                client.runtime.clone().version(berth_proto::cri::v1::VersionRequest::default()).await?;
                 anyhow::Ok(())
             };
             let Err(error) = version.await else { return Ok(()) };
-            if let Some(status) = self
-                .daemon
-                .as_mut()
-                .and_then(|daemon| daemon.try_wait().ok().flatten())
-            {
+            if let Some(status) = self.daemon.as_mut().and_then(|daemon| daemon.try_wait().ok().flatten()) {
                 bail!("the daemon ended with {status}:\n{}", self.log_tail());
             }
             if Instant::now() > end {
@@ -237,10 +223,7 @@ fn remove_all_pods(socket: &Path) {
     };
     let clean = async {
         let client = Client::connect(socket).await.ok()?;
-        tokio::time::timeout(Duration::from_secs(60), client.end_all_pods())
-            .await
-            .ok()?
-            .ok()
+        tokio::time::timeout(Duration::from_secs(60), client.end_all_pods()).await.ok()?.ok()
     };
     runtime.block_on(clean);
 }
@@ -250,10 +233,7 @@ fn write_mirrors(certs: &Path, mirror: &str) -> Result<()> {
     for host in ["registry.k8s.io", "k8s.gcr.io", "gcr.io", "docker.io"] {
         let directory = certs.join(host);
         std::fs::create_dir_all(&directory)?;
-        std::fs::write(
-            directory.join("hosts.toml"),
-            format!("server = \"http://{mirror}\"\n"),
-        )?;
+        std::fs::write(directory.join("hosts.toml"), format!("server = \"http://{mirror}\"\n"))?;
     }
     Ok(())
 }

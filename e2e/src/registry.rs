@@ -66,17 +66,10 @@ impl Registry {
             std::fs::write(root.join("config.yml"), configuration(root, address, options))?;
             let server = serve(root)?;
             if let Some(server) = wait_until_it_answers(server, address)? {
-                return Ok(Self {
-                    _server: server,
-                    directory,
-                    address,
-                });
+                return Ok(Self { _server: server, directory, address });
             }
         }
-        bail!(
-            "docker-registry does not start: {}",
-            std::fs::read_to_string(root.join("log"))?.trim()
-        )
+        bail!("docker-registry does not start: {}", std::fs::read_to_string(root.join("log"))?.trim())
     }
 
     /// `127.0.0.1:PORT`: the host of its images' names.
@@ -175,12 +168,7 @@ fn make_certificate(root: &Path) -> Result<()> {
             "-days",
             "2",
         ])
-        .args([
-            "-subj",
-            "/CN=berth-e2e",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1,DNS:localhost",
-        ])
+        .args(["-subj", "/CN=berth-e2e", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"])
         // Not an authority: rustls refuses one as a server.
         .args(["-addext", "basicConstraints=critical,CA:FALSE"])
         .arg("-keyout")

@@ -31,16 +31,8 @@ impl Runtime {
             Self::Berth => {
                 let mut command = Command::new(berth()?);
                 command.arg("serve");
-                command
-                    .arg("--root")
-                    .arg(node.root())
-                    .arg("--state")
-                    .arg(node.state());
-                command
-                    .arg("--socket")
-                    .arg(node.socket())
-                    .arg("--config")
-                    .arg(node.config_file());
+                command.arg("--root").arg(node.root()).arg("--state").arg(node.state());
+                command.arg("--socket").arg(node.socket()).arg("--config").arg(node.config_file());
                 command.env("BERTH_SHIM", berth_shim()?);
                 Ok(command)
             }
@@ -70,11 +62,7 @@ pub fn berth() -> Result<PathBuf> {
 
 /// The shim: `BERTH_E2E_SHIM`, else the build of its own profile.
 pub fn berth_shim() -> Result<PathBuf> {
-    built(
-        "BERTH_E2E_SHIM",
-        "shim/berth-shim",
-        "cargo build -p berth-shim --profile shim",
-    )
+    built("BERTH_E2E_SHIM", "shim/berth-shim", "cargo build -p berth-shim --profile shim")
 }
 
 fn built(variable: &str, path: &str, how: &str) -> Result<PathBuf> {
@@ -85,10 +73,7 @@ fn built(variable: &str, path: &str, how: &str) -> Result<PathBuf> {
         .map_or_else(|| crate::repository().join("target"), PathBuf::from);
     let path = target.join("x86_64-unknown-linux-gnu").join(path);
     if !path.exists() {
-        bail!(
-            "{} is not there: run `{how}` (or `make build`), or set {variable}",
-            path.display()
-        );
+        bail!("{} is not there: run `{how}` (or `make build`), or set {variable}", path.display());
     }
     Ok(path)
 }
@@ -98,39 +83,19 @@ pub fn tool(group: &str, name: &str) -> Result<PathBuf> {
     let directory = crate::cache().join("tools").join(group);
     directory
         .canonicalize()
-        .map(|directory| {
-            if name.is_empty() {
-                directory
-            } else {
-                directory.join(name)
-            }
-        })
-        .with_context(|| {
-            format!(
-                "{} is not there: run e2e/tools/build {group}",
-                directory.display()
-            )
-        })
+        .map(|directory| if name.is_empty() { directory } else { directory.join(name) })
+        .with_context(|| format!("{} is not there: run e2e/tools/build {group}", directory.display()))
 }
 
 /// Where CNI plugins are: our own build, or those that the machine has.
 fn plugin_dirs(node: &Node) -> Vec<PathBuf> {
     let ours = tool("cni", "").ok();
     let first = std::iter::once(node.plugin_dir());
-    first
-        .chain(ours)
-        .chain(["/opt/cni/bin", "/usr/lib/cni"].map(PathBuf::from))
-        .collect()
+    first.chain(ours).chain(["/opt/cni/bin", "/usr/lib/cni"].map(PathBuf::from)).collect()
 }
 
 fn toml_list(paths: &[PathBuf]) -> String {
-    format!(
-        "{:?}",
-        paths
-            .iter()
-            .map(|path| path.to_string_lossy())
-            .collect::<Vec<_>>()
-    )
+    format!("{:?}", paths.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>())
 }
 
 fn berth_configuration(node: &Node, options: &Options) -> String {

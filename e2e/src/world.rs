@@ -38,30 +38,17 @@ impl World {
         let [busybox, pause] = base_images()?;
         registry.storage().publish("busybox", "latest", busybox)?;
         registry.storage().publish("pause", "3.9", pause)?;
-        let node = Node::start(&Options {
-            mirror: Some(registry.host()),
-            ..options
-        })
-        .await?;
+        let node = Node::start(&Options { mirror: Some(registry.host()), ..options }).await?;
         let client = node.client().await?;
         let busybox = registry.reference("busybox:latest");
         client.pull(&busybox).await?;
-        Ok(Self {
-            client,
-            node,
-            registry,
-            busybox,
-        })
+        Ok(Self { client, node, registry, busybox })
     }
 
     /// A pod of a name; unique in uid, with a log directory of its own.
     pub fn pod(&self, name: &str) -> PodSandboxConfig {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let uid = format!(
-            "{name}-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
+        let uid = format!("{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let log_directory = self.log_directory(&uid);
         let _ = std::fs::create_dir_all(&log_directory);
         PodSandboxConfig {
@@ -92,10 +79,7 @@ impl World {
     /// A container of busybox that runs a shell script.
     pub fn container(&self, name: &str, script: &str) -> ContainerConfig {
         ContainerConfig {
-            metadata: Some(ContainerMetadata {
-                name: name.into(),
-                attempt: 0,
-            }),
+            metadata: Some(ContainerMetadata { name: name.into(), attempt: 0 }),
             image: Some(image_spec(&self.busybox)),
             command: vec!["sh".into(), "-c".into(), script.into()],
             log_path: format!("{name}.log"),
@@ -178,8 +162,5 @@ fn base_images() -> Result<&'static [Built; 2]> {
 
 /// What the kubelet sends for an ordinary pod: all but the processes are shared by the pod.
 pub fn namespaces() -> NamespaceOption {
-    NamespaceOption {
-        pid: NamespaceMode::Container as i32,
-        ..Default::default()
-    }
+    NamespaceOption { pid: NamespaceMode::Container as i32, ..Default::default() }
 }

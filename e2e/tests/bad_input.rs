@@ -21,11 +21,7 @@ fn codes(world: &World, ours: &[Code]) -> Vec<Code> {
 }
 
 fn words<'a>(world: &World, ours: &'a [&'a str]) -> &'a [&'a str] {
-    if world.node.runtime() == Runtime::Containerd {
-        &[]
-    } else {
-        ours
-    }
+    if world.node.runtime() == Runtime::Containerd { &[] } else { ours }
 }
 
 #[tokio::test]
@@ -33,23 +29,11 @@ async fn unknown_ids_are_not_found() -> Result<()> {
     let world = World::start().await?;
     let id = "fedcba9876543210";
     let not_found = [Code::NotFound];
-    expect_refusal(
-        world.client.pod_status(id).await,
-        &not_found,
-        words(&world, &[id]),
-    );
+    expect_refusal(world.client.pod_status(id).await, &not_found, words(&world, &[id]));
     expect_refusal(world.client.status(id).await, &not_found, words(&world, &[id]));
     expect_refusal(world.client.start(id).await, &not_found, words(&world, &[id]));
-    expect_refusal(
-        world.client.reopen_log(id).await,
-        &not_found,
-        words(&world, &[id]),
-    );
-    expect_refusal(
-        world.client.exec(id, &["true"], 1).await,
-        &not_found,
-        words(&world, &[id]),
-    );
+    expect_refusal(world.client.reopen_log(id).await, &not_found, words(&world, &[id]));
+    expect_refusal(world.client.exec(id, &["true"], 1).await, &not_found, words(&world, &[id]));
     let config = world.pod("none");
     expect_refusal(
         world.client.create(id, &world.sleeper("main"), &config).await,
@@ -71,38 +55,18 @@ async fn empty_ids_and_missing_parts_are_invalid() -> Result<()> {
     expect_refusal(world.client.status("").await, &invalid, &["id"]);
     expect_refusal(world.client.start("").await, &invalid, &["id"]);
     let invalid = [Code::InvalidArgument];
-    expect_refusal(
-        world.client.run_pod(&PodSandboxConfig::default()).await,
-        &invalid,
-        &["metadata"],
-    );
+    expect_refusal(world.client.run_pod(&PodSandboxConfig::default()).await, &invalid, &["metadata"]);
     let request = RunPodSandboxRequest::default();
-    expect_refusal(
-        world.client.runtime.clone().run_pod_sandbox(request).await,
-        &invalid,
-        &["config"],
-    );
+    expect_refusal(world.client.runtime.clone().run_pod_sandbox(request).await, &invalid, &["config"]);
     let config = world.pod("parts");
     let pod = world.client.run_pod(&config).await?;
     let mut spec = world.sleeper("main");
     spec.metadata = None;
-    expect_refusal(
-        world.client.create(&pod, &spec, &config).await,
-        &invalid,
-        &["metadata"],
-    );
+    expect_refusal(world.client.create(&pod, &spec, &config).await, &invalid, &["metadata"]);
     let mut spec = world.sleeper("main");
     spec.image = None;
-    expect_refusal(
-        world.client.create(&pod, &spec, &config).await,
-        &invalid,
-        &["image"],
-    );
-    expect_refusal(
-        world.client.exec(&pod, &[], 1).await,
-        &[Code::InvalidArgument, Code::NotFound],
-        &[],
-    );
+    expect_refusal(world.client.create(&pod, &spec, &config).await, &invalid, &["image"]);
+    expect_refusal(world.client.exec(&pod, &[], 1).await, &[Code::InvalidArgument, Code::NotFound], &[]);
     world.launch(&pod, &world.sleeper("main"), &config).await?;
     Ok(())
 }
@@ -112,10 +76,7 @@ async fn an_unknown_handler_is_refused_by_name() -> Result<()> {
     let world = World::start().await?;
     let before = world.settled_census().await?;
     let refused = codes(&world, &[Code::InvalidArgument, Code::NotFound]);
-    let reply = world
-        .client
-        .run_pod_with(&world.pod("handler"), "no-such-handler")
-        .await;
+    let reply = world.client.run_pod_with(&world.pod("handler"), "no-such-handler").await;
     expect_refusal(reply, &refused, &["no-such-handler"]);
     world.expect_nothing_left(&before).await
 }
@@ -128,9 +89,7 @@ async fn a_command_that_cannot_run_fails_the_start_with_the_reason() -> Result<(
         .file("script", 0o755, "#!/no/such/shell\n")
         .file("garbage", 0o755, vec![0x7f, b'N', b'O', b'P', 0, 1, 2, 3])
         .dir("dir");
-    let name = world
-        .registry
-        .publish("commands", "latest", &catalog::busybox()?.layer(layer))?;
+    let name = world.registry.publish("commands", "latest", &catalog::busybox()?.layer(layer))?;
     world.client.pull(&name).await?;
     let config = world.pod("commands");
     let pod = world.client.run_pod(&config).await?;
@@ -151,12 +110,7 @@ async fn a_command_that_cannot_run_fails_the_start_with_the_reason() -> Result<(
             world.client.remove(&id).await?;
             continue;
         }
-        let refused = [
-            Code::FailedPrecondition,
-            Code::InvalidArgument,
-            Code::NotFound,
-            Code::Unknown,
-        ];
+        let refused = [Code::FailedPrecondition, Code::InvalidArgument, Code::NotFound, Code::Unknown];
         expect_refusal(started, &refused, words(&world, &[command, cause]));
         let status = world.client.status(&id).await?;
         assert_eq!(
@@ -183,10 +137,7 @@ async fn attempt(world: &World, change: impl FnOnce(&mut ContainerConfig)) -> Re
 }
 
 fn lacking(world: &World) -> Vec<Code> {
-    codes(
-        world,
-        &[Code::FailedPrecondition, Code::InvalidArgument, Code::NotFound],
-    )
+    codes(world, &[Code::FailedPrecondition, Code::InvalidArgument, Code::NotFound])
 }
 
 #[tokio::test]
@@ -196,10 +147,7 @@ async fn an_unknown_image_user_or_group_is_named() -> Result<()> {
     let image = "127.0.0.1:1/no/such:image";
     let reply = attempt(&world, |spec| spec.image = Some(image_spec(image))).await;
     expect_refusal(reply, &lacking(&world), words(&world, &["no/such"]));
-    let reply = attempt(&world, |spec| {
-        security(spec).run_as_username = "nobody-here".into()
-    })
-    .await;
+    let reply = attempt(&world, |spec| security(spec).run_as_username = "nobody-here".into()).await;
     expect_refusal(reply, &lacking(&world), words(&world, &["nobody-here"]));
     let group = Some(Int64Value { value: 5 });
     let reply = attempt(&world, |spec| security(spec).run_as_group = group).await;
@@ -222,11 +170,7 @@ async fn a_path_that_is_missing_or_of_the_wrong_kind_is_named() -> Result<()> {
     expect_refusal(reply, &lacking(&world), words(&world, &["/no/such/profile.json"]));
     let reply = attempt(&world, |spec| {
         let (host_path, container_path) = ("/dev/no-such-device".into(), "/dev/x".into());
-        spec.devices = vec![Device {
-            host_path,
-            container_path,
-            permissions: "rw".into(),
-        }];
+        spec.devices = vec![Device { host_path, container_path, permissions: "rw".into() }];
     })
     .await;
     expect_refusal(reply, &lacking(&world), words(&world, &["/dev/no-such-device"]));
@@ -235,11 +179,7 @@ async fn a_path_that_is_missing_or_of_the_wrong_kind_is_named() -> Result<()> {
     if world.node.runtime() == Runtime::Berth {
         let reply = attempt(&world, |spec| {
             let (host_path, container_path) = ("/no/such/volume".into(), "/data".into());
-            spec.mounts = vec![Mount {
-                host_path,
-                container_path,
-                ..Default::default()
-            }];
+            spec.mounts = vec![Mount { host_path, container_path, ..Default::default() }];
         })
         .await;
         expect_refusal(reply, &lacking(&world), &["/no/such/volume"]);
@@ -249,10 +189,7 @@ async fn a_path_that_is_missing_or_of_the_wrong_kind_is_named() -> Result<()> {
 }
 
 fn security(spec: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
-    spec.linux
-        .get_or_insert_default()
-        .security_context
-        .get_or_insert_default()
+    spec.linux.get_or_insert_default().security_context.get_or_insert_default()
 }
 
 #[tokio::test]
@@ -267,19 +204,11 @@ async fn log_paths_stay_in_the_pods_log_directory() -> Result<()> {
     for path in ["../escape.log", "a/../../escape.log", "/absolute.log"] {
         let mut spec = world.container("main", "true");
         spec.log_path = path.into();
-        expect_refusal(
-            world.client.create(&pod, &spec, &config).await,
-            &[Code::InvalidArgument],
-            &[path],
-        );
+        expect_refusal(world.client.create(&pod, &spec, &config).await, &[Code::InvalidArgument], &[path]);
     }
     let mut relative = world.pod("relative");
     relative.log_directory = "not/absolute".into();
-    expect_refusal(
-        world.client.run_pod(&relative).await,
-        &[Code::InvalidArgument],
-        &["not/absolute"],
-    );
+    expect_refusal(world.client.run_pod(&relative).await, &[Code::InvalidArgument], &["not/absolute"]);
     world.launch(&pod, &world.sleeper("fine"), &config).await?;
     Ok(())
 }
@@ -290,10 +219,8 @@ async fn a_memory_limit_below_what_a_process_needs_is_told() -> Result<()> {
     let config = world.pod("small");
     let pod = world.client.run_pod(&config).await?;
     let mut spec = world.sleeper("main");
-    spec.linux.as_mut().unwrap().resources = Some(LinuxContainerResources {
-        memory_limit_in_bytes: 4096,
-        ..Default::default()
-    });
+    spec.linux.as_mut().unwrap().resources =
+        Some(LinuxContainerResources { memory_limit_in_bytes: 4096, ..Default::default() });
     match world.launch(&pod, &spec, &config).await {
         Err(status) => assert!(!status.message().is_empty()),
         Ok(id) => {
@@ -315,11 +242,7 @@ async fn a_stopped_pod_takes_no_container() -> Result<()> {
     let pod = world.client.run_pod(&config).await?;
     world.client.stop_pod(&pod).await?;
     let refused = codes(&world, &[Code::FailedPrecondition]);
-    expect_refusal(
-        world.client.create(&pod, &world.sleeper("main"), &config).await,
-        &refused,
-        &[],
-    );
+    expect_refusal(world.client.create(&pod, &world.sleeper("main"), &config).await, &refused, &[]);
     Ok(())
 }
 
@@ -329,10 +252,6 @@ async fn a_container_starts_once() -> Result<()> {
     let config = world.pod("once");
     let (_, id) = world.run(&config, &world.container("main", "exit 0")).await?;
     world.client.wait_exited(&id, Duration::from_secs(10)).await?;
-    expect_refusal(
-        world.client.start(&id).await,
-        &codes(&world, &[Code::FailedPrecondition]),
-        &[],
-    );
+    expect_refusal(world.client.start(&id).await, &codes(&world, &[Code::FailedPrecondition]), &[]);
     Ok(())
 }

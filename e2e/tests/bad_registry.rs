@@ -18,13 +18,7 @@ fn image() -> Result<Built> {
     });
     let content = noise.take(1 << 20).collect();
     let mut layer = Layer::default();
-    layer.push(Entry {
-        path: "data".into(),
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        node: Node::File(content),
-    });
+    layer.push(Entry { path: "data".into(), mode: 0o644, uid: 0, gid: 0, node: Node::File(content) });
     Image::of(layer).cmd(&["/data"]).build()
 }
 
@@ -49,10 +43,7 @@ async fn refused(world: &World, fault: Fault, codes: &[Code], words: &[&str]) ->
     }
     let host = name.split('/').next().unwrap_or_default();
     let reply = world.client.pull(&name).await;
-    println!(
-        "{described}: {:?}",
-        reply.as_ref().err().map(tonic::Status::message)
-    );
+    println!("{described}: {:?}", reply.as_ref().err().map(tonic::Status::message));
     expect_refusal(reply, &codes, &[host]);
     if berth(world) {
         expect_refusal(world.client.pull(&name).await, &codes, words);
@@ -65,51 +56,18 @@ async fn refused(world: &World, fault: Fault, codes: &[Code], words: &[&str]) ->
 async fn statuses_become_codes() -> Result<()> {
     let world = World::start().await?;
     refused(&world, Fault::Manifest(404), &[Code::NotFound], &["image:latest"]).await?;
-    refused(
-        &world,
-        Fault::Manifest(403),
-        &[Code::PermissionDenied],
-        &["image"],
-    )
-    .await?;
-    refused(
-        &world,
-        Fault::Manifest(401),
-        &[Code::Unauthenticated, Code::PermissionDenied],
-        &["image"],
-    )
-    .await?;
-    refused(
-        &world,
-        Fault::Token(403),
-        &[Code::Unauthenticated, Code::PermissionDenied],
-        &["image"],
-    )
-    .await?;
+    refused(&world, Fault::Manifest(403), &[Code::PermissionDenied], &["image"]).await?;
+    refused(&world, Fault::Manifest(401), &[Code::Unauthenticated, Code::PermissionDenied], &["image"])
+        .await?;
+    refused(&world, Fault::Token(403), &[Code::Unauthenticated, Code::PermissionDenied], &["image"]).await?;
     if berth(&world) {
         // Others try these again for longer than a test likes to wait.
-        refused(
-            &world,
-            Fault::Manifest(429),
-            &[Code::Unavailable, Code::ResourceExhausted],
-            &["rate"],
-        )
-        .await?;
+        refused(&world, Fault::Manifest(429), &[Code::Unavailable, Code::ResourceExhausted], &["rate"])
+            .await?;
         refused(&world, Fault::Manifest(500), &[Code::Unavailable], &["500"]).await?;
-        refused(
-            &world,
-            Fault::Layer(404),
-            &[Code::NotFound, Code::Unavailable],
-            &["sha256:"],
-        )
-        .await?;
-        refused(
-            &world,
-            Fault::RedirectLoop,
-            &[Code::Unavailable, Code::FailedPrecondition],
-            &["redirect"],
-        )
-        .await?;
+        refused(&world, Fault::Layer(404), &[Code::NotFound, Code::Unavailable], &["sha256:"]).await?;
+        refused(&world, Fault::RedirectLoop, &[Code::Unavailable, Code::FailedPrecondition], &["redirect"])
+            .await?;
     }
     Ok(())
 }
@@ -148,11 +106,8 @@ async fn a_wrong_diff_id_is_data_loss_and_caches_nothing() -> Result<()> {
     built.blobs = vec![layer, config];
     world.registry.storage().publish("diff", "latest", &built)?;
     let name = world.registry.reference("diff:latest");
-    let codes = if berth(&world) {
-        vec![Code::DataLoss]
-    } else {
-        vec![Code::Unknown, Code::FailedPrecondition]
-    };
+    let codes =
+        if berth(&world) { vec![Code::DataLoss] } else { vec![Code::Unknown, Code::FailedPrecondition] };
     expect_refusal(world.client.pull(&name).await, &codes, &["sha256:"]);
 
     world.registry.publish("diff", "latest", &catalog::tiny("diff"))?;
@@ -162,10 +117,7 @@ async fn a_wrong_diff_id_is_data_loss_and_caches_nothing() -> Result<()> {
 
 fn read(blob: &Blob) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let _ = blob
-        .source
-        .open()
-        .map(|mut source| std::io::Read::read_to_end(&mut source, &mut bytes));
+    let _ = blob.source.open().map(|mut source| std::io::Read::read_to_end(&mut source, &mut bytes));
     bytes
 }
 
@@ -216,16 +168,8 @@ async fn a_layer_that_cannot_be_resumed_is_fetched_anew() -> Result<()> {
 async fn a_registry_that_is_down_is_unavailable() -> Result<()> {
     let world = World::start().await?;
     let name = "127.0.0.1:1/team/app:v1";
-    let codes = if berth(&world) {
-        vec![Code::Unavailable]
-    } else {
-        vec![Code::Unavailable, Code::Unknown]
-    };
-    expect_refusal(
-        world.client.pull(name).await,
-        &codes,
-        &["127.0.0.1:1", "onnection refused"],
-    );
+    let codes = if berth(&world) { vec![Code::Unavailable] } else { vec![Code::Unavailable, Code::Unknown] };
+    expect_refusal(world.client.pull(name).await, &codes, &["127.0.0.1:1", "onnection refused"]);
     Ok(())
 }
 
@@ -246,11 +190,7 @@ async fn names_that_are_no_names_are_invalid() -> Result<()> {
 #[tokio::test]
 async fn an_image_for_another_machine_is_told() -> Result<()> {
     let world = World::start().await?;
-    let foreign = Image {
-        architecture: "s390x".into(),
-        ..catalog::tiny("foreign")
-    }
-    .build()?;
+    let foreign = Image { architecture: "s390x".into(), ..catalog::tiny("foreign") }.build()?;
     let storage = world.registry.storage();
     storage.publish_untagged("foreign", &foreign)?;
     storage.tag(

@@ -22,10 +22,7 @@ async fn two_daemons_do_not_share_a_state_directory() -> Result<()> {
         .env("BERTH_SHIM", berth_e2e::runtime::berth_shim()?)
         .output()?;
     assert!(!output.status.success());
-    assert!(
-        String::from_utf8_lossy(&output.stderr).contains("lock"),
-        "{output:?}"
-    );
+    assert!(String::from_utf8_lossy(&output.stderr).contains("lock"), "{output:?}");
     world.client.run_pod(&world.pod("first")).await?;
     Ok(())
 }
@@ -37,10 +34,9 @@ async fn a_wrong_configuration_is_refused_with_its_line() -> Result<()> {
         return Ok(());
     }
     let scratch = tempfile::tempdir()?;
-    for (text, word) in [
-        ("[registry]\nno_such_key = 1\n", "no_such_key"),
-        ("[cni]\nconf_dir = 7\n", "line 2"),
-    ] {
+    for (text, word) in
+        [("[registry]\nno_such_key = 1\n", "no_such_key"), ("[cni]\nconf_dir = 7\n", "line 2")]
+    {
         let file = scratch.path().join("config.toml");
         std::fs::write(&file, text)?;
         let output = std::process::Command::new(berth_e2e::runtime::berth()?)
@@ -54,10 +50,7 @@ async fn a_wrong_configuration_is_refused_with_its_line() -> Result<()> {
             .arg(scratch.path().join("sock"))
             .output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(
-            !output.status.success() && said.contains("line 2") && said.contains(word),
-            "{said}"
-        );
+        assert!(!output.status.success() && said.contains("line 2") && said.contains(word), "{said}");
     }
     Ok(())
 }

@@ -64,11 +64,7 @@ fn good(node: &Node, arguments: &[&str], stdin: &[u8]) -> Result<String> {
 /// Standard error of one that must fail.
 fn bad(node: &Node, arguments: &[&str], stdin: &[u8]) -> Result<String> {
     let output = image(node, arguments, stdin)?;
-    anyhow::ensure!(
-        !output.status.success(),
-        "{arguments:?} succeeds: {}",
-        stdout(&output)
-    );
+    anyhow::ensure!(!output.status.success(), "{arguments:?} succeeds: {}", stdout(&output));
     Ok(stderr(&output))
 }
 
@@ -82,10 +78,7 @@ async fn an_image_is_pulled_listed_and_removed() -> Result<()> {
     let built = catalog::tiny("cli").build()?;
     world.registry.storage().publish("cli", "v1", &built)?;
     world.registry.storage().publish("cli", "v2", &built)?;
-    let (one, two) = (
-        world.registry.reference("cli:v1"),
-        world.registry.reference("cli:v2"),
-    );
+    let (one, two) = (world.registry.reference("cli:v1"), world.registry.reference("cli:v2"));
 
     let pulled = image(node, &["pull", &one], b"")?;
     assert_eq!(stdout(&pulled).trim(), built.config_digest());
@@ -98,25 +91,15 @@ async fn an_image_is_pulled_listed_and_removed() -> Result<()> {
     let table = good(node, &["ls"], b"")?;
     assert!(table.starts_with("IMAGE "), "{table}");
     let name = one.trim_end_matches(":v1");
-    let rows: Vec<Vec<&str>> = table
-        .lines()
-        .map(|line| line.split_whitespace().collect())
-        .collect();
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     for tag in ["v1", "v2"] {
         assert!(rows.iter().any(|row| row[..2] == [name, tag]), "{table}");
     }
     let json: Value = serde_json::from_str(&good(node, &["ls", "--json"], b"")?)?;
     let listed = json.as_array().context("no array")?;
     let listed = listed.iter().find(|image| image["id"] == *built.config_digest());
-    assert_eq!(
-        listed.context("not listed")?["tags"],
-        serde_json::json!([one, two])
-    );
-    assert!(
-        good(node, &["ls", "-q"], b"")?
-            .lines()
-            .any(|id| id == built.config_digest())
-    );
+    assert_eq!(listed.context("not listed")?["tags"], serde_json::json!([one, two]));
+    assert!(good(node, &["ls", "-q"], b"")?.lines().any(|id| id == built.config_digest()));
 
     let failed = image(node, &["rm", "no.example/such:1", &two], b"")?;
     assert_eq!(failed.status.code(), Some(1));
@@ -145,11 +128,7 @@ async fn a_pull_that_fails_says_why_in_one_line() -> Result<()> {
     let error = bad(&world.node, &["pull", "UPPER/case"], b"")?;
     assert!(error.contains("\"UPPER/case\" names no image"), "{error}");
     let nobody = run(&["image", "--socket", "/nowhere/berth.sock", "ls"], b"")?;
-    assert!(
-        stderr(&nobody).contains("no daemon answers at /nowhere/berth.sock"),
-        "{}",
-        stderr(&nobody)
-    );
+    assert!(stderr(&nobody).contains("no daemon answers at /nowhere/berth.sock"), "{}", stderr(&nobody));
     Ok(())
 }
 
@@ -159,18 +138,11 @@ async fn a_password_comes_by_flag_or_by_standard_input() -> Result<()> {
         return Ok(());
     }
     let world = World::start().await?;
-    let locked = Registry::start_with(registry::Options {
-        login: true,
-        ..Default::default()
-    })?;
+    let locked = Registry::start_with(registry::Options { login: true, ..Default::default() })?;
     let name = locked.publish("locked", "v1", &catalog::tiny("locked"))?;
     let (user, password) = (registry::USER, registry::PASSWORD);
     bad(&world.node, &["pull", &name], b"")?;
-    bad(
-        &world.node,
-        &["pull", "--user", &format!("{user}:wrong"), &name],
-        b"",
-    )?;
+    bad(&world.node, &["pull", "--user", &format!("{user}:wrong"), &name], b"")?;
     let error = bad(&world.node, &["pull", "--user", user, &name], b"")?;
     assert!(error.contains("--password-stdin"), "{error}");
     good(
@@ -179,11 +151,7 @@ async fn a_password_comes_by_flag_or_by_standard_input() -> Result<()> {
         format!("{password}\n").as_bytes(),
     )?;
     good(&world.node, &["rm", &name], b"")?;
-    good(
-        &world.node,
-        &["pull", "--user", &format!("{user}:{password}"), &name],
-        b"",
-    )?;
+    good(&world.node, &["pull", "--user", &format!("{user}:{password}"), &name], b"")?;
     assert!(!world.node.log().contains(password));
     Ok(())
 }
@@ -192,20 +160,8 @@ fn archives(reference: &str) -> Result<[Vec<u8>; 2]> {
     let image = catalog::tiny(reference);
     let (mut oci, mut docker) = (Vec::new(), Vec::new());
     publish::oci_archive(&image.build()?, reference, &mut oci)?;
-    let layers = image
-        .layers
-        .into_iter()
-        .map(|layer| layer.packed(Compression::None))
-        .collect();
-    publish::docker_archive(
-        &Image {
-            layers,
-            ..Image::default()
-        }
-        .build()?,
-        reference,
-        &mut docker,
-    )?;
+    let layers = image.layers.into_iter().map(|layer| layer.packed(Compression::None)).collect();
+    publish::docker_archive(&Image { layers, ..Image::default() }.build()?, reference, &mut docker)?;
     Ok([oci, docker])
 }
 
@@ -249,23 +205,12 @@ async fn a_bad_archive_is_refused_and_leaves_nothing() -> Result<()> {
     let [archive, _] = archives("docker.io/library/broken:v1")?;
     let packed = gzip(&archive)?;
     let cut = |bytes: &[u8]| bytes[..bytes.len() / 2].to_vec();
-    for input in [
-        Vec::new(),
-        b"no archive at all".to_vec(),
-        cut(&archive),
-        cut(&packed),
-    ] {
+    for input in [Vec::new(), b"no archive at all".to_vec(), cut(&archive), cut(&packed)] {
         let error = bad(node, &["import", "-"], &input)?;
-        assert!(
-            error.starts_with("berth: ") && error.contains("archive"),
-            "{error}"
-        );
+        assert!(error.starts_with("berth: ") && error.contains("archive"), "{error}");
     }
     let error = bad(node, &["import", "/no/such.tar"], b"")?;
-    assert!(
-        error.contains("cannot read /no/such.tar: No such file"),
-        "{error}"
-    );
+    assert!(error.contains("cannot read /no/such.tar: No such file"), "{error}");
     bad(node, &["import", "/proc/self/mem"], b"")?;
     assert_eq!(good(node, &["ls"], b"")?, before);
     assert_eq!(std::fs::read_dir(node.root().join("staging"))?.count(), 0);
@@ -297,10 +242,7 @@ async fn the_default_configuration_starts_a_daemon() -> Result<()> {
     let changed = stdout(&default).replace("[network]", "[network]\nbridge = \"not a bridge\"");
     let refused = run(&["serve", "--config", "-"], changed.as_bytes())?;
     let error = stderr(&refused);
-    assert!(
-        !refused.status.success() && error.starts_with("berth: standard input, line "),
-        "{error}"
-    );
+    assert!(!refused.status.success() && error.starts_with("berth: standard input, line "), "{error}");
     serve_default(&stdout(&default))?;
     assert!(stdout(&run(&["version"], b"")?).starts_with("berth "));
     Ok(())
@@ -328,11 +270,7 @@ fn serve_default(text: &str) -> Result<()> {
         .stdin(Stdio::piped())
         .stderr(std::fs::File::create(path("log"))?)
         .spawn()?;
-    daemon
-        .stdin
-        .take()
-        .context("no stdin")?
-        .write_all(text.as_bytes())?;
+    daemon.stdin.take().context("no stdin")?.write_all(text.as_bytes())?;
     let end = Instant::now() + Duration::from_secs(20);
     let mut answer = run(&["image", "--socket", &socket, "ls"], b"")?;
     while !answer.status.success() && Instant::now() < end && daemon.try_wait()?.is_none() {
@@ -366,12 +304,7 @@ async fn directories_of_another_daemon_are_refused() -> Result<()> {
     let other = text(&node.scratch().join("other"));
     let serve = |root: &str, state: &str| {
         let socket = format!("{other}/made/s.sock");
-        run(
-            &[
-                "serve", "--config", &config, "--root", root, "--state", state, "--socket", &socket,
-            ],
-            b"",
-        )
+        run(&["serve", "--config", &config, "--root", root, "--state", state, "--socket", &socket], b"")
     };
     for (root, state, flag) in [(&root, &other, "--root"), (&other, &state, "--state")] {
         let refused = serve(root, state)?;
@@ -382,16 +315,9 @@ async fn directories_of_another_daemon_are_refused() -> Result<()> {
         );
     }
     let relative = stderr(&serve("here", &other)?);
-    assert!(
-        relative.contains("--root here: this must be an absolute path"),
-        "{relative}"
-    );
+    assert!(relative.contains("--root here: this must be an absolute path"), "{relative}");
     let missing = run(&["serve", "--config", "/no/such.toml"], b"")?;
-    assert!(
-        stderr(&missing).contains("cannot read the configuration /no/such.toml"),
-        "{}",
-        stderr(&missing)
-    );
+    assert!(stderr(&missing).contains("cannot read the configuration /no/such.toml"), "{}", stderr(&missing));
     assert!(node.client().await.is_ok());
     Ok(())
 }

@@ -16,52 +16,20 @@ async fn an_independent_binding_reads_the_same() -> Result<()> {
     let mut runtime = other::runtime_service_client::RuntimeServiceClient::new(channel.clone());
     let mut images = other::image_service_client::ImageServiceClient::new(channel);
 
-    let request = other::PodSandboxStatusRequest {
-        pod_sandbox_id: pod.clone(),
-        verbose: true,
-    };
-    let theirs = runtime
-        .pod_sandbox_status(request)
-        .await?
-        .into_inner()
-        .status
-        .unwrap_or_default();
+    let request = other::PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: true };
+    let theirs = runtime.pod_sandbox_status(request).await?.into_inner().status.unwrap_or_default();
     let ours = world.client.pod_status(&pod).await?;
     assert_eq!((theirs.created_at, theirs.state), (ours.created_at, ours.state));
     assert_eq!(theirs.labels.get("app"), ours.labels.get("app"));
-    assert_eq!(
-        theirs.network.map(|network| network.ip),
-        ours.network.map(|network| network.ip)
-    );
-    let request = other::ContainerStatusRequest {
-        container_id: id.clone(),
-        verbose: true,
-    };
-    let theirs = runtime
-        .container_status(request)
-        .await?
-        .into_inner()
-        .status
-        .unwrap_or_default();
+    assert_eq!(theirs.network.map(|network| network.ip), ours.network.map(|network| network.ip));
+    let request = other::ContainerStatusRequest { container_id: id.clone(), verbose: true };
+    let theirs = runtime.container_status(request).await?.into_inner().status.unwrap_or_default();
     let ours = world.client.status(&id).await?;
-    assert_eq!(
-        (theirs.id, theirs.image_ref, theirs.log_path),
-        (ours.id, ours.image_ref, ours.log_path)
-    );
-    let list = images
-        .list_images(other::ListImagesRequest::default())
-        .await?
-        .into_inner()
-        .images;
-    let mut theirs: Vec<_> = list
-        .into_iter()
-        .map(|image| (image.id, image.repo_tags, image.size))
-        .collect();
+    assert_eq!((theirs.id, theirs.image_ref, theirs.log_path), (ours.id, ours.image_ref, ours.log_path));
+    let list = images.list_images(other::ListImagesRequest::default()).await?.into_inner().images;
+    let mut theirs: Vec<_> = list.into_iter().map(|image| (image.id, image.repo_tags, image.size)).collect();
     let ours = world.client.list_images().await?;
-    let mut ours: Vec<_> = ours
-        .into_iter()
-        .map(|image| (image.id, image.repo_tags, image.size))
-        .collect();
+    let mut ours: Vec<_> = ours.into_iter().map(|image| (image.id, image.repo_tags, image.size)).collect();
     theirs.sort();
     ours.sort();
     assert_eq!(theirs, ours);
@@ -73,10 +41,7 @@ async fn the_version_is_told_in_full() -> Result<()> {
     let world = World::start().await?;
     let channel = client::channel(&world.node.socket()).await?;
     let mut runtime = other::runtime_service_client::RuntimeServiceClient::new(channel);
-    let version = runtime
-        .version(other::VersionRequest::default())
-        .await?
-        .into_inner();
+    let version = runtime.version(other::VersionRequest::default()).await?.into_inner();
     assert_eq!(version.runtime_api_version, "v1");
     assert!(
         ![&version.version, &version.runtime_name, &version.runtime_version]
@@ -104,33 +69,11 @@ async fn an_independent_binding_runs_a_pod() -> Result<()> {
         }),
         ..Default::default()
     };
-    let request = other::RunPodSandboxRequest {
-        config: Some(config),
-        runtime_handler: String::new(),
-    };
-    let pod = runtime
-        .run_pod_sandbox(request)
-        .await?
-        .into_inner()
-        .pod_sandbox_id;
-    assert_eq!(
-        world
-            .client
-            .pod_status(&pod)
-            .await?
-            .metadata
-            .unwrap_or_default()
-            .name,
-        "theirs"
-    );
-    runtime
-        .stop_pod_sandbox(other::StopPodSandboxRequest {
-            pod_sandbox_id: pod.clone(),
-        })
-        .await?;
-    runtime
-        .remove_pod_sandbox(other::RemovePodSandboxRequest { pod_sandbox_id: pod })
-        .await?;
+    let request = other::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+    let pod = runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id;
+    assert_eq!(world.client.pod_status(&pod).await?.metadata.unwrap_or_default().name, "theirs");
+    runtime.stop_pod_sandbox(other::StopPodSandboxRequest { pod_sandbox_id: pod.clone() }).await?;
+    runtime.remove_pod_sandbox(other::RemovePodSandboxRequest { pod_sandbox_id: pod }).await?;
     assert!(world.client.pods(None).await?.is_empty());
     Ok(())
 }
@@ -188,13 +131,6 @@ async fn crictl_does_the_whole_round() -> Result<()> {
     crictl.run(&["stopp", &pod])?;
     crictl.run(&["rmp", &pod])?;
     crictl.run(&["rmi", &world.busybox])?;
-    assert_eq!(
-        crictl
-            .run(&["images", "-q"])?
-            .lines()
-            .filter(|line| line.contains("busybox"))
-            .count(),
-        0
-    );
+    assert_eq!(crictl.run(&["images", "-q"])?.lines().filter(|line| line.contains("busybox")).count(), 0);
     Ok(())
 }

@@ -25,14 +25,8 @@ async fn a_container_is_created_runs_and_exits() -> Result<()> {
     let id = world.client.create(&pod, &spec, &config).await?;
     let created = world.client.status(&id).await?;
     assert_eq!(created.state(), ContainerState::ContainerCreated);
-    assert!(
-        created.created_at > 0 && created.started_at == 0 && created.finished_at == 0,
-        "{created:?}"
-    );
-    assert_eq!(
-        (&created.labels, &created.annotations),
-        (&spec.labels, &spec.annotations)
-    );
+    assert!(created.created_at > 0 && created.started_at == 0 && created.finished_at == 0, "{created:?}");
+    assert_eq!((&created.labels, &created.annotations), (&spec.labels, &spec.annotations));
     assert_eq!(created.metadata, spec.metadata);
     assert!(
         created.log_path.starts_with('/') && created.log_path.ends_with("/main.log"),
@@ -61,15 +55,9 @@ async fn an_end_without_error_is_completed_and_a_signal_is_128_more() -> Result<
         ("last", "exit 255", 255, "Error"),
         ("term", "sh -c 'kill -TERM $$'; exit $?", 143, "Error"),
     ] {
-        let id = world
-            .launch(&pod, &world.container(name, script), &config)
-            .await?;
+        let id = world.launch(&pod, &world.container(name, script), &config).await?;
         let status = world.client.wait_exited(&id, PATIENCE).await?;
-        assert_eq!(
-            (status.exit_code, status.reason.as_str()),
-            (code, reason),
-            "{name}"
-        );
+        assert_eq!((status.exit_code, status.reason.as_str()), (code, reason), "{name}");
     }
     Ok(())
 }
@@ -84,12 +72,7 @@ async fn a_container_that_uses_too_much_memory_is_oom_killed() -> Result<()> {
         memory_swap_limit_in_bytes: 15 << 20,
         ..Default::default()
     });
-    spec.command = vec![
-        "dd".into(),
-        "if=/dev/zero".into(),
-        "of=/dev/null".into(),
-        "bs=40M".into(),
-    ];
+    spec.command = vec!["dd".into(), "if=/dev/zero".into(), "of=/dev/null".into(), "bs=40M".into()];
     let (_, id) = world.run(&config, &spec).await?;
     let status = world.client.wait_exited(&id, PATIENCE).await?;
     assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"));
@@ -102,13 +85,7 @@ async fn stop_sends_the_signal_and_kills_after_the_grace_period() -> Result<()> 
     let config = world.pod("grace");
     let pod = world.client.run_pod(&config).await?;
     let polite = world.launch(&pod, &world.sleeper("polite"), &config).await?;
-    let deaf = world
-        .launch(
-            &pod,
-            &world.container("deaf", "trap '' TERM; sleep 1000"),
-            &config,
-        )
-        .await?;
+    let deaf = world.launch(&pod, &world.container("deaf", "trap '' TERM; sleep 1000"), &config).await?;
     tokio::time::sleep(Duration::from_millis(300)).await;
 
     let start = Instant::now();
@@ -120,10 +97,7 @@ async fn stop_sends_the_signal_and_kills_after_the_grace_period() -> Result<()> 
     world.client.stop(&deaf, 1).await?;
     assert!(start.elapsed() >= Duration::from_millis(950) && start.elapsed() < Duration::from_secs(5));
     let status = world.client.status(&deaf).await?;
-    assert_eq!(
-        (status.state(), status.exit_code),
-        (ContainerState::ContainerExited, 137)
-    );
+    assert_eq!((status.state(), status.exit_code), (ContainerState::ContainerExited, 137));
 
     world.client.stop(&deaf, 1).await?;
     world.client.stop("0123456789abcdef", 1).await?;
@@ -182,31 +156,13 @@ async fn containers_are_found_by_id_pod_state_and_label() -> Result<()> {
         ids.sort();
         ids
     };
-    let by_pod = ContainerFilter {
-        pod_sandbox_id: pod.clone(),
-        ..Default::default()
-    };
+    let by_pod = ContainerFilter { pod_sandbox_id: pod.clone(), ..Default::default() };
     assert_eq!(find(by_pod).await?, sorted(&[&running, &created]));
-    let state = Some(ContainerStateValue {
-        state: ContainerState::ContainerRunning as i32,
-    });
-    assert_eq!(
-        find(ContainerFilter {
-            state,
-            ..Default::default()
-        })
-        .await?,
-        sorted(&[&running, &other])
-    );
-    let by_id = ContainerFilter {
-        id: other[..12].into(),
-        ..Default::default()
-    };
+    let state = Some(ContainerStateValue { state: ContainerState::ContainerRunning as i32 });
+    assert_eq!(find(ContainerFilter { state, ..Default::default() }).await?, sorted(&[&running, &other]));
+    let by_id = ContainerFilter { id: other[..12].into(), ..Default::default() };
     assert_eq!(find(by_id).await?, sorted(&[&other]));
-    let red = ContainerFilter {
-        label_selector: spec.labels.clone(),
-        ..Default::default()
-    };
+    let red = ContainerFilter { label_selector: spec.labels.clone(), ..Default::default() };
     assert_eq!(find(red).await?, sorted(&[&created]));
     Ok(())
 }
@@ -218,17 +174,9 @@ async fn two_containers_of_one_image_write_apart() -> Result<()> {
     let pod = world.client.run_pod(&config).await?;
     let one = world.launch(&pod, &world.sleeper("one"), &config).await?;
     let two = world.launch(&pod, &world.sleeper("two"), &config).await?;
-    world
-        .client
-        .shell(&one, "echo mine > /file; rm /etc/group; echo x >> /etc/passwd")
-        .await?;
-    let seen = world
-        .client
-        .shell(
-            &two,
-            "ls /file 2>&1; ls /etc/group; grep -c '^x$' /etc/passwd; true",
-        )
-        .await?;
+    world.client.shell(&one, "echo mine > /file; rm /etc/group; echo x >> /etc/passwd").await?;
+    let seen =
+        world.client.shell(&two, "ls /file 2>&1; ls /etc/group; grep -c '^x$' /etc/passwd; true").await?;
     assert!(
         seen.contains("No such file") && seen.contains("/etc/group") && seen.trim().ends_with('0'),
         "{seen}"
@@ -248,11 +196,7 @@ async fn nothing_of_a_container_is_in_the_hosts_mount_table() -> Result<()> {
     let table = || -> Result<Vec<String>> {
         let table = std::fs::read_to_string("/proc/1/mountinfo")?;
         let scratch = world.node.scratch().to_string_lossy().into_owned();
-        Ok(table
-            .lines()
-            .filter(|line| line.contains(&scratch))
-            .map(str::to_owned)
-            .collect())
+        Ok(table.lines().filter(|line| line.contains(&scratch)).map(str::to_owned).collect())
     };
     let before = table()?;
     world.launch(&pod, &world.sleeper("main"), &config).await?;
@@ -276,18 +220,8 @@ async fn command_args_env_and_workdir_replace_the_images() -> Result<()> {
     for (number, command, args, expected) in [
         (0, words(&[]), words(&[]), "entry cmd"),
         (1, words(&[]), words(&["args"]), "entry args"),
-        (
-            2,
-            words(&["sh", "-c", "echo $FROM $0; pwd"]),
-            words(&[]),
-            "image sh\n/tmp",
-        ),
-        (
-            3,
-            words(&["sh", "-c", "echo $FROM $0"]),
-            words(&["zero"]),
-            "image zero",
-        ),
+        (2, words(&["sh", "-c", "echo $FROM $0; pwd"]), words(&[]), "image sh\n/tmp"),
+        (3, words(&["sh", "-c", "echo $FROM $0"]), words(&["zero"]), "image zero"),
     ] {
         let mut spec = world.container(&format!("c{number}"), "");
         (spec.image, spec.command, spec.args) = (Some(image_spec(&name)), command, args);
@@ -298,17 +232,11 @@ async fn command_args_env_and_workdir_replace_the_images() -> Result<()> {
     }
     let mut spec = world.container("own", "echo $FROM; pwd");
     spec.image = Some(image_spec(&name));
-    spec.envs = vec![KeyValue {
-        key: "FROM".into(),
-        value: "container".into(),
-    }];
+    spec.envs = vec![KeyValue { key: "FROM".into(), value: "container".into() }];
     spec.working_dir = "/made/on/the/way".into();
     let id = world.launch(&pod, &spec, &config).await?;
     let status = world.client.wait_exited(&id, PATIENCE).await?;
-    assert_eq!(
-        berth_e2e::logs::text(&status.log_path)?,
-        "container\n/made/on/the/way\n"
-    );
+    assert_eq!(berth_e2e::logs::text(&status.log_path)?, "container\n/made/on/the/way\n");
     Ok(())
 }
 
@@ -327,16 +255,9 @@ async fn limits_are_set_in_the_containers_cgroup() -> Result<()> {
     let (_, id) = world.run(&world.pod("limits"), &spec).await?;
     let read = async |old: &str, new: &str| {
         let script = format!("cat /sys/fs/cgroup/{old} 2>/dev/null || cat /sys/fs/cgroup/{new}");
-        world
-            .client
-            .shell(&id, &script)
-            .await
-            .map(|text| text.trim().to_owned())
+        world.client.shell(&id, &script).await.map(|text| text.trim().to_owned())
     };
-    assert_eq!(
-        read("memory/memory.limit_in_bytes", "memory.max").await?,
-        (64 << 20).to_string()
-    );
+    assert_eq!(read("memory/memory.limit_in_bytes", "memory.max").await?, (64 << 20).to_string());
     let quota = read("cpu/cpu.cfs_quota_us", "cpu.max").await?;
     assert!(quota == "50000" || quota == "50000 100000", "{quota}");
     assert_eq!(read("cpuset/cpuset.cpus", "cpuset.cpus").await?, "0");
@@ -353,10 +274,7 @@ async fn a_retry_of_the_same_container_gives_the_same_container() -> Result<()> 
     let config = world.pod("retry");
     let pod = world.client.run_pod(&config).await?;
     let id = world.client.create(&pod, &world.sleeper("main"), &config).await?;
-    assert_eq!(
-        world.client.create(&pod, &world.sleeper("main"), &config).await?,
-        id
-    );
+    assert_eq!(world.client.create(&pod, &world.sleeper("main"), &config).await?, id);
     assert_eq!(world.client.containers(None).await?.len(), 1);
     Ok(())
 }

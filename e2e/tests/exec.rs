@@ -13,21 +13,11 @@ use tonic::Code;
 async fn output_and_exit_code_come_back() -> Result<()> {
     let world = World::start().await?;
     let (_, id) = world.run(&world.pod("exec"), &world.sleeper("main")).await?;
-    let reply = world
-        .client
-        .exec(&id, &["sh", "-c", "printf out; printf err >&2; exit 5"], 10)
-        .await?;
-    assert_eq!(
-        (&*reply.stdout, &*reply.stderr, reply.exit_code),
-        (&b"out"[..], &b"err"[..], 5)
-    );
+    let reply = world.client.exec(&id, &["sh", "-c", "printf out; printf err >&2; exit 5"], 10).await?;
+    assert_eq!((&*reply.stdout, &*reply.stderr, reply.exit_code), (&b"out"[..], &b"err"[..], 5));
     let reply = world.client.exec(&id, &["sh", "-c", "kill -9 $$"], 10).await?;
     assert_eq!(reply.exit_code, 137);
-    let bytes = world
-        .client
-        .exec(&id, &["head", "-c", "300000", "/dev/zero"], 10)
-        .await?
-        .stdout;
+    let bytes = world.client.exec(&id, &["head", "-c", "300000", "/dev/zero"], 10).await?.stdout;
     assert!(bytes.len() == 300_000 && bytes.iter().all(|byte| *byte == 0));
     Ok(())
 }
@@ -36,26 +26,17 @@ async fn output_and_exit_code_come_back() -> Result<()> {
 async fn a_command_runs_as_the_container_does() -> Result<()> {
     let world = World::start().await?;
     let mut spec = world.sleeper("main");
-    spec.envs = vec![KeyValue {
-        key: "COLOR".into(),
-        value: "red".into(),
-    }];
+    spec.envs = vec![KeyValue { key: "COLOR".into(), value: "red".into() }];
     spec.working_dir = "/tmp".into();
     let security = spec.linux.as_mut().unwrap().security_context.as_mut().unwrap();
     security.run_as_user = Some(Int64Value { value: 1000 });
     security.supplemental_groups = vec![7];
     let (_, id) = world.run(&world.pod("same"), &spec).await?;
-    let seen = world
-        .client
-        .shell(&id, "echo $COLOR $(pwd) $(id -u) $(id -G)")
-        .await?;
+    let seen = world.client.shell(&id, "echo $COLOR $(pwd) $(id -u) $(id -G)").await?;
     assert_eq!(seen, "red /tmp 1000 1000 7 50000\n");
     let cgroups = world
         .client
-        .shell(
-            &id,
-            "[ \"$(cat /proc/1/cgroup)\" = \"$(cat /proc/self/cgroup)\" ] && echo same",
-        )
+        .shell(&id, "[ \"$(cat /proc/1/cgroup)\" = \"$(cat /proc/self/cgroup)\" ] && echo same")
         .await?;
     assert_eq!(cgroups, "same\n");
     Ok(())
@@ -68,22 +49,14 @@ async fn a_timeout_kills_the_command_and_all_it_started() -> Result<()> {
         println!("not run: containerd waits for whoever holds the pipe");
         return Ok(());
     }
-    let (_, id) = world
-        .run(
-            &world.pod("timeout"),
-            &world.container("main", "exec tail -f /dev/null"),
-        )
-        .await?;
+    let (_, id) =
+        world.run(&world.pod("timeout"), &world.container("main", "exec tail -f /dev/null")).await?;
     let start = Instant::now();
     let script = "trap '' TERM; sleep 4321; sleep 4321";
     let reply = world.client.exec(&id, &["sh", "-c", script], 1).await;
     expect_refusal(reply, &[Code::DeadlineExceeded], &["1 s"]);
     assert!(start.elapsed() >= Duration::from_millis(950) && start.elapsed() < Duration::from_secs(5));
-    let left = world
-        .client
-        .exec(&id, &["sh", "-c", "pgrep sleep || true"], 10)
-        .await?
-        .stdout;
+    let left = world.client.exec(&id, &["sh", "-c", "pgrep sleep || true"], 10).await?.stdout;
     assert_eq!(String::from_utf8_lossy(&left), "");
     Ok(())
 }
@@ -95,14 +68,9 @@ async fn a_background_child_does_not_hold_the_call() -> Result<()> {
         println!("not run: containerd waits for whoever holds the pipe");
         return Ok(());
     }
-    let (_, id) = world
-        .run(&world.pod("background"), &world.sleeper("main"))
-        .await?;
+    let (_, id) = world.run(&world.pod("background"), &world.sleeper("main")).await?;
     let start = Instant::now();
-    let reply = world
-        .client
-        .exec(&id, &["sh", "-c", "sleep 60 & echo started"], 20)
-        .await?;
+    let reply = world.client.exec(&id, &["sh", "-c", "sleep 60 & echo started"], 20).await?;
     assert_eq!(String::from_utf8_lossy(&reply.stdout), "started\n");
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     Ok(())
@@ -116,17 +84,12 @@ async fn many_commands_run_at_once() -> Result<()> {
     for number in 0..24 {
         let (client, id) = (world.client.clone(), id.clone());
         tasks.spawn(async move {
-            client
-                .exec(&id, &["sh", "-c", &format!("echo {number}; exit {number}")], 30)
-                .await
+            client.exec(&id, &["sh", "-c", &format!("echo {number}; exit {number}")], 30).await
         });
     }
     while let Some(reply) = tasks.join_next().await {
         let reply = reply??;
-        assert_eq!(
-            String::from_utf8_lossy(&reply.stdout).trim(),
-            reply.exit_code.to_string()
-        );
+        assert_eq!(String::from_utf8_lossy(&reply.stdout).trim(), reply.exit_code.to_string());
     }
     Ok(())
 }
@@ -156,13 +119,8 @@ async fn a_command_that_is_not_there_is_named() -> Result<()> {
     let world = World::start().await?;
     let (_, id) = world.run(&world.pod("missing"), &world.sleeper("main")).await?;
     let reply = world.client.exec(&id, &["/no/such/program"], 5).await;
-    let refused = [
-        Code::NotFound,
-        Code::InvalidArgument,
-        Code::FailedPrecondition,
-        Code::Unknown,
-        Code::Internal,
-    ];
+    let refused =
+        [Code::NotFound, Code::InvalidArgument, Code::FailedPrecondition, Code::Unknown, Code::Internal];
     expect_refusal(reply, &refused, &["/no/such/program", "o such file or directory"]);
     world.client.exec(&id, &["true"], 5).await?;
     Ok(())

@@ -41,10 +41,7 @@ async fn an_image_is_the_same_by_every_name() -> Result<()> {
     for tag in ["one", "two"] {
         world.registry.storage().publish("names", tag, &image)?;
     }
-    let (one, two) = (
-        world.registry.reference("names:one"),
-        world.registry.reference("names:two"),
-    );
+    let (one, two) = (world.registry.reference("names:one"), world.registry.reference("names:two"));
     let by_digest = world.registry.reference(&format!("names@{}", image.digest()));
     let id = world.client.pull(&one).await?;
     assert_eq!(world.client.pull(&two).await?, id);
@@ -57,10 +54,7 @@ async fn an_image_is_the_same_by_every_name() -> Result<()> {
         assert_eq!(world.client.image(name).await?.as_ref(), Some(&status), "{name}");
     }
     let listed = world.client.list_images().await?;
-    assert_eq!(
-        listed.iter().filter(|other| other.id == id).collect::<Vec<_>>(),
-        [&status]
-    );
+    assert_eq!(listed.iter().filter(|other| other.id == id).collect::<Vec<_>>(), [&status]);
     assert!(status.size > 0);
 
     world.client.remove_image(&one).await?;
@@ -86,9 +80,7 @@ async fn a_pull_by_digest_has_no_tag() -> Result<()> {
 #[tokio::test]
 async fn without_a_tag_it_is_latest() -> Result<()> {
     let world = World::start().await?;
-    let name = world
-        .registry
-        .publish("untagged", "latest", &catalog::tiny("untagged"))?;
+    let name = world.registry.publish("untagged", "latest", &catalog::tiny("untagged"))?;
     let short = name.trim_end_matches(":latest");
     world.client.pull(short).await?;
     let status = world.client.image(short).await?.unwrap_or_default();
@@ -99,54 +91,32 @@ async fn without_a_tag_it_is_latest() -> Result<()> {
 #[tokio::test]
 async fn a_moved_tag_names_the_new_image() -> Result<()> {
     let world = World::start().await?;
-    let name = world
-        .registry
-        .publish("moving", "latest", &catalog::tiny("before"))?;
+    let name = world.registry.publish("moving", "latest", &catalog::tiny("before"))?;
     let old = world.client.pull(&name).await?;
-    world
-        .registry
-        .publish("moving", "latest", &catalog::tiny("after"))?;
+    world.registry.publish("moving", "latest", &catalog::tiny("after"))?;
     let new = world.client.pull(&name).await?;
     assert_ne!(old, new);
     assert_eq!(world.client.image(&name).await?.unwrap_or_default().id, new);
     let left = world.client.image(&old).await?;
-    assert_eq!(
-        left.map(|image| image.repo_tags),
-        Some(vec![]),
-        "the old image lost its tag, not its life"
-    );
+    assert_eq!(left.map(|image| image.repo_tags), Some(vec![]), "the old image lost its tag, not its life");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_login_opens_the_registry() -> Result<()> {
     let world = World::start().await?;
-    let closed = Registry::start_with(registry::Options {
-        login: true,
-        ..Default::default()
-    })?;
+    let closed = Registry::start_with(registry::Options { login: true, ..Default::default() })?;
     let name = closed.publish("private", "latest", &catalog::tiny("private"))?;
     let refused = [Code::Unauthenticated, Code::PermissionDenied, Code::Unknown];
     expect_refusal(world.client.pull(&name).await, &refused, &["private"]);
     let login = |username: &str, password: &str| {
-        Some(AuthConfig {
-            username: username.into(),
-            password: password.into(),
-            ..Default::default()
-        })
+        Some(AuthConfig { username: username.into(), password: password.into(), ..Default::default() })
     };
-    expect_refusal(
-        world.client.pull_as(&name, login(USER, "wrong")).await,
-        &refused,
-        &["private"],
-    );
+    expect_refusal(world.client.pull_as(&name, login(USER, "wrong")).await, &refused, &["private"]);
     world.client.pull_as(&name, login(USER, PASSWORD)).await?;
     world.client.remove_image(&name).await?;
     // base64 of `ann:s3cret`
-    let packed = AuthConfig {
-        auth: "YW5uOnMzY3JldA==".into(),
-        ..Default::default()
-    };
+    let packed = AuthConfig { auth: "YW5uOnMzY3JldA==".into(), ..Default::default() };
     world.client.pull_as(&name, Some(packed)).await?;
     assert!(!world.node.log().contains(PASSWORD), "the password is in the log");
     Ok(())
@@ -155,21 +125,13 @@ async fn a_login_opens_the_registry() -> Result<()> {
 #[tokio::test]
 async fn https_is_trusted_when_hosts_toml_says_so() -> Result<()> {
     let world = World::start().await?;
-    let secure = Registry::start_with(registry::Options {
-        tls: true,
-        ..Default::default()
-    })?;
+    let secure = Registry::start_with(registry::Options { tls: true, ..Default::default() })?;
     let name = secure.publish("secure", "latest", &catalog::tiny("secure"))?;
     let directory = world.node.certs_dir().join(secure.host());
     std::fs::create_dir_all(&directory)?;
     let write = |text: String| std::fs::write(directory.join("hosts.toml"), text);
     write(format!("server = \"https://{}\"\n", secure.host()))?;
-    let refused = [
-        Code::Unavailable,
-        Code::Unknown,
-        Code::Internal,
-        Code::FailedPrecondition,
-    ];
+    let refused = [Code::Unavailable, Code::Unknown, Code::Internal, Code::FailedPrecondition];
     expect_refusal(world.client.pull(&name).await, &refused, &["certificate"]);
     let host = secure.host();
     write(format!(
@@ -190,15 +152,9 @@ async fn a_mirror_serves_what_another_registry_is_named_for() -> Result<()> {
         world.registry.host()
     );
     std::fs::write(directory.join("hosts.toml"), text)?;
-    world
-        .registry
-        .publish("team/app", "v1", &catalog::tiny("mirrored"))?;
+    world.registry.publish("team/app", "v1", &catalog::tiny("mirrored"))?;
     world.client.pull("images.example/team/app:v1").await?;
-    let status = world
-        .client
-        .image("images.example/team/app:v1")
-        .await?
-        .unwrap_or_default();
+    let status = world.client.image("images.example/team/app:v1").await?.unwrap_or_default();
     assert_eq!(status.repo_tags, ["images.example/team/app:v1"]);
     Ok(())
 }
@@ -233,13 +189,7 @@ async fn five_pulls_of_one_image_are_one_image() -> Result<()> {
 async fn disk_use_grows_with_an_image_and_shrinks_without_it() -> Result<()> {
     let world = World::start().await?;
     let used = async || -> Result<u64> {
-        let info = world
-            .client
-            .images
-            .clone()
-            .image_fs_info(ImageFsInfoRequest {})
-            .await?
-            .into_inner();
+        let info = world.client.images.clone().image_fs_info(ImageFsInfoRequest {}).await?.into_inner();
         let system = info.image_filesystems.into_iter().next().unwrap_or_default();
         assert!(system.timestamp > 0 && !system.fs_id.unwrap_or_default().mountpoint.is_empty());
         Ok(system.used_bytes.unwrap_or_default().value)
@@ -274,11 +224,7 @@ async fn archives_are_imported() -> Result<()> {
     let oci = directory.path().join("oci.tar");
     images::publish::oci_archive(&packed, "docker.io/library/oci:v1", std::fs::File::create(&oci)?)?;
     let plain = Image {
-        layers: image
-            .layers
-            .into_iter()
-            .map(|l| l.packed(Compression::None))
-            .collect(),
+        layers: image.layers.into_iter().map(|l| l.packed(Compression::None)).collect(),
         ..Image::default()
     };
     let docker = directory.path().join("docker.tar");
@@ -287,25 +233,15 @@ async fn archives_are_imported() -> Result<()> {
         "docker.io/library/docker:v1",
         std::fs::File::create(&docker)?,
     )?;
-    for (file, name) in [
-        (oci, "docker.io/library/oci:v1"),
-        (docker, "docker.io/library/docker:v1"),
-    ] {
+    for (file, name) in [(oci, "docker.io/library/oci:v1"), (docker, "docker.io/library/docker:v1")] {
         let output = std::process::Command::new(berth_e2e::runtime::berth()?)
             .args(["image", "--socket"])
             .arg(world.node.socket())
             .arg("import")
             .arg(&file)
             .output()?;
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        assert_eq!(
-            world.client.image(name).await?.unwrap_or_default().repo_tags,
-            [name]
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(world.client.image(name).await?.unwrap_or_default().repo_tags, [name]);
     }
     Ok(())
 }

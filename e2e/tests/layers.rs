@@ -17,20 +17,13 @@ async fn every_manifest_and_packing_is_pulled() -> Result<()> {
             {
                 continue; // Schema 2 names gzip alone.
             }
-            let layer = Layer::default()
-                .file("hello", 0o644, format!("{format:?} {packing:?}"))
-                .packed(packing);
-            let image = Image {
-                format,
-                ..catalog::busybox()?.layer(layer)
-            };
+            let layer =
+                Layer::default().file("hello", 0o644, format!("{format:?} {packing:?}")).packed(packing);
+            let image = Image { format, ..catalog::busybox()?.layer(layer) };
             let tag = format!("{format:?}-{packing:?}").to_lowercase();
             let name = world.registry.publish("forms", &tag, &image)?;
             world.client.pull(&name).await?;
-            assert_eq!(
-                file_in(&world, &name, "/hello").await?,
-                format!("{format:?} {packing:?}")
-            );
+            assert_eq!(file_in(&world, &name, "/hello").await?, format!("{format:?} {packing:?}"));
         }
     }
     Ok(())
@@ -101,26 +94,14 @@ async fn a_hard_link_may_point_into_a_lower_layer() -> Result<()> {
 async fn owners_modes_and_links_are_kept() -> Result<()> {
     let world = World::start().await?;
     let mut layer = Layer::default();
-    let entry = |path: &str, mode, uid, node| images::layer::Entry {
-        path: path.into(),
-        mode,
-        uid,
-        gid: 7,
-        node,
-    };
+    let entry =
+        |path: &str, mode, uid, node| images::layer::Entry { path: path.into(), mode, uid, gid: 7, node };
     layer.push(entry("own", 0o2750, 1000, Node::Dir));
     layer.push(entry("own/setuid", 0o4711, 12, Node::File(b"x".to_vec())));
-    layer.push(entry(
-        "own/link",
-        0o777,
-        13,
-        Node::Symlink("../etc/passwd".into()),
-    ));
+    layer.push(entry("own/link", 0o777, 13, Node::Symlink("../etc/passwd".into())));
     layer.push(entry("own/pipe", 0o600, 14, Node::Fifo));
     layer.push(entry("own/null", 0o666, 0, Node::Char(1, 3)));
-    let name = world
-        .registry
-        .publish("owners", "latest", &catalog::busybox()?.layer(layer))?;
+    let name = world.registry.publish("owners", "latest", &catalog::busybox()?.layer(layer))?;
     world.client.pull(&name).await?;
     let script =
         "cd /own; stat -c '%n %a %u %g %F' . setuid link pipe null; stat -c '%t,%T' null; readlink link";
@@ -146,9 +127,6 @@ async fn an_image_may_have_many_layers() -> Result<()> {
     }
     let name = world.registry.publish("many", "latest", &image)?;
     world.client.pull(&name).await?;
-    assert_eq!(
-        shell_in(&world, &name, "cat /top; ls /many | wc -l").await?,
-        "99100\n"
-    );
+    assert_eq!(shell_in(&world, &name, "cat /top; ls /many | wc -l").await?, "99100\n");
     Ok(())
 }

@@ -14,17 +14,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 async fn both_streams_are_told_apart() -> Result<()> {
     let world = World::start().await?;
     let script = "echo out; sleep 0.2; echo err >&2; sleep 0.2; printf 'no end'";
-    let (_, id) = world
-        .run(&world.pod("streams"), &world.container("main", script))
-        .await?;
+    let (_, id) = world.run(&world.pod("streams"), &world.container("main", script)).await?;
     let status = world.client.wait_exited(&id, PATIENCE).await?;
     let lines = logs::lines(&status.log_path)?;
     let seen: Vec<_> = lines.iter().map(|line| (&*line.stream, &*line.text)).collect();
     assert_eq!(seen, [("stdout", "out"), ("stderr", "err"), ("stdout", "no end")]);
-    assert!(
-        lines.windows(2).all(|pair| pair[0].time <= pair[1].time),
-        "{lines:?}"
-    );
+    assert!(lines.windows(2).all(|pair| pair[0].time <= pair[1].time), "{lines:?}");
     Ok(())
 }
 
@@ -32,18 +27,13 @@ async fn both_streams_are_told_apart() -> Result<()> {
 async fn a_long_line_comes_in_parts_and_no_byte_is_lost() -> Result<()> {
     let world = World::start().await?;
     let script = "head -c 40000 /dev/zero | tr '\\0' x; echo; echo short";
-    let (_, id) = world
-        .run(&world.pod("long"), &world.container("main", script))
-        .await?;
+    let (_, id) = world.run(&world.pod("long"), &world.container("main", script)).await?;
     let status = world.client.wait_exited(&id, PATIENCE).await?;
     let lines = logs::lines(&status.log_path)?;
     let tags: String = lines.iter().map(|line| line.tag.as_str()).collect();
     assert_eq!(tags, "PPFF");
     assert!(lines[..2].iter().all(|line| line.text.len() == 16 * 1024));
-    assert_eq!(
-        logs::text(&status.log_path)?,
-        format!("{}\nshort\n", "x".repeat(40_000))
-    );
+    assert_eq!(logs::text(&status.log_path)?, format!("{}\nshort\n", "x".repeat(40_000)));
     Ok(())
 }
 
@@ -51,9 +41,7 @@ async fn a_long_line_comes_in_parts_and_no_byte_is_lost() -> Result<()> {
 async fn much_output_is_all_there_at_the_end() -> Result<()> {
     let world = World::start().await?;
     let script = "seq 1 20000";
-    let (_, id) = world
-        .run(&world.pod("much"), &world.container("main", script))
-        .await?;
+    let (_, id) = world.run(&world.pod("much"), &world.container("main", script)).await?;
     let status = world.client.wait_exited(&id, PATIENCE).await?;
     let expected: String = (1..=20_000).map(|number| format!("{number}\n")).collect();
     assert!(logs::text(&status.log_path)? == expected);
@@ -64,35 +52,21 @@ async fn much_output_is_all_there_at_the_end() -> Result<()> {
 async fn after_reopening_lines_go_to_the_new_file() -> Result<()> {
     let world = World::start().await?;
     let script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done";
-    let (_, id) = world
-        .run(&world.pod("reopen"), &world.container("main", script))
-        .await?;
+    let (_, id) = world.run(&world.pod("reopen"), &world.container("main", script)).await?;
     let path = world.client.status(&id).await?.log_path;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let old = format!("{path}.1");
     std::fs::rename(&path, &old)?;
     world.client.reopen_log(&id).await?;
-    assert!(
-        std::path::Path::new(&path).exists(),
-        "the new file is there when the call returns"
-    );
+    assert!(std::path::Path::new(&path).exists(), "the new file is there when the call returns");
     let size = std::fs::metadata(&old)?.len();
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert_eq!(std::fs::metadata(&old)?.len(), size, "the old file grows no more");
     world.client.stop(&id, 0).await?;
-    let numbers: Vec<u32> = (logs::text(&old)? + &logs::text(&path)?)
-        .lines()
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
-    assert!(
-        numbers.len() > 20 && numbers.iter().copied().eq(1..=numbers.len() as u32),
-        "{numbers:?}"
-    );
-    expect_refusal(
-        world.client.reopen_log(&id).await,
-        &[Code::FailedPrecondition, Code::Unknown],
-        &[],
-    );
+    let numbers: Vec<u32> =
+        (logs::text(&old)? + &logs::text(&path)?).lines().map(str::parse).collect::<Result<_, _>>()?;
+    assert!(numbers.len() > 20 && numbers.iter().copied().eq(1..=numbers.len() as u32), "{numbers:?}");
+    expect_refusal(world.client.reopen_log(&id).await, &[Code::FailedPrecondition, Code::Unknown], &[]);
     Ok(())
 }
 
@@ -101,9 +75,7 @@ async fn the_background_of_an_ended_container_does_not_keep_it() -> Result<()> {
     let world = World::start().await?;
     // The child has the container's stdout still open when process 1 ends.
     let script = "sleep 1000 & echo leaving; exit 4";
-    let (_, id) = world
-        .run(&world.pod("background"), &world.container("main", script))
-        .await?;
+    let (_, id) = world.run(&world.pod("background"), &world.container("main", script)).await?;
     let status = world.client.wait_exited(&id, PATIENCE).await?;
     assert_eq!(status.exit_code, 4);
     assert_eq!(logs::text(&status.log_path)?, "leaving\n");

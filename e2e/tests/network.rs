@@ -26,12 +26,7 @@ fn get(host: &str, port: u16) -> Result<String> {
         };
         match ask() {
             Ok(text) => {
-                return Ok(text
-                    .rsplit("\r\n\r\n")
-                    .next()
-                    .unwrap_or_default()
-                    .trim()
-                    .to_owned());
+                return Ok(text.rsplit("\r\n\r\n").next().unwrap_or_default().trim().to_owned());
             }
             Err(error) if Instant::now() > end => return Err(error).context(format!("GET {host}:{port}")),
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
@@ -54,35 +49,15 @@ async fn a_pod_serves(world: &World) -> Result<()> {
         host_ip: String::new(),
     }];
     let (pod, _) = world.run(&config, &world.container("main", SERVER)).await?;
-    let ip = world
-        .client
-        .pod_status(&pod)
-        .await?
-        .network
-        .unwrap_or_default()
-        .ip;
-    assert_eq!(
-        get(&ip, 80)?,
-        "hello from server",
-        "from the host by the pod's address"
-    );
-    assert_eq!(
-        get("127.0.0.1", port)?,
-        "hello from server",
-        "by the host port on loopback"
-    );
+    let ip = world.client.pod_status(&pod).await?.network.unwrap_or_default().ip;
+    assert_eq!(get(&ip, 80)?, "hello from server", "from the host by the pod's address");
+    assert_eq!(get("127.0.0.1", port)?, "hello from server", "by the host port on loopback");
 
     let (_, client) = world.run(&world.pod("client"), &world.sleeper("main")).await?;
-    let seen = world
-        .client
-        .shell(&client, &format!("wget -qO- http://{ip}/"))
-        .await?;
+    let seen = world.client.shell(&client, &format!("wget -qO- http://{ip}/")).await?;
     assert_eq!(seen.trim(), "hello from server", "from another pod");
     world.client.end_all_pods().await?;
-    assert!(
-        TcpStream::connect(("127.0.0.1", port)).is_err(),
-        "the host port is open without its pod"
-    );
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "the host port is open without its pod");
     world.expect_nothing_left(&before).await
 }
 
@@ -93,11 +68,7 @@ async fn a_pod_serves_on_its_address_and_on_host_ports() -> Result<()> {
 
 #[tokio::test]
 async fn the_same_with_cni_plugins() -> Result<()> {
-    let world = World::start_with(Options {
-        cni: true,
-        ..Options::default()
-    })
-    .await?;
+    let world = World::start_with(Options { cni: true, ..Options::default() }).await?;
     if world.node.runtime() == Runtime::Containerd || tool("cni", "bridge").is_err() {
         println!("not run: needs Berth and `e2e/tools/build cni`");
         return Ok(());
@@ -111,15 +82,7 @@ async fn every_pod_has_an_address_of_its_own_and_frees_it() -> Result<()> {
     let mut addresses = std::collections::BTreeSet::new();
     for number in 0..10 {
         let pod = world.client.run_pod(&world.pod(&format!("pod-{number}"))).await?;
-        addresses.insert(
-            world
-                .client
-                .pod_status(&pod)
-                .await?
-                .network
-                .unwrap_or_default()
-                .ip,
-        );
+        addresses.insert(world.client.pod_status(&pod).await?.network.unwrap_or_default().ip);
     }
     assert_eq!(addresses.len(), 10, "{addresses:?}");
     world.client.end_all_pods().await?;
@@ -134,11 +97,7 @@ async fn more_pods_come_and_go_than_the_subnet_has_addresses() -> Result<()> {
         return Ok(());
     }
     for number in 0..300 {
-        let pod = world
-            .client
-            .run_pod(&world.pod("again"))
-            .await
-            .with_context(|| format!("pod {number}"))?;
+        let pod = world.client.run_pod(&world.pod("again")).await.with_context(|| format!("pod {number}"))?;
         world.client.end_pod(&pod).await?;
     }
     Ok(())
@@ -151,15 +110,9 @@ async fn the_built_in_network_speaks_ipv6_too() -> Result<()> {
         println!("not run: the conflist of the tests has IPv4 alone");
         return Ok(());
     }
-    let (pod, _) = world
-        .run(&world.pod("six"), &world.container("main", SERVER))
-        .await?;
+    let (pod, _) = world.run(&world.pod("six"), &world.container("main", SERVER)).await?;
     let network = world.client.pod_status(&pod).await?.network.unwrap_or_default();
-    let six = network
-        .additional_ips
-        .first()
-        .map(|ip| ip.ip.clone())
-        .unwrap_or_default();
+    let six = network.additional_ips.first().map(|ip| ip.ip.clone()).unwrap_or_default();
     assert!(six.contains(':'), "{network:?}");
     assert_eq!(get(&six, 80)?, "hello from six");
     Ok(())
@@ -176,28 +129,13 @@ async fn names_are_set_in_every_container() -> Result<()> {
     });
     let (_, id) = world.run(&config, &world.sleeper("main")).await?;
     let resolv = world.client.shell(&id, "cat /etc/resolv.conf").await?;
-    for line in [
-        "nameserver 10.10.10.10",
-        "nameserver 10.10.10.11",
-        "search a.example b.example",
-        "options ndots:8",
-    ] {
-        assert!(
-            resolv.lines().any(|other| other.trim() == line),
-            "{line:?} is not in {resolv:?}"
-        );
+    for line in
+        ["nameserver 10.10.10.10", "nameserver 10.10.10.11", "search a.example b.example", "options ndots:8"]
+    {
+        assert!(resolv.lines().any(|other| other.trim() == line), "{line:?} is not in {resolv:?}");
     }
-    assert_eq!(
-        world.client.shell(&id, "hostname; cat /etc/hostname").await?,
-        "named\nnamed\n"
-    );
-    assert!(
-        world
-            .client
-            .shell(&id, "cat /etc/hosts")
-            .await?
-            .contains("localhost")
-    );
+    assert_eq!(world.client.shell(&id, "hostname; cat /etc/hostname").await?, "named\nnamed\n");
+    assert!(world.client.shell(&id, "cat /etc/hosts").await?.contains("localhost"));
     Ok(())
 }
 
@@ -209,18 +147,9 @@ async fn containers_of_a_pod_share_loopback_and_pods_do_not() -> Result<()> {
     let client = world.launch(&pod, &world.sleeper("client"), &config).await?;
     let script =
         "for i in 1 2 3 4 5 6 7 8 9; do wget -qO- http://127.0.0.1/ && exit; sleep 0.2; done; exit 1";
-    assert_eq!(
-        world.client.shell(&client, script).await?.trim(),
-        "hello from shared"
-    );
+    assert_eq!(world.client.shell(&client, script).await?.trim(), "hello from shared");
     let (_, other) = world.run(&world.pod("other"), &world.sleeper("main")).await?;
-    assert!(
-        world
-            .client
-            .shell(&other, "wget -qO- http://127.0.0.1/")
-            .await
-            .is_err()
-    );
+    assert!(world.client.shell(&other, "wget -qO- http://127.0.0.1/").await.is_err());
     Ok(())
 }
 
@@ -230,15 +159,9 @@ async fn a_low_port_needs_no_privilege() -> Result<()> {
     let mut spec = world.container("main", "exec httpd -f -p 80 -h /etc");
     let security = spec.linux.as_mut().unwrap().security_context.as_mut().unwrap();
     security.run_as_user = Some(Int64Value { value: 1000 });
-    security.capabilities = Some(Capability {
-        drop_capabilities: vec!["ALL".into()],
-        ..Default::default()
-    });
+    security.capabilities = Some(Capability { drop_capabilities: vec!["ALL".into()], ..Default::default() });
     let (_, id) = world.run(&world.pod("low"), &spec).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(
-        world.client.status(&id).await?.state(),
-        ContainerState::ContainerRunning
-    );
+    assert_eq!(world.client.status(&id).await?.state(), ContainerState::ContainerRunning);
     Ok(())
 }

@@ -37,15 +37,9 @@ async fn labels_and_annotations_come_back_as_they_went_in() -> Result<()> {
     let id = world.client.run_pod(&config).await?;
 
     let status = world.client.pod_status(&id).await?;
-    assert_eq!(
-        (&status.labels, &status.annotations),
-        (&config.labels, &config.annotations)
-    );
+    assert_eq!((&status.labels, &status.annotations), (&config.labels, &config.annotations));
     let listed = world.client.pods(None).await?;
-    assert_eq!(
-        (&listed[0].labels, &listed[0].annotations),
-        (&config.labels, &config.annotations)
-    );
+    assert_eq!((&listed[0].labels, &listed[0].annotations), (&config.labels, &config.annotations));
     Ok(())
 }
 
@@ -59,53 +53,25 @@ async fn pods_are_found_by_id_state_and_label() -> Result<()> {
     world.client.stop_pod(&two).await?;
 
     let find = async |filter| -> Result<Vec<String>> {
-        let mut ids: Vec<_> = world
-            .client
-            .pods(Some(filter))
-            .await?
-            .into_iter()
-            .map(|pod| pod.id)
-            .collect();
+        let mut ids: Vec<_> = world.client.pods(Some(filter)).await?.into_iter().map(|pod| pod.id).collect();
         ids.sort();
         Ok(ids)
     };
     let state = |state: PodSandboxState| Some(PodSandboxStateValue { state: state as i32 });
-    let by_id = PodSandboxFilter {
-        id: one.clone(),
-        ..Default::default()
-    };
+    let by_id = PodSandboxFilter { id: one.clone(), ..Default::default() };
     assert_eq!(find(by_id).await?, std::slice::from_ref(&one));
-    let by_prefix = PodSandboxFilter {
-        id: one[..13].into(),
-        ..Default::default()
-    };
+    let by_prefix = PodSandboxFilter { id: one[..13].into(), ..Default::default() };
     assert_eq!(find(by_prefix).await?, std::slice::from_ref(&one));
-    let ready = PodSandboxFilter {
-        state: state(PodSandboxState::SandboxReady),
-        ..Default::default()
-    };
+    let ready = PodSandboxFilter { state: state(PodSandboxState::SandboxReady), ..Default::default() };
     assert_eq!(find(ready).await?, std::slice::from_ref(&one));
-    let not_ready = PodSandboxFilter {
-        state: state(PodSandboxState::SandboxNotready),
-        ..Default::default()
-    };
+    let not_ready = PodSandboxFilter { state: state(PodSandboxState::SandboxNotready), ..Default::default() };
     assert_eq!(find(not_ready).await?, std::slice::from_ref(&two));
     let selector = |value: &str| BTreeMap::from([("color".into(), value.into())]);
-    let red = PodSandboxFilter {
-        label_selector: selector("red"),
-        ..Default::default()
-    };
+    let red = PodSandboxFilter { label_selector: selector("red"), ..Default::default() };
     assert_eq!(find(red).await?, std::slice::from_ref(&one));
-    let blue = PodSandboxFilter {
-        label_selector: selector("blue"),
-        ..Default::default()
-    };
+    let blue = PodSandboxFilter { label_selector: selector("blue"), ..Default::default() };
     assert_eq!(find(blue).await?, Vec::<String>::new());
-    let both = PodSandboxFilter {
-        id: two,
-        label_selector: selector("red"),
-        ..Default::default()
-    };
+    let both = PodSandboxFilter { id: two, label_selector: selector("red"), ..Default::default() };
     assert_eq!(find(both).await?, Vec::<String>::new());
     Ok(())
 }
@@ -135,11 +101,7 @@ async fn stopping_a_pod_ends_all_its_containers() -> Result<()> {
     let pod = world.client.run_pod(&config).await?;
     let mut ids = Vec::new();
     for name in ["a", "b", "c"] {
-        ids.push(
-            world
-                .launch(&pod, &world.container(name, "trap '' TERM; sleep 1000"), &config)
-                .await?,
-        );
+        ids.push(world.launch(&pod, &world.container(name, "trap '' TERM; sleep 1000"), &config).await?);
     }
     world.client.stop_pod(&pod).await?;
     for id in ids {
@@ -173,11 +135,7 @@ async fn a_retry_of_the_same_pod_gives_the_same_pod() -> Result<()> {
 
     let mut next = config.clone();
     next.metadata.as_mut().unwrap().attempt = 1;
-    assert_ne!(
-        world.client.run_pod(&next).await?,
-        one,
-        "another attempt is another pod"
-    );
+    assert_ne!(world.client.run_pod(&next).await?, one, "another attempt is another pod");
     Ok(())
 }
 
@@ -193,10 +151,7 @@ async fn sysctls_of_the_pod_are_seen_in_its_containers() -> Result<()> {
     let (_, id) = world.run(&config, &world.sleeper("main")).await?;
     let script = "cd /proc/sys; cat net/ipv4/ip_local_port_range kernel/shm_rmid_forced fs/mqueue/msg_max";
     let values = world.client.shell(&id, script).await?;
-    assert_eq!(
-        values.split_whitespace().collect::<Vec<_>>(),
-        ["20000", "21000", "1", "100"]
-    );
+    assert_eq!(values.split_whitespace().collect::<Vec<_>>(), ["20000", "21000", "1", "100"]);
     Ok(())
 }
 
@@ -204,41 +159,20 @@ async fn sysctls_of_the_pod_are_seen_in_its_containers() -> Result<()> {
 async fn a_shared_process_namespace_has_an_init_that_reaps() -> Result<()> {
     let world = World::start().await?;
     let mut config = world.pod("shared-pid");
-    let shared = NamespaceOption {
-        pid: NamespaceMode::Pod as i32,
-        ..Default::default()
-    };
+    let shared = NamespaceOption { pid: NamespaceMode::Pod as i32, ..Default::default() };
     let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
     security.namespace_options = Some(shared.clone());
     let mut container = world.sleeper("main");
-    let security = container
-        .linux
-        .as_mut()
-        .unwrap()
-        .security_context
-        .as_mut()
-        .unwrap();
+    let security = container.linux.as_mut().unwrap().security_context.as_mut().unwrap();
     security.namespace_options = Some(shared);
 
     let (pod, id) = world.run(&config, &container).await?;
-    container.metadata = Some(ContainerMetadata {
-        name: "other".into(),
-        attempt: 0,
-    });
+    container.metadata = Some(ContainerMetadata { name: "other".into(), attempt: 0 });
     let other = world.launch(&pod, &container, &config).await?;
-    let first = world
-        .client
-        .shell(&id, "cat /proc/1/cmdline | tr '\\0' ' '")
-        .await?;
-    assert!(
-        !first.contains("sleep"),
-        "the container is not process 1: {first}"
-    );
+    let first = world.client.shell(&id, "cat /proc/1/cmdline | tr '\\0' ' '").await?;
+    assert!(!first.contains("sleep"), "the container is not process 1: {first}");
     let seen = world.client.shell(&other, "ps | grep -c 'while :'").await?;
-    assert!(
-        seen.trim().parse::<u32>()? >= 2,
-        "each sees the processes of the other"
-    );
+    assert!(seen.trim().parse::<u32>()? >= 2, "each sees the processes of the other");
 
     // An orphan goes to process 1 when its parent ends, and must not stay a zombie.
     world.client.shell(&id, "(sleep 0.2 &) ; sleep 1").await?;
@@ -260,34 +194,16 @@ async fn a_pod_can_have_the_hosts_namespaces() -> Result<()> {
     let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
     security.namespace_options = Some(host.clone());
     let mut container = world.sleeper("main");
-    let security = container
-        .linux
-        .as_mut()
-        .unwrap()
-        .security_context
-        .as_mut()
-        .unwrap();
+    let security = container.linux.as_mut().unwrap().security_context.as_mut().unwrap();
     security.namespace_options = Some(host);
     config.hostname = String::new();
 
     let (pod, id) = world.run(&config, &container).await?;
     for name in ["net", "pid", "ipc"] {
-        let inside = world
-            .client
-            .shell(&id, &format!("readlink /proc/self/ns/{name}"))
-            .await?;
+        let inside = world.client.shell(&id, &format!("readlink /proc/self/ns/{name}")).await?;
         let host = std::fs::read_link(format!("/proc/self/ns/{name}"))?;
         assert_eq!(inside.trim(), host.to_string_lossy(), "{name}");
     }
-    assert_eq!(
-        world
-            .client
-            .pod_status(&pod)
-            .await?
-            .network
-            .unwrap_or_default()
-            .ip,
-        ""
-    );
+    assert_eq!(world.client.pod_status(&pod).await?.network.unwrap_or_default().ip, "");
     Ok(())
 }

@@ -23,10 +23,7 @@ async fn crash(world: &mut World, downtime: Duration) -> Result<()> {
 fn pid_on_host(marker: &str) -> Result<String> {
     for entry in std::fs::read_dir("/proc")?.flatten() {
         let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if String::from_utf8_lossy(&command)
-            .replace('\0', " ")
-            .contains(marker)
-        {
+        if String::from_utf8_lossy(&command).replace('\0', " ").contains(marker) {
             return Ok(entry.file_name().to_string_lossy().into_owned());
         }
     }
@@ -40,32 +37,21 @@ async fn a_running_container_keeps_process_log_and_address() -> Result<()> {
     let marker = format!("marker-{}", std::process::id());
     let script = format!(": {marker}; i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done");
     let (pod, id) = world.run(&config, &world.container("main", &script)).await?;
-    let before = (
-        world.client.pod_status(&pod).await?,
-        world.client.status(&id).await?,
-        pid_on_host(&marker)?,
-    );
+    let before =
+        (world.client.pod_status(&pod).await?, world.client.status(&id).await?, pid_on_host(&marker)?);
 
     crash(&mut world, Duration::from_millis(500)).await?;
 
-    let after = (
-        world.client.pod_status(&pod).await?,
-        world.client.status(&id).await?,
-        pid_on_host(&marker)?,
-    );
+    let after =
+        (world.client.pod_status(&pod).await?, world.client.status(&id).await?, pid_on_host(&marker)?);
     assert_eq!(before.2, after.2, "the process is another one");
     assert_eq!(before.0, after.0);
     assert_eq!(before.1, after.1);
     world.client.exec(&id, &["true"], 10).await?;
     world.client.stop(&id, 0).await?;
-    let numbers: Vec<u32> = logs::text(&after.1.log_path)?
-        .lines()
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
-    assert!(
-        numbers.len() > 8 && numbers.iter().copied().eq(1..=numbers.len() as u32),
-        "{numbers:?}"
-    );
+    let numbers: Vec<u32> =
+        logs::text(&after.1.log_path)?.lines().map(str::parse).collect::<Result<_, _>>()?;
+    assert!(numbers.len() > 8 && numbers.iter().copied().eq(1..=numbers.len() as u32), "{numbers:?}");
     Ok(())
 }
 
@@ -73,9 +59,7 @@ async fn a_running_container_keeps_process_log_and_address() -> Result<()> {
 async fn an_exit_during_the_downtime_is_told_with_its_code_and_time() -> Result<()> {
     let mut world = World::start().await?;
     let config = world.pod("exits");
-    let (_, id) = world
-        .run(&config, &world.container("main", "sleep 1; echo last; exit 42"))
-        .await?;
+    let (_, id) = world.run(&config, &world.container("main", "sleep 1; echo last; exit 42")).await?;
     let started = world.client.status(&id).await?.started_at;
     crash(&mut world, Duration::from_secs(2)).await?;
     let status = world.client.wait_exited(&id, PATIENCE).await?;
@@ -85,10 +69,7 @@ async fn an_exit_during_the_downtime_is_told_with_its_code_and_time() -> Result<
     }
     assert_eq!((status.exit_code, status.reason.as_str()), (42, "Error"));
     let lived = Duration::from_nanos((status.finished_at - started).unsigned_abs());
-    assert!(
-        lived > Duration::from_millis(900) && lived < Duration::from_millis(1900),
-        "{lived:?}"
-    );
+    assert!(lived > Duration::from_millis(900) && lived < Duration::from_millis(1900), "{lived:?}");
     assert_eq!(logs::text(&status.log_path)?, "last\n");
     Ok(())
 }
@@ -98,14 +79,9 @@ async fn every_state_is_as_it_was() -> Result<()> {
     let mut world = World::start().await?;
     let config = world.pod("states");
     let pod = world.client.run_pod(&config).await?;
-    let created = world
-        .client
-        .create(&pod, &world.sleeper("created"), &config)
-        .await?;
+    let created = world.client.create(&pod, &world.sleeper("created"), &config).await?;
     let running = world.launch(&pod, &world.sleeper("running"), &config).await?;
-    let exited = world
-        .launch(&pod, &world.container("exited", "exit 9"), &config)
-        .await?;
+    let exited = world.launch(&pod, &world.container("exited", "exit 9"), &config).await?;
     world.client.wait_exited(&exited, PATIENCE).await?;
     let stopped = world.client.run_pod(&world.pod("stopped")).await?;
     world.client.stop_pod(&stopped).await?;
@@ -114,10 +90,7 @@ async fn every_state_is_as_it_was() -> Result<()> {
         for id in [&created, &running, &exited] {
             statuses.push(world.client.status(id).await?);
         }
-        let pods = (
-            world.client.pod_status(&pod).await?,
-            world.client.pod_status(&stopped).await?.state(),
-        );
+        let pods = (world.client.pod_status(&pod).await?, world.client.pod_status(&stopped).await?.state());
         Ok((statuses, pods))
     };
     let before = look(&world).await?;
@@ -125,10 +98,7 @@ async fn every_state_is_as_it_was() -> Result<()> {
     assert_eq!(look(&world).await?, before);
 
     world.client.start(&created).await?;
-    assert_eq!(
-        world.client.status(&created).await?.state(),
-        ContainerState::ContainerRunning
-    );
+    assert_eq!(world.client.status(&created).await?.state(), ContainerState::ContainerRunning);
     world.launch(&pod, &world.sleeper("new"), &config).await?;
     Ok(())
 }
@@ -148,11 +118,7 @@ async fn twenty_pods_are_listed_again_within_two_seconds() -> Result<()> {
     let mut world = World::start().await?;
     let mut ids = Vec::new();
     for number in 0..20 {
-        ids.push(
-            world
-                .run(&world.pod(&format!("pod-{number}")), &world.sleeper("main"))
-                .await?,
-        );
+        ids.push(world.run(&world.pod(&format!("pod-{number}")), &world.sleeper("main")).await?);
     }
     world.node.kill()?;
     let start = Instant::now();
@@ -162,16 +128,10 @@ async fn twenty_pods_are_listed_again_within_two_seconds() -> Result<()> {
         state: Some(ContainerStateValue { state: state as i32 }),
         ..Default::default()
     };
-    let running = world
-        .client
-        .containers(Some(filter(ContainerState::ContainerRunning)))
-        .await?;
+    let running = world.client.containers(Some(filter(ContainerState::ContainerRunning))).await?;
     let took = start.elapsed();
     assert_eq!((running.len(), world.client.pods(None).await?.len()), (20, 20));
-    assert!(
-        took < Duration::from_secs(2) || world.node.runtime() == Runtime::Containerd,
-        "{took:?}"
-    );
+    assert!(took < Duration::from_secs(2) || world.node.runtime() == Runtime::Containerd, "{took:?}");
     Ok(())
 }
 

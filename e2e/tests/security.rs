@@ -10,10 +10,7 @@ use berth_e2e::world::World;
 use berth_proto::cri::v1::*;
 
 fn security(spec: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
-    spec.linux
-        .get_or_insert_default()
-        .security_context
-        .get_or_insert_default()
+    spec.linux.get_or_insert_default().security_context.get_or_insert_default()
 }
 
 /// What a container with this change prints when it runs `script`.
@@ -45,10 +42,8 @@ async fn users_come_from_numbers_and_names() -> Result<()> {
     })
     .await?;
     assert_eq!(numbers, "1234:2345:2345 30 40");
-    let (_, name) = printed(&world, script, |spec| {
-        security(spec).run_as_username = "default-user".into()
-    })
-    .await?;
+    let (_, name) =
+        printed(&world, script, |spec| security(spec).run_as_username = "default-user".into()).await?;
     assert_eq!(name, "1000:1000:1000 50000");
     let (_, strict) = printed(&world, script, |spec| {
         security(spec).run_as_user = number(1000);
@@ -63,18 +58,12 @@ async fn users_come_from_numbers_and_names() -> Result<()> {
 #[tokio::test]
 async fn the_images_user_counts_when_the_request_names_none() -> Result<()> {
     let world = World::start().await?;
-    for (user, expected) in [
-        ("33", "33:33"),
-        ("www-data", "33:33"),
-        ("1000:50000", "1000:50000"),
-    ] {
+    for (user, expected) in [("33", "33:33"), ("www-data", "33:33"), ("1000:50000", "1000:50000")] {
         let image = catalog::busybox()?.user(user);
         let name = world.registry.publish("user", &user.replace(':', "-"), &image)?;
         world.client.pull(&name).await?;
-        let (_, seen) = printed(&world, "echo $(id -u):$(id -g)", |spec| {
-            spec.image = Some(image_spec(&name))
-        })
-        .await?;
+        let (_, seen) =
+            printed(&world, "echo $(id -u):$(id -g)", |spec| spec.image = Some(image_spec(&name))).await?;
         assert_eq!(seen, expected, "{user}");
     }
     Ok(())
@@ -86,11 +75,8 @@ async fn capabilities_are_added_and_dropped() -> Result<()> {
     let script = "grep -E '^Cap(Bnd|Eff):' /proc/self/status | tr -d '\\n'";
     let change = |add: &[&str], drop: &[&str]| {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-        let capabilities = Capability {
-            add_capabilities: words(add),
-            drop_capabilities: words(drop),
-            ..Default::default()
-        };
+        let capabilities =
+            Capability { add_capabilities: words(add), drop_capabilities: words(drop), ..Default::default() };
         move |spec: &mut ContainerConfig| security(spec).capabilities = Some(capabilities)
     };
     let (_, none) = printed(&world, script, change(&[], &["ALL"])).await?;
@@ -103,19 +89,14 @@ async fn capabilities_are_added_and_dropped() -> Result<()> {
         security(spec).run_as_user = Some(Int64Value { value: 1000 });
     })
     .await?;
-    assert!(
-        user.starts_with("CapEff:\t0000000000000000"),
-        "an ordinary user has none in effect: {user}"
-    );
+    assert!(user.starts_with("CapEff:\t0000000000000000"), "an ordinary user has none in effect: {user}");
     Ok(())
 }
 
 #[tokio::test]
 async fn no_new_privs_takes_the_setuid_bit_away() -> Result<()> {
     let world = World::start().await?;
-    let name = world
-        .registry
-        .publish("probe", "latest", &catalog::setuid_probe()?)?;
+    let name = world.registry.publish("probe", "latest", &catalog::setuid_probe()?)?;
     world.client.pull(&name).await?;
     for (no_new_privs, expected) in [(true, "Effective uid: 1000"), (false, "Effective uid: 0")] {
         let (_, seen) = printed(&world, "", |spec| {
@@ -178,10 +159,7 @@ async fn seccomp_profiles_are_applied() -> Result<()> {
     let world = World::start().await?;
     let script = "grep ^Seccomp: /proc/self/status | tr -dc 0-9";
     let change = |kind: ProfileType, path: &str| {
-        let profile = SecurityProfile {
-            profile_type: kind as i32,
-            localhost_ref: path.into(),
-        };
+        let profile = SecurityProfile { profile_type: kind as i32, localhost_ref: path.into() };
         move |spec: &mut ContainerConfig| security(spec).seccomp = Some(profile)
     };
     let (_, default) = printed(&world, script, change(ProfileType::RuntimeDefault, "")).await?;
@@ -201,10 +179,7 @@ async fn seccomp_profiles_are_applied() -> Result<()> {
         change(ProfileType::Localhost, &path),
     )
     .await?;
-    assert_eq!(
-        local,
-        "mkdir: can't create directory '/tmp/x': Operation not permitted\nfine"
-    );
+    assert_eq!(local, "mkdir: can't create directory '/tmp/x': Operation not permitted\nfine");
     Ok(())
 }
 
@@ -219,33 +194,19 @@ async fn volumes_are_mounted_as_asked_and_told_in_the_status() -> Result<()> {
     let config = world.pod("volumes");
     let mut spec = world.sleeper("main");
     spec.mounts = vec![
-        Mount {
-            host_path: path(volume.path()),
-            container_path: "/data".into(),
-            ..Default::default()
-        },
+        Mount { host_path: path(volume.path()), container_path: "/data".into(), ..Default::default() },
         Mount {
             host_path: path(&volume.path().join("in")),
             container_path: "/etc/one/file".into(),
             readonly: true,
             ..Default::default()
         },
-        Mount {
-            host_path: path(&link),
-            container_path: "/linked".into(),
-            ..Default::default()
-        },
+        Mount { host_path: path(&link), container_path: "/linked".into(), ..Default::default() },
     ];
     let (_, id) = world.run(&config, &spec).await?;
     let script =
         "cat /data/in /etc/one/file /linked/in; echo out > /data/out; echo x 2>&1 > /etc/one/file; true";
-    assert!(
-        world
-            .client
-            .shell(&id, script)
-            .await?
-            .starts_with("hellohellohello")
-    );
+    assert!(world.client.shell(&id, script).await?.starts_with("hellohellohello"));
     assert_eq!(std::fs::read_to_string(volume.path().join("out"))?, "out\n");
     assert_eq!(std::fs::read_to_string(volume.path().join("in"))?, "hello");
     let mounts = world.client.status(&id).await?.mounts;
@@ -274,24 +235,14 @@ async fn a_device_of_the_host_is_there_with_its_permissions() -> Result<()> {
 async fn a_privileged_container_has_every_capability_and_device() -> Result<()> {
     let world = World::start().await?;
     let mut config = world.pod("privileged");
-    config
-        .linux
-        .as_mut()
-        .unwrap()
-        .security_context
-        .as_mut()
-        .unwrap()
-        .privileged = true;
+    config.linux.as_mut().unwrap().security_context.as_mut().unwrap().privileged = true;
     let mut spec = world.sleeper("main");
     security(&mut spec).privileged = true;
     let (_, id) = world.run(&config, &spec).await?;
     let script = "mount -t tmpfs none /mnt && ls /dev/kmsg && grep CapBnd /proc/self/status";
     let seen = world.client.shell(&id, script).await?;
     let host = std::fs::read_to_string("/proc/self/status")?;
-    let own = host
-        .lines()
-        .find(|line| line.starts_with("CapBnd"))
-        .unwrap_or_default();
+    let own = host.lines().find(|line| line.starts_with("CapBnd")).unwrap_or_default();
     assert!(seen.contains("/dev/kmsg") && seen.contains(own), "{seen}");
     Ok(())
 }
@@ -299,13 +250,9 @@ async fn a_privileged_container_has_every_capability_and_device() -> Result<()> 
 #[tokio::test]
 async fn a_terminal_is_a_terminal() -> Result<()> {
     let world = World::start().await?;
-    let (_, seen) = printed(
-        &world,
-        "[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo terminal",
-        |spec| {
-            (spec.tty, spec.stdin) = (true, true);
-        },
-    )
+    let (_, seen) = printed(&world, "[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo terminal", |spec| {
+        (spec.tty, spec.stdin) = (true, true);
+    })
     .await?;
     assert_eq!(seen.trim_end_matches('\r'), "terminal");
     Ok(())

@@ -53,16 +53,8 @@ mod tests {
         }
         let base = scalar(field);
         let deprecated = field.options.as_ref().is_some_and(|o| o.deprecated());
-        let base = if deprecated {
-            format!("{base} deprecated")
-        } else {
-            base
-        };
-        if field.label() == Label::Repeated {
-            format!("repeated {base}")
-        } else {
-            base
-        }
+        let base = if deprecated { format!("{base} deprecated") } else { base };
+        if field.label() == Label::Repeated { format!("repeated {base}") } else { base }
     }
 
     fn rows(file: &FileDescriptorProto) -> BTreeSet<String> {
@@ -79,17 +71,11 @@ mod tests {
                 ));
             }
         }
-        let nested = file.message_type.iter().flat_map(|m| {
-            m.enum_type
-                .iter()
-                .map(move |e| (format!("{}.{}", m.name(), e.name()), e))
-        });
-        for (name, e) in file
-            .enum_type
+        let nested = file
+            .message_type
             .iter()
-            .map(|e| (e.name().to_string(), e))
-            .chain(nested)
-        {
+            .flat_map(|m| m.enum_type.iter().map(move |e| (format!("{}.{}", m.name(), e.name()), e)));
+        for (name, e) in file.enum_type.iter().map(|e| (e.name().to_string(), e)).chain(nested) {
             for value in &e.value {
                 rows.insert(format!("enum\t{name}\t{}\t{}", value.name(), value.number()));
             }
@@ -123,10 +109,7 @@ mod tests {
             .collect();
         let missing: Vec<_> = contract.difference(&ours).collect();
         let extra: Vec<_> = ours.difference(&contract).collect();
-        assert!(
-            missing.is_empty() && extra.is_empty(),
-            "missing: {missing:#?}\nextra: {extra:#?}"
-        );
+        assert!(missing.is_empty() && extra.is_empty(), "missing: {missing:#?}\nextra: {extra:#?}");
         assert_eq!(contract.iter().filter(|row| row.starts_with("rpc\t")).count(), 43);
     }
 
@@ -140,10 +123,7 @@ mod tests {
             registry_token: "s3cret".into(),
             server_address: "https://r.example".into(),
         };
-        let request = super::v1::PullImageRequest {
-            auth: Some(auth),
-            ..Default::default()
-        };
+        let request = super::v1::PullImageRequest { auth: Some(auth), ..Default::default() };
         let text = format!("{request:?}");
         assert!(text.contains("ann") && !text.contains("s3cret"), "{text}");
     }

@@ -34,10 +34,7 @@ impl ExitRecord {
     /// Reads what [`Self::to_line`] wrote; `None` for anything else.
     pub fn parse(line: &str) -> Option<Self> {
         let (code, at) = line.strip_suffix('\n')?.split_once(' ')?;
-        Some(Self {
-            exit_code: code.parse().ok()?,
-            finished_at: at.parse().ok()?,
-        })
+        Some(Self { exit_code: code.parse().ok()?, finished_at: at.parse().ok()? })
     }
 }
 
@@ -47,10 +44,7 @@ mod tests {
 
     #[test]
     fn an_exit_record_reads_back_and_a_torn_one_is_refused() {
-        let record = ExitRecord {
-            exit_code: 137,
-            finished_at: 1_790_000_000_000_000_001,
-        };
+        let record = ExitRecord { exit_code: 137, finished_at: 1_790_000_000_000_000_001 };
         assert_eq!(ExitRecord::parse(&record.to_line()), Some(record));
         for torn in ["", "137", "137 17", "137 17 9\n", "x 1\n", "1 \n"] {
             assert_eq!(ExitRecord::parse(torn), None, "{torn:?}");

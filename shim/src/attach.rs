@@ -58,16 +58,12 @@ impl Container {
             let container = id.to_owned();
             let key = match role {
                 Role::Typing if !self.takes_input() => None,
-                Role::Typing => Some(
-                    events
-                        .add(&fd, Source::Typing { container }, EventFlags::IN)
-                        .map_err(fail)?,
-                ),
-                Role::Watching(_) => Some(
-                    events
-                        .add(&fd, Source::Watching { container }, EventFlags::empty())
-                        .map_err(fail)?,
-                ),
+                Role::Typing => {
+                    Some(events.add(&fd, Source::Typing { container }, EventFlags::IN).map_err(fail)?)
+                }
+                Role::Watching(_) => {
+                    Some(events.add(&fd, Source::Watching { container }, EventFlags::empty()).map_err(fail)?)
+                }
             };
             self.clients.push(Client { fd, key, role });
         }
@@ -159,9 +155,7 @@ impl Container {
                 return self.close_stdin(events);
             }
         } else if stdin.key.is_none() {
-            let source = Source::Stdin {
-                container: id.to_owned(),
-            };
+            let source = Source::Stdin { container: id.to_owned() };
             stdin.key = events.add(&stdin.fd, source, EventFlags::OUT).ok();
         }
         self.update_typing(id, events);
@@ -170,20 +164,14 @@ impl Container {
     /// Waits for clients' input exactly while the container takes it.
     fn update_typing(&mut self, id: &str, events: &mut EventLoop) {
         let wanted = self.takes_input();
-        for client in self
-            .clients
-            .iter_mut()
-            .filter(|client| client.role == Role::Typing)
-        {
+        for client in self.clients.iter_mut().filter(|client| client.role == Role::Typing) {
             match client.key {
                 Some(key) if !wanted => {
                     events.remove(key, client.fd.as_fd());
                     client.key = None;
                 }
                 None if wanted => {
-                    let source = Source::Typing {
-                        container: id.to_owned(),
-                    };
+                    let source = Source::Typing { container: id.to_owned() };
                     client.key = events.add(&client.fd, source, EventFlags::IN).ok();
                 }
                 _ => {}
@@ -193,10 +181,7 @@ impl Container {
 
     /// The container reads the end of its stdin; clients cannot type any more.
     pub fn close_stdin(&mut self, events: &mut EventLoop) {
-        if let Some(Stdin {
-            fd, key: Some(key), ..
-        }) = self.stdin.take()
-        {
+        if let Some(Stdin { fd, key: Some(key), .. }) = self.stdin.take() {
             events.remove(key, fd.as_fd());
         }
         self.drop_clients(|role| role == Role::Typing, events);

@@ -21,7 +21,7 @@ pub struct Connection {
 
 /// What a connection's readiness brought.
 pub enum Incoming {
-    Request(v1::Request, Vec<OwnedFd>),
+    Request(Box<v1::Request>, Vec<OwnedFd>),
     Nothing,
     /// Closed by the peer, or broken, or it sent what is no packet of this protocol.
     Closed,
@@ -29,11 +29,7 @@ pub enum Incoming {
 
 impl Connection {
     pub fn new(socket: OwnedFd) -> Self {
-        Self {
-            socket,
-            greeted: false,
-            queue: VecDeque::new(),
-        }
+        Self { socket, greeted: false, queue: VecDeque::new() }
     }
 
     pub fn as_fd(&self) -> BorrowedFd<'_> {
@@ -56,7 +52,7 @@ impl Connection {
         match socket::recv(self.as_fd(), &mut bytes) {
             Ok(packet) if packet.len > 0 && packet.fds.len() <= MAX_FDS => {
                 match v1::Request::decode(&bytes[..packet.len]) {
-                    Ok(request) => Incoming::Request(request, packet.fds),
+                    Ok(request) => Incoming::Request(Box::new(request), packet.fds),
                     Err(_) => Incoming::Closed,
                 }
             }

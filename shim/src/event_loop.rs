@@ -50,11 +50,7 @@ pub struct EventLoop {
 impl EventLoop {
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Self {
-            epoll,
-            sources: BTreeMap::new(),
-            last: 0,
-        })
+        Ok(Self { epoll, sources: BTreeMap::new(), last: 0 })
     }
 
     /// Waits for `fd` from now on. With no flags, only its closing by the other side is told.
@@ -80,19 +76,13 @@ impl EventLoop {
 
     /// Waits for at least one event, or until the timeout.
     pub fn wait(&self, timeout: Option<Duration>) -> io::Result<Vec<Key>> {
-        let mut events = [epoll::Event {
-            flags: EventFlags::empty(),
-            data: EventData::new_u64(0),
-        }; 16];
+        let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 16];
         let timeout = timeout.map(|time| rustix::time::Timespec {
             tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(time.subsec_nanos()),
         });
         match epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()) {
-            Ok(count) => Ok(events[..count]
-                .iter()
-                .map(|event| Key(event.data.u64()))
-                .collect()),
+            Ok(count) => Ok(events[..count].iter().map(|event| Key(event.data.u64())).collect()),
             Err(rustix::io::Errno::INTR) => Ok(Vec::new()),
             Err(error) => Err(error.into()),
         }

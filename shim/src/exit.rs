@@ -27,11 +27,7 @@ impl Shim {
                 Ok(Some((pid, status))) => {
                     let signal = status.terminating_signal().map_or(0, |signal| 128 + signal);
                     let exit_code = status.exit_status().unwrap_or(signal);
-                    self.ended.push(Ended {
-                        pid,
-                        exit_code,
-                        finished_at: now(),
-                    });
+                    self.ended.push(Ended { pid, exit_code, finished_at: now() });
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 Ok(None) | Err(_) => break,
@@ -48,10 +44,7 @@ impl Shim {
         for ended in std::mem::take(&mut self.ended) {
             if !self.end_container(ended) && !self.end_exec(ended) {
                 if self.init == Some(ended.pid) {
-                    eprintln!(
-                        "the init of the pod's PID namespace has ended with {}",
-                        ended.exit_code
-                    );
+                    eprintln!("the init of the pod's PID namespace has ended with {}", ended.exit_code);
                     self.init = None;
                 }
                 if !self.spawns.is_empty() {
@@ -86,11 +79,7 @@ impl Shim {
     }
 
     fn end_exec(&mut self, ended: Ended) -> bool {
-        let Some(at) = self
-            .executed
-            .iter()
-            .position(|executed| executed.pid == ended.pid)
-        else {
+        let Some(at) = self.executed.iter().position(|executed| executed.pid == ended.pid) else {
             return false;
         };
         let executed = self.executed.swap_remove(at);
@@ -107,10 +96,7 @@ impl Shim {
 
 /// Not synced: the record must outlive this process, not the machine.
 fn write_record(path: &Path, ended: Ended) -> io::Result<()> {
-    let record = ExitRecord {
-        exit_code: ended.exit_code,
-        finished_at: ended.finished_at,
-    };
+    let record = ExitRecord { exit_code: ended.exit_code, finished_at: ended.finished_at };
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     std::fs::write(&temporary, record.to_line())?;

@@ -22,20 +22,12 @@ pub struct Failure {
 impl Failure {
     /// The request itself is wrong.
     pub fn protocol(message: impl Into<String>) -> Self {
-        Self {
-            step: "protocol".into(),
-            errno: 0,
-            message: message.into(),
-        }
+        Self { step: "protocol".into(), errno: 0, message: message.into() }
     }
 
     /// Refused with an errno of our own.
     pub fn refused(step: &str, errno: rustix::io::Errno, message: impl Into<String>) -> Self {
-        Self {
-            step: step.into(),
-            errno: errno.raw_os_error(),
-            message: message.into(),
-        }
+        Self { step: step.into(), errno: errno.raw_os_error(), message: message.into() }
     }
 
     /// A system call failed on `object`.
@@ -46,30 +38,18 @@ impl Failure {
             0 => error.to_string(),
             errno => nix::errno::Errno::from_raw(errno).desc().to_owned(),
         };
-        Self {
-            step: step.into(),
-            errno,
-            message: format!("{step} {object}: {cause}"),
-        }
+        Self { step: step.into(), errno, message: format!("{step} {object}: {cause}") }
     }
 }
 
 impl From<SpawnError> for Failure {
     fn from(error: SpawnError) -> Self {
-        Self {
-            step: error.step,
-            errno: error.errno,
-            message: error.message,
-        }
+        Self { step: error.step, errno: error.errno, message: error.message }
     }
 }
 
 impl From<Failure> for v1::Error {
     fn from(failure: Failure) -> Self {
-        Self {
-            step: failure.step,
-            errno: failure.errno,
-            message: failure.message,
-        }
+        Self { step: failure.step, errno: failure.errno, message: failure.message }
     }
 }

@@ -14,18 +14,15 @@ use rustix::thread::UnshareFlags;
 /// SIGKILL from outside.
 pub fn run(ready: BorrowedFd<'_>) -> i32 {
     let outcome = isolate();
-    let code = outcome
-        .as_ref()
-        .err()
-        .and_then(io::Error::raw_os_error)
-        .unwrap_or(i32::from(outcome.is_err()));
+    let code =
+        outcome.as_ref().err().and_then(io::Error::raw_os_error).unwrap_or(i32::from(outcome.is_err()));
     let told = rustix::io::write(ready, &code.to_ne_bytes());
     if outcome.is_err() || told.is_err() || inherit::close_from(0).is_err() {
         return 1;
     }
     loop {
         // Returns only by a signal, of which none is handled.
-        let _ = rustix::event::pause();
+        rustix::event::pause();
     }
 }
 
@@ -46,13 +43,7 @@ fn isolate() -> io::Result<()> {
         | MountAttrFlags::MOUNT_ATTR_RDONLY;
     let root = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     // Any directory will do; it is covered in this namespace only, and gone with the old root.
-    rustix::mount::move_mount(
-        &root,
-        "",
-        rustix::fs::CWD,
-        "/proc",
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )?;
+    rustix::mount::move_mount(&root, "", rustix::fs::CWD, "/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     rustix::process::chdir("/proc")?;
     rustix::process::pivot_root(".", ".")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;

@@ -43,11 +43,7 @@ pub struct Log {
 impl Log {
     /// Opens `path` for appending; empty = discard.
     pub fn open(path: PathBuf) -> io::Result<Self> {
-        let file = if path.as_os_str().is_empty() {
-            None
-        } else {
-            Some(LogFile::open(path)?)
-        };
+        let file = if path.as_os_str().is_empty() { None } else { Some(LogFile::open(path)?) };
         Ok(Self {
             file,
             stdout: Lines::default(),
@@ -123,10 +119,7 @@ struct Prefixes {
 impl Prefixes {
     fn new(at: timestamp::Timestamp, stream: Stream) -> Self {
         let name = stream.name();
-        Self {
-            full: format!("{at} {name} F "),
-            part: format!("{at} {name} P "),
-        }
+        Self { full: format!("{at} {name} F "), part: format!("{at} {name} P ") }
     }
 
     fn of(&self, tag: Tag) -> &[u8] {
@@ -195,16 +188,8 @@ mod tests {
         log.reopen().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"");
         log.append(Stream::Stdout, b"o\n");
-        assert!(
-            std::fs::read_to_string(&path)
-                .unwrap()
-                .ends_with(" stdout F two\n")
-        );
-        assert!(
-            std::fs::read_to_string(dir.path().join("0.log.1"))
-                .unwrap()
-                .ends_with(" stdout F one\n")
-        );
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with(" stdout F two\n"));
+        assert!(std::fs::read_to_string(dir.path().join("0.log.1")).unwrap().ends_with(" stdout F one\n"));
     }
 
     #[test]

@@ -14,11 +14,8 @@ use crate::failure::Failure;
 use crate::init;
 
 /// The namespaces that a pod may have of its own, with their names below /proc/PID/ns.
-const KINDS: [(UnshareFlags, &str); 3] = [
-    (UnshareFlags::NEWNET, "net"),
-    (UnshareFlags::NEWIPC, "ipc"),
-    (UnshareFlags::NEWUTS, "uts"),
-];
+const KINDS: [(UnshareFlags, &str); 3] =
+    [(UnshareFlags::NEWNET, "net"), (UnshareFlags::NEWIPC, "ipc"), (UnshareFlags::NEWUTS, "uts")];
 
 /// The namespaces that Setup asks for.
 pub fn wanted(setup: &v1::Setup) -> UnshareFlags {
@@ -65,9 +62,7 @@ fn hold(socket: BorrowedFd<'_>, flags: UnshareFlags) -> i32 {
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         socket::send(socket, b"done", &fds)
     };
-    let code = work().err().map_or(0, |error| {
-        error.raw_os_error().unwrap_or(Errno::IO.raw_os_error())
-    });
+    let code = work().err().map_or(0, |error| error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
     if code != 0 {
         // Should this fail too, the end of file tells it.
         let _ = socket::send(socket, &code.to_ne_bytes(), &[]);
@@ -84,10 +79,8 @@ fn converse(
     let fail = |error: std::io::Error| Failure::io("make user namespace", "of the pod", error);
     answer(socket, b"made").map_err(fail)?;
     for (file, maps) in [("uid_map", &setup.uid_mappings), ("gid_map", &setup.gid_mappings)] {
-        let lines: String = maps
-            .iter()
-            .map(|map| format!("{} {} {}\n", map.container_id, map.host_id, map.length))
-            .collect();
+        let lines: String =
+            maps.iter().map(|map| format!("{} {} {}\n", map.container_id, map.host_id, map.length)).collect();
         std::fs::write(format!("/proc/{}/{file}", holder.as_raw_pid()), &lines)
             .map_err(|error| Failure::io("write", format!("{file} ({})", lines.trim_end()), error))?;
     }
@@ -114,11 +107,7 @@ fn answer(socket: &OwnedFd, expected: &[u8; 4]) -> std::io::Result<Vec<OwnedFd>>
 
 /// A namespace of the calling process, for others to enter.
 pub fn open_namespace(name: &str) -> std::io::Result<OwnedFd> {
-    Ok(rustix::fs::open(
-        format!("/proc/self/ns/{name}"),
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)
+    Ok(rustix::fs::open(format!("/proc/self/ns/{name}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Starts the init of a new PID namespace, owned by the pod's user namespace where there is one.
@@ -153,20 +142,14 @@ fn fork_inside(user: BorrowedFd<'_>, ready: BorrowedFd<'_>) -> std::io::Result<(
             let (pid, pidfd) = fork::fork(flags, || init::run(ready))?;
             socket::send(theirs.as_fd(), &pid.as_raw_pid().to_ne_bytes(), &[pidfd.as_fd()])
         };
-        work().err().map_or(0, |error| {
-            error.raw_os_error().unwrap_or(Errno::IO.raw_os_error())
-        })
+        work().err().map_or(0, |error| error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()))
     })?;
     drop(theirs);
     let mut pid = [0; 4];
     let packet = socket::recv(ours.as_fd(), &mut pid);
     let code = reap(&helper);
     let mut packet = packet?;
-    match (
-        packet.len,
-        Pid::from_raw(i32::from_ne_bytes(pid)),
-        packet.fds.pop(),
-    ) {
+    match (packet.len, Pid::from_raw(i32::from_ne_bytes(pid)), packet.fds.pop()) {
         (4, Some(pid), Some(pidfd)) => Ok((pid, pidfd)),
         _ => Err(std::io::Error::from_raw_os_error(code)),
     }
@@ -177,17 +160,11 @@ fn reap(helper: &OwnedFd) -> i32 {
     let end = rustix::io::retry_on_intr(|| {
         rustix::process::waitid(WaitId::PidFd(helper.as_fd()), WaitIdOptions::EXITED)
     });
-    end.ok()
-        .flatten()
-        .and_then(|status| status.exit_status())
-        .unwrap_or(Errno::SRCH.raw_os_error())
+    end.ok().flatten().and_then(|status| status.exit_status()).unwrap_or(Errno::SRCH.raw_os_error())
 }
 
 fn describe(flags: UnshareFlags) -> String {
-    let names: Vec<_> = KINDS
-        .iter()
-        .filter(|(flag, _)| flags.contains(*flag))
-        .map(|(_, name)| *name)
-        .collect();
+    let names: Vec<_> =
+        KINDS.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| *name).collect();
     format!("({})", names.join(", "))
 }

@@ -17,10 +17,7 @@ use crate::setup;
 impl Shim {
     /// Does a request, and answers it unless a spawn or a shutdown will.
     pub fn request(&mut self, connection: Key, request: v1::Request, fds: Vec<OwnedFd>) {
-        let reply = Reply {
-            connection,
-            id: request.id,
-        };
+        let reply = Reply { connection, id: request.id };
         let outcome = match request.verb {
             Some(verb) => self.perform(verb, fds, reply),
             None => Err(Failure::protocol("the shim does not know this request")),
@@ -38,29 +35,20 @@ impl Shim {
         fds: Vec<OwnedFd>,
         reply: Reply,
     ) -> Result<Option<(Body, Vec<OwnedFd>)>, Failure> {
-        let greeted = self
-            .connections
-            .get(&reply.connection)
-            .is_some_and(|connection| connection.greeted);
+        let greeted = self.connections.get(&reply.connection).is_some_and(|connection| connection.greeted);
         if !greeted && !matches!(verb, Verb::Hello(_)) {
             return Err(Failure::protocol("the first request of a connection is Hello"));
         }
         let takes = match &verb {
             Verb::Start(_) | Verb::Exec(_) => 0..=MAX_FDS,
             Verb::Attach(attach) => {
-                let count = [attach.stdin, attach.stdout, attach.stderr]
-                    .iter()
-                    .filter(|yes| **yes)
-                    .count();
+                let count = [attach.stdin, attach.stdout, attach.stderr].iter().filter(|yes| **yes).count();
                 count..=count
             }
             _ => 0..=0,
         };
         if !takes.contains(&fds.len()) {
-            return Err(Failure::protocol(format!(
-                "{} file descriptors came with the request",
-                fds.len()
-            )));
+            return Err(Failure::protocol(format!("{} file descriptors came with the request", fds.len())));
         }
         if self.closing.is_some() && matches!(verb, Verb::Setup(_) | Verb::Start(_) | Verb::Exec(_)) {
             return Err(Failure::protocol("the shim is shutting down"));
@@ -90,11 +78,7 @@ impl Shim {
             shim_pid: rustix::process::getpid().as_raw_pid(),
             set_up: self.pod.is_some(),
             init_pid: self.init.map_or(0, |pid| pid.as_raw_pid()),
-            containers: self
-                .containers
-                .iter()
-                .map(|(id, container)| container.describe(id))
-                .collect(),
+            containers: self.containers.iter().map(|(id, container)| container.describe(id)).collect(),
         }
     }
 
@@ -105,12 +89,7 @@ impl Shim {
         let made = setup::run(setup)?;
         self.pod = Some(made.pod);
         self.init = made.init;
-        Ok((
-            Body::Ready(v1::Ready {
-                init_pid: made.init.map_or(0, |pid| pid.as_raw_pid()),
-            }),
-            made.fds,
-        ))
+        Ok((Body::Ready(v1::Ready { init_pid: made.init.map_or(0, |pid| pid.as_raw_pid()) }), made.fds))
     }
 
     /// Whether the id is in use, also by a start under way.
@@ -124,16 +103,10 @@ impl Shim {
     fn running(&mut self, step: &str, id: &str) -> Result<&mut Container, Failure> {
         match self.containers.get_mut(id) {
             Some(container) if container.is_running() => Ok(container),
-            Some(_) => Err(Failure::refused(
-                step,
-                Errno::SRCH,
-                format!("container {id:?} has exited"),
-            )),
-            None => Err(Failure::refused(
-                step,
-                Errno::SRCH,
-                format!("container {id:?} is not known to its shim"),
-            )),
+            Some(_) => Err(Failure::refused(step, Errno::SRCH, format!("container {id:?} has exited"))),
+            None => {
+                Err(Failure::refused(step, Errno::SRCH, format!("container {id:?} is not known to its shim")))
+            }
         }
     }
 
@@ -142,19 +115,13 @@ impl Shim {
         let id = &request.container_id;
         let fail = |object: String| move |error: Errno| Failure::io("signal", object, error);
         if request.exec_id.is_empty() {
-            return self
-                .running("signal", id)?
-                .signal(signal)
-                .map_err(fail(format!("container {id:?}")));
+            return self.running("signal", id)?.signal(signal).map_err(fail(format!("container {id:?}")));
         }
         let named =
             |executed: &&Executed| executed.container_id == *id && executed.exec_id == request.exec_id;
         let object = format!("exec {:?} of container {id:?}", request.exec_id);
         let executed = self.executed.iter().find(named);
-        executed
-            .ok_or(Errno::SRCH)
-            .and_then(|executed| executed.signal(signal))
-            .map_err(fail(object))
+        executed.ok_or(Errno::SRCH).and_then(|executed| executed.signal(signal)).map_err(fail(object))
     }
 
     fn reopen_log(&mut self, id: &str) -> Result<(), Failure> {
@@ -168,15 +135,9 @@ impl Shim {
     fn resize(&mut self, resize: &v1::Resize) -> Result<(), Failure> {
         let id = &resize.container_id;
         if !resize.exec_id.is_empty() {
-            return Err(Failure::protocol(
-                "the terminal of an exec is resized by the holder of its master",
-            ));
+            return Err(Failure::protocol("the terminal of an exec is resized by the holder of its master"));
         }
-        let terminal = self
-            .running("resize", id)?
-            .terminal
-            .as_ref()
-            .map(|terminal| terminal.master.as_fd());
+        let terminal = self.running("resize", id)?.terminal.as_ref().map(|terminal| terminal.master.as_fd());
         let Some(master) = terminal else {
             return Err(Failure::refused(
                 "resize",
@@ -185,12 +146,8 @@ impl Shim {
             ));
         };
         let clamp = |size: u32| u16::try_from(size).unwrap_or(u16::MAX);
-        let size = Winsize {
-            ws_row: clamp(resize.height),
-            ws_col: clamp(resize.width),
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
+        let size =
+            Winsize { ws_row: clamp(resize.height), ws_col: clamp(resize.width), ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(master, size)
             .map_err(|error| Failure::io("resize", format!("container {id:?}"), error))
     }
@@ -205,13 +162,8 @@ impl Shim {
     }
 
     fn delete(&mut self, id: &str) -> Result<(), Failure> {
-        let busy = |what: &str| {
-            Err(Failure::refused(
-                "delete",
-                Errno::BUSY,
-                format!("container {id:?} {what}"),
-            ))
-        };
+        let busy =
+            |what: &str| Err(Failure::refused("delete", Errno::BUSY, format!("container {id:?} {what}")));
         let known = self.knows(id);
         match self.containers.get_mut(id) {
             Some(container) if container.is_running() => busy("is running"),
@@ -226,18 +178,10 @@ impl Shim {
     }
 
     fn shut_down(&mut self, force: bool, reply: Reply) -> Result<(), Failure> {
-        let running = self
-            .containers
-            .iter()
-            .find(|(_, container)| container.is_running())
-            .map(|(id, _)| id);
+        let running = self.containers.iter().find(|(_, container)| container.is_running()).map(|(id, _)| id);
         if !force && (running.is_some() || !self.spawns.is_empty()) {
             let name = running.map_or("a starting container", String::as_str);
-            return Err(Failure::refused(
-                "shutdown",
-                Errno::BUSY,
-                format!("{name} still runs in the pod"),
-            ));
+            return Err(Failure::refused("shutdown", Errno::BUSY, format!("{name} still runs in the pod")));
         }
         self.kill_all();
         self.closing = Some(reply);

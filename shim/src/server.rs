@@ -150,7 +150,7 @@ impl Shim {
             return self.disconnect(key);
         }
         match connection.receive() {
-            Incoming::Request(request, fds) => self.request(key, request, fds),
+            Incoming::Request(request, fds) => self.request(key, *request, fds),
             Incoming::Nothing => self.update_interest(key),
             Incoming::Closed => self.disconnect(key),
         }
@@ -166,47 +166,23 @@ impl Shim {
         let Some(connection) = self.connections.get(&key) else {
             return;
         };
-        let room = if connection.is_blocked() {
-            EventFlags::OUT
-        } else {
-            EventFlags::empty()
-        };
-        if self
-            .events
-            .modify(key, connection.as_fd(), EventFlags::IN | room)
-            .is_err()
-        {
+        let room = if connection.is_blocked() { EventFlags::OUT } else { EventFlags::empty() };
+        if self.events.modify(key, connection.as_fd(), EventFlags::IN | room).is_err() {
             self.disconnect(key);
         }
     }
 
     /// Answers a request, if its connection is still there.
     pub fn answer(&mut self, reply: Reply, body: Body, fds: Vec<OwnedFd>) {
-        self.send(
-            reply.connection,
-            &v1::Message {
-                id: reply.id,
-                body: Some(body),
-            },
-            fds,
-        );
+        self.send(reply.connection, &v1::Message { id: reply.id, body: Some(body) }, fds);
     }
 
     /// Tells every daemon that has said Hello.
     pub fn broadcast(&mut self, body: Body) {
-        let message = v1::Message {
-            id: 0,
-            body: Some(body),
-        };
-        let greeted: Vec<_> = self
-            .connections
-            .iter()
-            .filter(|(_, c)| c.greeted)
-            .map(|(key, _)| *key)
-            .collect();
-        greeted
-            .into_iter()
-            .for_each(|key| self.send(key, &message, Vec::new()));
+        let message = v1::Message { id: 0, body: Some(body) };
+        let greeted: Vec<_> =
+            self.connections.iter().filter(|(_, c)| c.greeted).map(|(key, _)| *key).collect();
+        greeted.into_iter().for_each(|key| self.send(key, &message, Vec::new()));
     }
 
     fn send(&mut self, key: Key, message: &v1::Message, fds: Vec<OwnedFd>) {

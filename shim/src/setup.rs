@@ -24,10 +24,7 @@ pub struct Made {
 
 /// Does all of Setup. The first error ends it; the shim is then of no further use.
 pub fn run(setup: &v1::Setup) -> Result<Made, Failure> {
-    let owned = sysctl::Owned {
-        network: setup.new_network,
-        ipc: setup.new_ipc,
-    };
+    let owned = sysctl::Owned { network: setup.new_network, ipc: setup.new_ipc };
     let mut sysctls = Vec::with_capacity(setup.sysctls.len());
     for (key, value) in &setup.sysctls {
         sysctls.push((sysctl::path(key, owned)?, sysctl::value(key, value)?));
@@ -66,15 +63,7 @@ pub fn run(setup: &v1::Setup) -> Result<Made, Failure> {
     let fds = ready_fds(setup.new_network, user_ns.as_ref())
         .map_err(|error| Failure::io("open", "the pod's namespaces", error))?;
     let (init, init_fd) = init.unzip();
-    Ok(Made {
-        pod: Pod {
-            shm,
-            user_ns,
-            init: init_fd,
-        },
-        init,
-        fds,
-    })
+    Ok(Made { pod: Pod { shm, user_ns, init: init_fd }, init, fds })
 }
 
 fn ready_fds(network: bool, user_ns: Option<&OwnedFd>) -> std::io::Result<Vec<OwnedFd>> {
@@ -92,10 +81,7 @@ fn ready_fds(network: bool, user_ns: Option<&OwnedFd>) -> std::io::Result<Vec<Ow
 fn join(directory: &str) -> Result<(), Failure> {
     let directory = Path::new(directory);
     if !directory.is_absolute() {
-        return Err(Failure::protocol(format!(
-            "cgroup directory {} is not absolute",
-            directory.display()
-        )));
+        return Err(Failure::protocol(format!("cgroup directory {} is not absolute", directory.display())));
     }
     let write = |name: &str| std::fs::OpenOptions::new().write(true).open(directory.join(name));
     let file = write("tasks").or_else(|_| write("cgroup.procs"));
@@ -113,16 +99,9 @@ fn adjust_oom_score(value: i32) {
 
 /// The pod's /dev/shm: a mount that is nowhere until a container takes a clone of it.
 fn shm(setup: &v1::Setup) -> Result<OwnedFd, Failure> {
-    let root = |maps: &[v1::IdMap]| {
-        maps.iter()
-            .find(|map| map.container_id == 0)
-            .map(|map| map.host_id.to_string())
-    };
-    let size = if setup.shm_size == 0 {
-        DEFAULT_SHM
-    } else {
-        setup.shm_size
-    };
+    let root =
+        |maps: &[v1::IdMap]| maps.iter().find(|map| map.container_id == 0).map(|map| map.host_id.to_string());
+    let size = if setup.shm_size == 0 { DEFAULT_SHM } else { setup.shm_size };
     let mount = || -> rustix::io::Result<OwnedFd> {
         let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
         let set = |key: &str, value: &str| rustix::mount::fsconfig_set_string(context.as_fd(), key, value);

@@ -26,7 +26,7 @@ pub struct Spawn {
 
 /// What it will be.
 pub enum What {
-    Container { start: v1::Start, ends: Ends, log: Log },
+    Container { start: Box<v1::Start>, ends: Ends, log: Log },
     Exec { container_id: String, exec_id: String },
 }
 
@@ -63,7 +63,7 @@ impl Shim {
             pid,
             pod,
         })?;
-        self.watch(spawning, reply, What::Container { start, ends, log })
+        self.watch(spawning, reply, What::Container { start: Box::new(start), ends, log })
     }
 
     fn pid_namespace<'a>(&'a self, start: &v1::Start, pod: &'a Pod) -> Result<PidNamespace<'a>, Failure> {
@@ -79,11 +79,7 @@ impl Shim {
                     Some(Life::Running { pidfd: Some(pidfd) }) => Ok(PidNamespace::Join(pidfd.as_fd())),
                     _ => {
                         let message = format!("target container {:?} is not running", start.pid_target);
-                        Err(Failure::refused(
-                            "join PID namespace",
-                            rustix::io::Errno::SRCH,
-                            message,
-                        ))
+                        Err(Failure::refused("join PID namespace", rustix::io::Errno::SRCH, message))
                     }
                 }
             }
@@ -93,11 +89,7 @@ impl Shim {
 
     /// Begins an Exec; answered when the process executes.
     pub fn exec(&mut self, exec: &v1::Exec, mut fds: Vec<OwnedFd>, reply: Reply) -> Result<(), Failure> {
-        let target = match self
-            .containers
-            .get(&exec.container_id)
-            .map(|container| &container.life)
-        {
+        let target = match self.containers.get(&exec.container_id).map(|container| &container.life) {
             Some(Life::Running { pidfd: Some(pidfd) }) => pidfd,
             _ => {
                 let message = format!("container {:?} is not running", exec.container_id);
@@ -108,11 +100,7 @@ impl Shim {
         let [process, seccomp] = take_fds(fds, [true, exec.has_seccomp])?;
         let process = process.ok_or_else(|| Failure::protocol("Exec without a process"))?;
         let stdio = match <[OwnedFd; 3]>::try_from(streams) {
-            Ok([stdin, stdout, stderr]) => Stdio::Pipes {
-                stdin,
-                stdout,
-                stderr,
-            },
+            Ok([stdin, stdout, stderr]) => Stdio::Pipes { stdin, stdout, stderr },
             Err(none) if none.is_empty() => Stdio::Terminal,
             Err(_) => return Err(Failure::protocol("Exec needs no streams (terminal) or three")),
         };
@@ -122,33 +110,16 @@ impl Shim {
             seccomp,
             seccomp_flags: &exec.seccomp_flags,
             cgroups: &exec.cgroups,
-            cgroup_v2: exec.cgroup_v2,
             stdio,
         })?;
         let (container_id, exec_id) = (exec.container_id.clone(), exec.exec_id.clone());
-        self.watch(
-            spawning,
-            reply,
-            What::Exec {
-                container_id,
-                exec_id,
-            },
-        )
+        self.watch(spawning, reply, What::Exec { container_id, exec_id })
     }
 
     fn watch(&mut self, spawning: Spawning, reply: Reply, what: What) -> Result<(), Failure> {
         let key = self.events.add(spawning.as_fd(), Source::Spawn, EventFlags::IN);
         let key = key.map_err(|error| Failure::io("watch", "a spawn", error))?;
-        self.spawns.insert(
-            key,
-            Spawn {
-                spawning,
-                reply,
-                what,
-                pid: None,
-                terminal: None,
-            },
-        );
+        self.spawns.insert(key, Spawn { spawning, reply, what, pid: None, terminal: None });
         self.advance(key);
         Ok(())
     }
@@ -181,23 +152,11 @@ impl Shim {
 
     /// The workload executes: the spawn becomes a container or an exec.
     fn adopt(&mut self, spawn: Spawn) -> Result<(Body, Vec<OwnedFd>), Failure> {
-        let pid = spawn
-            .pid
-            .ok_or_else(|| Failure::protocol("a spawn without a process"))?;
-        let started = v1::Started {
-            pid: pid.as_raw_pid(),
-            started_at: now(),
-        };
+        let pid = spawn.pid.ok_or_else(|| Failure::protocol("a spawn without a process"))?;
+        let started = v1::Started { pid: pid.as_raw_pid(), started_at: now() };
         match spawn.what {
-            What::Exec {
-                container_id,
-                exec_id,
-            } => {
-                self.executed.push(Executed {
-                    container_id,
-                    exec_id,
-                    pid,
-                });
+            What::Exec { container_id, exec_id } => {
+                self.executed.push(Executed { container_id, exec_id, pid });
                 return Ok((Body::Started(started), spawn.terminal.into_iter().collect()));
             }
             What::Container { start, ends, log } => {
@@ -206,9 +165,9 @@ impl Shim {
                     Failure::io("connect streams", format!("of container {id}"), error)
                 };
                 let (terminal, ends) = match spawn.terminal {
-                    Some(master) => stdio::terminal(master, start.stdin)
-                        .map(|(t, ends)| (Some(t), ends))
-                        .map_err(fail)?,
+                    Some(master) => {
+                        stdio::terminal(master, start.stdin).map(|(t, ends)| (Some(t), ends)).map_err(fail)?
+                    }
                     None => (None, ends),
                 };
                 let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
@@ -223,9 +182,8 @@ impl Shim {
                     terminal,
                     clients: Vec::new(),
                 };
-                let connected = container
-                    .connect(&id, ends, start.stdin_once, &mut self.events)
-                    .map_err(fail);
+                let connected =
+                    container.connect(&id, ends, start.stdin_once, &mut self.events).map_err(fail);
                 self.containers.insert(id, container);
                 connected?;
             }
@@ -238,10 +196,7 @@ impl Shim {
 fn take_fds(fds: Vec<OwnedFd>, expected: [bool; 2]) -> Result<[Option<OwnedFd>; 2], Failure> {
     let wanted = expected.iter().filter(|yes| **yes).count();
     if fds.len() != wanted {
-        return Err(Failure::protocol(format!(
-            "{} file descriptors came where {wanted} belong",
-            fds.len()
-        )));
+        return Err(Failure::protocol(format!("{} file descriptors came where {wanted} belong", fds.len())));
     }
     let mut fds = fds.into_iter();
     Ok(expected.map(|yes| if yes { fds.next() } else { None }))

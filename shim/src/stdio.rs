@@ -33,10 +33,7 @@ pub fn pipes(stdin: bool) -> std::io::Result<(Stdio, Ends)> {
         socket::set_nonblocking(&write)?;
         (read, Some(write))
     } else {
-        (
-            rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?,
-            None,
-        )
+        (rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, None)
     };
     let (our_stdout, stdout) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (our_stderr, stderr) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
@@ -44,17 +41,7 @@ pub fn pipes(stdin: bool) -> std::io::Result<(Stdio, Ends)> {
     for (_, fd) in &outputs {
         socket::set_nonblocking(fd)?;
     }
-    Ok((
-        Stdio::Pipes {
-            stdin,
-            stdout,
-            stderr,
-        },
-        Ends {
-            stdin: our_stdin,
-            outputs,
-        },
-    ))
+    Ok((Stdio::Pipes { stdin, stdout, stderr }, Ends { stdin: our_stdin, outputs }))
 }
 
 /// The ends of a container with a terminal, all of them its master.
@@ -76,22 +63,9 @@ impl Container {
         once: bool,
         events: &mut EventLoop,
     ) -> std::io::Result<()> {
-        self.stdin = ends.stdin.map(|fd| Stdin {
-            fd,
-            pending: Vec::new(),
-            key: None,
-            once,
-            closing: false,
-        });
+        self.stdin = ends.stdin.map(|fd| Stdin { fd, pending: Vec::new(), key: None, once, closing: false });
         for (stream, fd) in ends.outputs {
-            let key = events.add(
-                &fd,
-                Source::Output {
-                    container: id.to_owned(),
-                    stream,
-                },
-                EventFlags::IN,
-            )?;
+            let key = events.add(&fd, Source::Output { container: id.to_owned(), stream }, EventFlags::IN)?;
             self.outputs.push(Output { stream, fd, key });
         }
         Ok(())

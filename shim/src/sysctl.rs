@@ -20,16 +20,9 @@ pub struct Owned {
 /// The path below `sys` of a sysctl's name, where a pod may set it. As sysctl(8): the first separator decides
 /// whether `.` or `/` separates; the other is then part of a name.
 pub fn path(key: &str, owned: Owned) -> Result<String, Failure> {
-    let refuse = |why: &str| {
-        Err(Failure::refused(
-            STEP,
-            rustix::io::Errno::INVAL,
-            format!("sysctl {key:?} {why}"),
-        ))
-    };
-    if !key
-        .bytes()
-        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-/".contains(&byte))
+    let refuse =
+        |why: &str| Err(Failure::refused(STEP, rustix::io::Errno::INVAL, format!("sysctl {key:?} {why}")));
+    if !key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-/".contains(&byte))
     {
         return refuse("has characters other than a-z, 0-9, '.', '_', '-' and '/'");
     }
@@ -49,16 +42,11 @@ pub fn path(key: &str, owned: Owned) -> Result<String, Failure> {
             .collect(),
         false => key.to_owned(),
     };
-    if path
-        .split('/')
-        .any(|part| part.is_empty() || part.bytes().all(|byte| byte == b'.'))
-    {
+    if path.split('/').any(|part| part.is_empty() || part.bytes().all(|byte| byte == b'.')) {
         return refuse("is no name of a sysctl");
     }
     let ipc = path == "kernel/sem"
-        || ["kernel/shm", "kernel/msg", "fs/mqueue/"]
-            .iter()
-            .any(|p| path.starts_with(p));
+        || ["kernel/shm", "kernel/msg", "fs/mqueue/"].iter().any(|p| path.starts_with(p));
     match (path.starts_with("net/"), ipc) {
         (true, _) if owned.network => Ok(path),
         (true, _) => refuse("needs a network namespace of the pod's own, but the pod uses the host's"),
@@ -110,24 +98,15 @@ fn mount_proc() -> rustix::io::Result<OwnedFd> {
 mod tests {
     use super::*;
 
-    const BOTH: Owned = Owned {
-        network: true,
-        ipc: true,
-    };
+    const BOTH: Owned = Owned { network: true, ipc: true };
 
     #[test]
     fn both_separators_name_the_same_file() {
         for (key, expected) in [
             ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
             ("net/ipv4/ip_forward", "net/ipv4/ip_forward"),
-            (
-                "net.ipv4.conf.eth0/1.forwarding",
-                "net/ipv4/conf/eth0.1/forwarding",
-            ),
-            (
-                "net/ipv4/conf/eth0.1/forwarding",
-                "net/ipv4/conf/eth0.1/forwarding",
-            ),
+            ("net.ipv4.conf.eth0/1.forwarding", "net/ipv4/conf/eth0.1/forwarding"),
+            ("net/ipv4/conf/eth0.1/forwarding", "net/ipv4/conf/eth0.1/forwarding"),
             ("kernel.shm_rmid_forced", "kernel/shm_rmid_forced"),
             ("kernel.sem", "kernel/sem"),
             ("fs.mqueue.msg_max", "fs/mqueue/msg_max"),
@@ -160,10 +139,7 @@ mod tests {
         ] {
             assert!(path(key, BOTH).is_err(), "{key:?}");
         }
-        let host = Owned {
-            network: false,
-            ipc: false,
-        };
+        let host = Owned { network: false, ipc: false };
         assert!(path("net.ipv4.ip_forward", host).is_err() && path("kernel.shmmax", host).is_err());
         assert!(value("k", "1\n2").is_err() && value("k", "1 2").is_ok());
     }

@@ -41,12 +41,7 @@ impl Admin for AdminApi {
         let reference =
             Reference::parse(&request.image).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let (updates, stream) = mpsc::channel(1);
-        tokio::spawn(pull(
-            Arc::clone(&self.images),
-            reference,
-            credentials(request.credentials),
-            updates,
-        ));
+        tokio::spawn(pull(Arc::clone(&self.images), reference, credentials(request.credentials), updates));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -60,9 +55,7 @@ impl Admin for AdminApi {
             upload = upload.write(chunk.data).await.map_err(status)?;
         }
         let images = upload.import().await.map_err(status)?;
-        Ok(Response::new(v1::ImportResponse {
-            images: images.iter().map(|image| imported(image)).collect(),
-        }))
+        Ok(Response::new(v1::ImportResponse { images: images.iter().map(|image| imported(image)).collect() }))
     }
 }
 
@@ -87,17 +80,12 @@ async fn pull(
             told = now;
         }
     };
-    let last = pulled
-        .map(|image| update(&progress.layers(), image.id.to_string()))
-        .map_err(status);
+    let last = pulled.map(|image| update(&progress.layers(), image.id.to_string())).map_err(status);
     let _ = updates.send(last).await;
 }
 
 fn update(layers: &[LayerProgress], image_id: String) -> v1::PullProgress {
-    v1::PullProgress {
-        layers: layers.iter().map(layer).collect(),
-        image_id,
-    }
+    v1::PullProgress { layers: layers.iter().map(layer).collect(), image_id }
 }
 
 fn layer(layer: &LayerProgress) -> v1::Layer {
@@ -109,26 +97,14 @@ fn layer(layer: &LayerProgress) -> v1::Layer {
         Phase::Present => v1::Phase::Present,
     };
     let (downloaded, total) = (layer.downloaded, layer.total);
-    v1::Layer {
-        digest: layer.digest.to_string(),
-        phase: phase.into(),
-        downloaded,
-        total,
-    }
+    v1::Layer { digest: layer.digest.to_string(), phase: phase.into(), downloaded, total }
 }
 
 fn credentials(credentials: Option<v1::Credentials>) -> Credentials {
     let v1::Credentials { username, password } = credentials.unwrap_or_default();
-    Credentials {
-        username,
-        password,
-        ..Credentials::default()
-    }
+    Credentials { username, password, ..Credentials::default() }
 }
 
 fn imported(image: &Image) -> v1::ImportedImage {
-    v1::ImportedImage {
-        id: image.id.to_string(),
-        tags: image.tags.iter().cloned().collect(),
-    }
+    v1::ImportedImage { id: image.id.to_string(), tags: image.tags.iter().cloned().collect() }
 }

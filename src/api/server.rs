@@ -44,15 +44,13 @@ pub async fn serve(
 }
 
 fn connect(graceful: &GracefulShutdown, routes: Routes, stream: UnixStream) {
-    let service = TowerToHyperService::new(
-        routes
-            .map_request(|request: http::Request<hyper::body::Incoming>| request.map(tonic::body::Body::new)),
-    );
+    let service =
+        TowerToHyperService::new(routes.map_request(|request: http::Request<hyper::body::Incoming>| {
+            request.map(tonic::body::Body::new)
+        }));
     let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
     builder.http2().max_concurrent_streams(Some(1000));
-    let connection = builder
-        .serve_connection(TokioIo::new(stream), service)
-        .into_owned();
+    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     let connection = graceful.watch(connection);
     tokio::spawn(async move {
         if let Err(error) = connection.await {

@@ -47,11 +47,7 @@ pub(super) struct Layers {
 impl Layers {
     /// Nothing yet.
     pub fn new() -> Self {
-        Self {
-            screen: drawn().then(MultiProgress::new),
-            bars: HashMap::new(),
-            told: HashMap::new(),
-        }
+        Self { screen: drawn().then(MultiProgress::new), bars: HashMap::new(), told: HashMap::new() }
     }
 
     /// Shows the newest state.
@@ -119,19 +115,9 @@ mod tests {
             downloaded,
             total: 2048,
         };
-        let mut layers = Layers {
-            screen: None,
-            bars: HashMap::new(),
-            told: HashMap::new(),
-        };
-        assert_eq!(
-            layers.lines(&[layer(Phase::Downloading, 1)]),
-            ["abababababab: downloading, 2.00 KiB"]
-        );
+        let mut layers = Layers { screen: None, bars: HashMap::new(), told: HashMap::new() };
+        assert_eq!(layers.lines(&[layer(Phase::Downloading, 1)]), ["abababababab: downloading, 2.00 KiB"]);
         assert!(layers.lines(&[layer(Phase::Downloading, 2000)]).is_empty());
-        assert_eq!(
-            layers.lines(&[layer(Phase::Done, 2048)]),
-            ["abababababab: done, 2.00 KiB"]
-        );
+        assert_eq!(layers.lines(&[layer(Phase::Done, 2048)]), ["abababababab: done, 2.00 KiB"]);
     }
 }

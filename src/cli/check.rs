@@ -36,19 +36,11 @@ struct Row {
 
 fn row(what: &'static str, found: impl Into<String>, good: bool, cost: &str) -> Row {
     let verdict = if good { Verdict::Good } else { Verdict::Less };
-    Row {
-        what,
-        found: found.into(),
-        verdict,
-        cost: if good { String::new() } else { cost.into() },
-    }
+    Row { what, found: found.into(), verdict, cost: if good { String::new() } else { cost.into() } }
 }
 
 fn needed(what: &'static str, found: impl Into<String>, good: bool, cost: &str) -> Row {
-    Row {
-        verdict: if good { Verdict::Good } else { Verdict::Missing },
-        ..row(what, found, good, cost)
-    }
+    Row { verdict: if good { Verdict::Good } else { Verdict::Missing }, ..row(what, found, good, cost) }
 }
 
 /// The table, and whether pods can run at all.
@@ -69,30 +61,15 @@ fn kernel(host: &Host) -> Vec<Row> {
     let at_least = |version| host.kernel >= version;
     let overlay = has_overlay();
     vec![
-        needed(
-            "kernel",
-            format!("{major}.{minor}"),
-            at_least((6, 1)),
-            "Berth needs Linux 6.1 or newer",
-        ),
-        needed(
-            "overlay",
-            yes(overlay),
-            overlay,
-            "no container has a root: load the module overlay",
-        ),
+        needed("kernel", format!("{major}.{minor}"), at_least((6, 1)), "Berth needs Linux 6.1 or newer"),
+        needed("overlay", yes(overlay), overlay, "no container has a root: load the module overlay"),
         row(
             "overlay, any depth",
             yes(at_least((6, 5))),
             at_least((6, 5)),
             "kernels before 6.5: the names of an image's layers must fit in one page",
         ),
-        row(
-            "idmapped mounts",
-            yes(at_least((5, 19))),
-            at_least((5, 19)),
-            "no pods with user namespaces",
-        ),
+        row("idmapped mounts", yes(at_least((5, 19))), at_least((5, 19)), "no pods with user namespaces"),
     ]
 }
 
@@ -114,17 +91,10 @@ fn cgroup(host: &Host, config: &Config) -> Vec<Row> {
         ("freezer", "pausing"),
     ];
     let wanted = &wanted[..if host.cgroup_v2 { 5 } else { 7 }];
-    let lost: Vec<_> = wanted
-        .iter()
-        .filter(|(name, _)| !found.iter().any(|found| found == name))
-        .collect();
+    let lost: Vec<_> = wanted.iter().filter(|(name, _)| !found.iter().any(|found| found == name)).collect();
     let names = lost.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" ");
     let costs = lost.iter().map(|(_, cost)| *cost).collect::<Vec<_>>().join(", ");
-    let controllers = if lost.is_empty() {
-        found.join(" ")
-    } else {
-        format!("missing: {names}")
-    };
+    let controllers = if lost.is_empty() { found.join(" ") } else { format!("missing: {names}") };
     vec![
         row(
             "cgroup version",
@@ -133,12 +103,7 @@ fn cgroup(host: &Host, config: &Config) -> Vec<Row> {
             "no memory QoS, no pressure metrics, containers are killed one process at a time",
         ),
         driver,
-        row(
-            "cgroup controllers",
-            controllers,
-            lost.is_empty(),
-            &format!("not in force: {costs}"),
-        ),
+        row("cgroup controllers", controllers, lost.is_empty(), &format!("not in force: {costs}")),
     ]
 }
 
@@ -206,21 +171,9 @@ fn capabilities(host: &Host) -> Row {
 
 fn shim(config: &Config) -> Row {
     let path = program_path(config.shim.path.clone()).unwrap_or_else(|_| PathBuf::from("berth-shim"));
-    let cost = format!(
-        "no pod can start: {} is not there; install it, or set [shim] path",
-        path.display()
-    );
+    let cost = format!("no pod can start: {} is not there; install it, or set [shim] path", path.display());
     let there = path.is_file();
-    needed(
-        "shim",
-        if there {
-            path.display().to_string()
-        } else {
-            "no".into()
-        },
-        there,
-        &cost,
-    )
+    needed("shim", if there { path.display().to_string() } else { "no".into() }, there, &cost)
 }
 
 fn controllers(host: &Host) -> Vec<String> {
@@ -229,22 +182,15 @@ fn controllers(host: &Host) -> Vec<String> {
         return words(fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default());
     }
     let table = fs::read_to_string("/proc/cgroups").unwrap_or_default();
-    let names = table
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.split('\t').next());
-    names
-        .filter(|name| Path::new("/sys/fs/cgroup").join(name).exists())
-        .map(String::from)
-        .collect()
+    let names =
+        table.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split('\t').next());
+    names.filter(|name| Path::new("/sys/fs/cgroup").join(name).exists()).map(String::from).collect()
 }
 
 /// Asking for it loads the module, as the first container would.
 fn has_overlay() -> bool {
     let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let listed = known
-        .lines()
-        .any(|line| line.split_whitespace().last() == Some("overlay"));
+    let listed = known.lines().any(|line| line.split_whitespace().last() == Some("overlay"));
     listed || rustix::mount::fsopen("overlay", rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC).is_ok()
 }
 
@@ -272,28 +218,17 @@ mod tests {
     #[test]
     fn a_bare_node_is_told_what_it_lacks() {
         let host = Host::default();
-        let rows: Vec<Row> = kernel(&host)
-            .into_iter()
-            .chain(confinement(&host))
-            .chain([capabilities(&host)])
-            .collect();
+        let rows: Vec<Row> =
+            kernel(&host).into_iter().chain(confinement(&host)).chain([capabilities(&host)]).collect();
         let text = render(rows);
-        assert!(
-            text.contains("MISSING  kernel") && text.contains("MISSING  capabilities"),
-            "{text}"
-        );
-        assert!(
-            text.contains("less     seccomp") && text.contains("refused"),
-            "{text}"
-        );
+        assert!(text.contains("MISSING  kernel") && text.contains("MISSING  capabilities"), "{text}");
+        assert!(text.contains("less     seccomp") && text.contains("refused"), "{text}");
     }
 
     #[test]
     fn the_table_of_this_machine_fits_in_100_columns() {
         let config = Config {
-            shim: crate::drivers::shim::Config {
-                path: Some("/bin/true".into()),
-            },
+            shim: crate::drivers::shim::Config { path: Some("/bin/true".into()) },
             ..Config::default()
         };
         let (text, runs) = report(&config);

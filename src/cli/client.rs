@@ -37,9 +37,7 @@ impl Client {
             let path = path.clone();
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         });
-        let channel = Endpoint::from_static("http://berth.sock")
-            .connect_with_connector(connector)
-            .await;
+        let channel = Endpoint::from_static("http://berth.sock").connect_with_connector(connector).await;
         let channel = channel.with_context(nobody)?;
         Ok(Self {
             images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE),

@@ -78,9 +78,7 @@ struct Pull {
 
 impl ImageArgs {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let done = runtime.block_on(self.ask());
         // A read of standard input that never ends must not hold up the end.
         runtime.shutdown_background();
@@ -106,21 +104,12 @@ impl ImageArgs {
 }
 
 async fn list(mut client: Client, json: bool, quiet: bool) -> anyhow::Result<()> {
-    let listed = client
-        .images
-        .list_images(ListImagesRequest::default())
-        .await
-        .map_err(said)?;
+    let listed = client.images.list_images(ListImagesRequest::default()).await.map_err(said)?;
     let images = listed.into_inner().images;
     if json {
         print(&format!("{:#}\n", as_json(&images)))
     } else if quiet {
-        print(
-            &images
-                .iter()
-                .map(|image| format!("{}\n", image.id))
-                .collect::<String>(),
-        )
+        print(&images.iter().map(|image| format!("{}\n", image.id)).collect::<String>())
     } else {
         print(&table(&rows(&images), &[]))
     }
@@ -140,20 +129,13 @@ fn as_json(images: &[Image]) -> serde_json::Value {
 fn rows(images: &[Image]) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     for image in images {
-        let (id, size) = (
-            bars::short(&image.id).to_string(),
-            HumanBytes(image.size).to_string(),
-        );
+        let (id, size) = (bars::short(&image.id).to_string(), HumanBytes(image.size).to_string());
         for tag in &image.repo_tags {
             let (name, tag) = tag.rsplit_once(':').unwrap_or((tag, "<none>"));
             rows.push(vec![name.into(), tag.into(), id.clone(), size.clone()]);
         }
         if image.repo_tags.is_empty() {
-            let name = image
-                .repo_digests
-                .first()
-                .and_then(|name| name.split('@').next())
-                .unwrap_or("<none>");
+            let name = image.repo_digests.first().and_then(|name| name.split('@').next()).unwrap_or("<none>");
             rows.push(vec![name.into(), "<none>".into(), id, size]);
         }
     }
@@ -166,10 +148,7 @@ impl Pull {
     fn request(self) -> anyhow::Result<PullRequest> {
         Reference::parse(&self.image).with_context(|| format!("{:?} names no image", self.image))?;
         let credentials = credentials(self.user.as_deref(), self.password_stdin, &mut std::io::stdin())?;
-        Ok(PullRequest {
-            image: self.image,
-            credentials,
-        })
+        Ok(PullRequest { image: self.image, credentials })
     }
 }
 
@@ -197,27 +176,20 @@ fn credentials(
         (Some((name, password)), false) => (name, password.to_string()),
         (None, true) => {
             let mut password = String::new();
-            stdin
-                .read_to_string(&mut password)
-                .context("cannot read the password from standard input")?;
+            stdin.read_to_string(&mut password).context("cannot read the password from standard input")?;
             (user, password.trim_end_matches(['\r', '\n']).to_string())
         }
         (Some(_), true) => bail!("--user has a password already, so --password-stdin must not be there"),
         (None, false) => bail!("--user {user} has no password: write NAME:PASSWORD, or add --password-stdin"),
     };
     ensure!(!username.is_empty(), "--user has no name");
-    Ok(Some(Credentials {
-        username: username.into(),
-        password,
-    }))
+    Ok(Some(Credentials { username: username.into(), password }))
 }
 
 /// Goes on after a failure, as rm(1) does.
 async fn remove(mut client: Client, images: &[String]) -> anyhow::Result<()> {
     if let [image] = images {
-        remove_one(&mut client, image)
-            .await
-            .with_context(|| format!("cannot remove {image}"))?;
+        remove_one(&mut client, image).await.with_context(|| format!("cannot remove {image}"))?;
         return print(&format!("removed {image}\n"));
     }
     let mut failed = 0;
@@ -236,42 +208,18 @@ async fn remove(mut client: Client, images: &[String]) -> anyhow::Result<()> {
 
 /// CRI is content with an image that does not exist; a person who mistyped it is not.
 async fn remove_one(client: &mut Client, image: &str) -> anyhow::Result<()> {
-    let image = Some(ImageSpec {
-        image: image.into(),
-        ..Default::default()
-    });
-    let request = ImageStatusRequest {
-        image: image.clone(),
-        verbose: false,
-    };
-    let found = client
-        .images
-        .image_status(request)
-        .await
-        .map_err(said)?
-        .into_inner()
-        .image;
+    let image = Some(ImageSpec { image: image.into(), ..Default::default() });
+    let request = ImageStatusRequest { image: image.clone(), verbose: false };
+    let found = client.images.image_status(request).await.map_err(said)?.into_inner().image;
     ensure!(found.is_some(), "there is no such image");
-    client
-        .images
-        .remove_image(RemoveImageRequest { image })
-        .await
-        .map_err(said)?;
+    client.images.remove_image(RemoveImageRequest { image }).await.map_err(said)?;
     Ok(())
 }
 
 async fn import(mut client: Client, archive: File, path: &Path) -> anyhow::Result<()> {
     let (chunks, stream) = mpsc::channel(4);
-    let size = archive
-        .metadata()
-        .ok()
-        .filter(std::fs::Metadata::is_file)
-        .map(|metadata| metadata.len());
-    let feeding = tokio::spawn(feed(
-        tokio::fs::File::from_std(archive),
-        bars::bytes("import", size),
-        chunks,
-    ));
+    let size = archive.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
+    let feeding = tokio::spawn(feed(tokio::fs::File::from_std(archive), bars::bytes("import", size), chunks));
     // An archive that could not be read to its end must not arrive as one that is whole.
     let (read_error, failed) = tokio::sync::oneshot::channel();
     let watched = tokio::spawn(async move {
@@ -287,32 +235,18 @@ async fn import(mut client: Client, archive: File, path: &Path) -> anyhow::Resul
     };
     watched.abort();
     let line = |image: &ImportedImage| {
-        format!("{}  {}", image.id, image.tags.join(" "))
-            .trim_end()
-            .to_string()
-            + "\n"
+        format!("{}  {}", image.id, image.tags.join(" ")).trim_end().to_string() + "\n"
     };
     print(&images.iter().map(line).collect::<String>())
 }
 
 fn open(path: &Path) -> anyhow::Result<File> {
     let from_stdin = || Ok(std::io::stdin().as_fd().try_clone_to_owned()?.into());
-    let archive = if path == Path::new("-") {
-        from_stdin()
-    } else {
-        File::open(path)
-    };
+    let archive = if path == Path::new("-") { from_stdin() } else { File::open(path) };
     let archive = archive.with_context(|| cannot_read(path))?;
     let metadata = archive.metadata().with_context(|| cannot_read(path))?;
-    ensure!(
-        !archive.is_terminal(),
-        "standard input is a terminal, and no archive"
-    );
-    ensure!(
-        !metadata.is_dir(),
-        "{} is a directory: pack it with tar first",
-        path.display()
-    );
+    ensure!(!archive.is_terminal(), "standard input is a terminal, and no archive");
+    ensure!(!metadata.is_dir(), "{} is a directory: pack it with tar first", path.display());
     Ok(archive)
 }
 
@@ -331,11 +265,7 @@ async fn feed(
     loop {
         let mut data = bytes::BytesMut::with_capacity(CHUNK_MAX);
         while data.len() < CHUNK_MAX {
-            match (&mut archive)
-                .take((CHUNK_MAX - data.len()) as u64)
-                .read_buf(&mut data)
-                .await
-            {
+            match (&mut archive).take((CHUNK_MAX - data.len()) as u64).read_buf(&mut data).await {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(error) => return Err((error, chunks)),
@@ -363,15 +293,10 @@ mod tests {
         assert!(credentials(None, false, &mut none).unwrap().is_none());
         let both = credentials(Some("ann:a:b"), false, &mut none).unwrap().unwrap();
         assert_eq!((both.username.as_str(), both.password.as_str()), ("ann", "a:b"));
-        let piped = credentials(Some("ann"), true, &mut "s3 cret\n".as_bytes())
-            .unwrap()
-            .unwrap();
+        let piped = credentials(Some("ann"), true, &mut "s3 cret\n".as_bytes()).unwrap().unwrap();
         assert_eq!(piped.password, "s3 cret");
         for (user, stdin) in [("ann", false), ("ann:x", true), (":x", false)] {
-            assert!(
-                credentials(Some(user), stdin, &mut none).is_err(),
-                "{user} {stdin}"
-            );
+            assert!(credentials(Some(user), stdin, &mut none).is_err(), "{user} {stdin}");
         }
     }
 
@@ -390,10 +315,7 @@ mod tests {
             image(&[], &[]),
         ];
         let text = table(&rows(&images), &[]);
-        let lines: Vec<Vec<&str>> = text
-            .lines()
-            .map(|line| line.split_whitespace().collect())
-            .collect();
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[0], ["IMAGE", "TAG", "IMAGE", "ID", "SIZE"]);
         assert_eq!(lines[1], ["<none>", "<none>", "0123456789ab", "5.00", "MiB"]);
         assert_eq!(lines[2][..2], ["q.example/b", "<none>"]);

@@ -80,11 +80,7 @@ fn print(text: &str) -> anyhow::Result<()> {
 /// One fact a line, the version first.
 fn version() -> String {
     let libc = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
-    let profile = if cfg!(debug_assertions) {
-        "debug"
-    } else {
-        "release"
-    };
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     format!(
         "berth {}\ntarget: {}-unknown-{}-{libc}\nprofile: {profile}\nCRI: v1\nshim protocol: {}\n",
         env!("CARGO_PKG_VERSION"),
@@ -104,11 +100,7 @@ impl Cli {
             Command::Check { config } => {
                 let (table, runs) = check::report(&serve::read_config(config.as_deref())?);
                 print(&table)?;
-                return Ok(if runs {
-                    ExitCode::SUCCESS
-                } else {
-                    ExitCode::FAILURE
-                });
+                return Ok(if runs { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             }
             Command::Version => print(&version())?,
         }

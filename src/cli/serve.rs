@@ -1,6 +1,7 @@
 //! `berth serve`: the configuration read, logging begun, the daemon run.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use tracing_subscriber::EnvFilter;
@@ -13,25 +14,15 @@ use crate::layout::{self, Layout};
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
         for (flag, dir) in [("--root", &self.root), ("--state", &self.state)] {
-            ensure!(
-                dir.is_absolute(),
-                "{flag} {}: this must be an absolute path",
-                dir.display()
-            );
+            ensure!(dir.is_absolute(), "{flag} {}: this must be an absolute path", dir.display());
         }
         ensure!(
             self.root != self.state,
             "--root and --state are the same directory: {}",
             self.root.display()
         );
-        let socket = self
-            .socket
-            .map_or_else(|| Ok(self.state.join(layout::SOCKET)), std::path::absolute)?;
-        ensure!(
-            !socket.is_dir(),
-            "--socket {}: this is a directory",
-            socket.display()
-        );
+        let socket = self.socket.map_or_else(|| Ok(self.state.join(layout::SOCKET)), std::path::absolute)?;
+        ensure!(!socket.is_dir(), "--socket {}: this is a directory", socket.display());
         let config = read_config(self.config.as_deref())?;
         let filter = EnvFilter::try_new(&self.log)
             .with_context(|| format!("--log {:?} is not a log filter", self.log))?;
@@ -40,12 +31,11 @@ impl Serve {
             .with_writer(std::io::stderr)
             .with_ansi(false)
             .init();
-        let places = Places {
-            layout: Layout::new(self.root, self.state),
-            socket,
-        };
+        let places = Places { layout: Layout::new(self.root, self.state), socket };
         tokio::runtime::Builder::new_multi_thread()
             .enable_all()
+            // A burst of pods makes many threads wait for the kernel; idle ones are only memory.
+            .thread_keep_alive(Duration::from_secs(1))
             .build()?
             .block_on(daemon::run(config, places))
     }

@@ -9,11 +9,7 @@ const GAP: usize = 2;
 /// line. Widths count characters.
 pub(super) fn table(rows: &[Vec<String>], limits: &[usize]) -> String {
     let width = |column: usize| {
-        let longest = rows
-            .iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count())
-            .max();
+        let longest = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
         match limits.get(column).copied().unwrap_or(0) {
             0 => longest.unwrap_or(0),
             limit => longest.unwrap_or(0).min(limit),
@@ -23,11 +19,8 @@ pub(super) fn table(rows: &[Vec<String>], limits: &[usize]) -> String {
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
     for row in rows {
-        let cells: Vec<Vec<String>> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| wrap(cell, *width))
-            .collect();
+        let cells: Vec<Vec<String>> =
+            row.iter().zip(&widths).map(|(cell, width)| wrap(cell, *width)).collect();
         for line in 0..cells.iter().map(Vec::len).max().unwrap_or(0) {
             write_line(&mut text, &cells, line, &widths);
         }
@@ -87,10 +80,7 @@ mod tests {
     #[test]
     fn long_cells_go_on_in_the_next_line() {
         let rows = [row(&["a", "one two three", "x"]), row(&["bb", "abcdefghij", ""])];
-        assert_eq!(
-            table(&rows, &[0, 7]),
-            "a   one two  x\n    three\nbb  abcdefg\n    hij\n"
-        );
+        assert_eq!(table(&rows, &[0, 7]), "a   one two  x\n    three\nbb  abcdefg\n    hij\n");
         assert_eq!(table(&rows, &[]), "a   one two three  x\nbb  abcdefghij\n");
         assert_eq!(table(&[], &[]), "");
     }

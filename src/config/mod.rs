@@ -62,16 +62,10 @@ impl Config {
     /// Reads a file; `-` is standard input.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let (path, text) = match path.to_str() {
-            Some("-") => (
-                Path::new("standard input"),
-                std::io::read_to_string(std::io::stdin()),
-            ),
+            Some("-") => (Path::new("standard input"), std::io::read_to_string(std::io::stdin())),
             _ => (path, std::fs::read_to_string(path)),
         };
-        let text = text.map_err(|source| ConfigError::Read {
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let text = text.map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
         Self::parse(&text, path)
     }
 
@@ -87,14 +81,7 @@ impl Config {
                 column: before[start..].chars().count() + 1,
                 // One line: it goes into logs, too.
                 problem: error.message().trim_end().replace('\n', "; "),
-                text: text[start..]
-                    .lines()
-                    .next()
-                    .unwrap_or_default()
-                    .trim()
-                    .chars()
-                    .take(200)
-                    .collect(),
+                text: text[start..].lines().next().unwrap_or_default().trim().chars().take(200).collect(),
             }
         })
     }
@@ -112,14 +99,9 @@ mod tests {
     fn uncommented() -> String {
         let key = |line: &str| {
             let (key, _) = line.strip_prefix("# ")?.split_once(" = ")?;
-            key.chars()
-                .all(|c| c.is_ascii_lowercase() || c == '_')
-                .then(|| line[2..].to_string())
+            key.chars().all(|c| c.is_ascii_lowercase() || c == '_').then(|| line[2..].to_string())
         };
-        DEFAULT
-            .lines()
-            .map(|line| key(line).unwrap_or(line.into()) + "\n")
-            .collect()
+        DEFAULT.lines().map(|line| key(line).unwrap_or(line.into()) + "\n").collect()
     }
 
     #[test]
@@ -136,15 +118,11 @@ mod tests {
             expected.split('`').skip(1).step_by(2).map(String::from).collect()
         };
         for section in names(&parse("no_such_key = 1").unwrap_err()) {
-            let (_, rest) = text
-                .split_once(&format!("\n[{section}]\n"))
-                .unwrap_or_else(|| panic!("no [{section}]"));
+            let (_, rest) =
+                text.split_once(&format!("\n[{section}]\n")).unwrap_or_else(|| panic!("no [{section}]"));
             let body = rest.split("\n[").next().unwrap();
             for key in names(&parse(&format!("[{section}]\nno_such_key = 1")).unwrap_err()) {
-                assert!(
-                    body.lines().any(|line| line.starts_with(&format!("{key} = "))),
-                    "[{section}] {key}"
-                );
+                assert!(body.lines().any(|line| line.starts_with(&format!("{key} = "))), "[{section}] {key}");
             }
         }
     }
@@ -152,60 +130,27 @@ mod tests {
     #[test]
     fn what_cannot_work_is_refused_with_its_place() {
         let bad = [
-            (
-                "[registry]\nretires = 4\n",
-                "line 2, column 1: unknown field `retires`",
-            ),
-            (
-                "[registry]\n\nno_progress = \"5\"\n",
-                "line 3, column 15: \"5\" is no duration",
-            ),
+            ("[registry]\nretires = 4\n", "line 2, column 1: unknown field `retires`"),
+            ("[registry]\n\nno_progress = \"5\"\n", "line 3, column 15: \"5\" is no duration"),
             (
                 "[registry]\nconfig_path = \"certs.d\"",
                 "line 2, column 15: \"certs.d\" is not an absolute path",
             ),
-            (
-                "[cni]\nbin_dirs = [\"/a\", \"b\"]",
-                "\"b\" is not an absolute path",
-            ),
-            (
-                "[cni]\ntimeout = 0",
-                "line 2, column 11: a plugin needs at least one second",
-            ),
-            (
-                "[network]\nbridge = \"a b\"",
-                "line 2, column 10: \"a b\" can not be the name of a bridge",
-            ),
-            (
-                "[network]\nbridge = \"sixteen-letters-\"",
-                "can not be the name of a bridge",
-            ),
-            (
-                "[network]\nsubnets = [\"10.0.0.0\"]",
-                "line 2, column 11: \"10.0.0.0\" is not a subnet",
-            ),
+            ("[cni]\nbin_dirs = [\"/a\", \"b\"]", "\"b\" is not an absolute path"),
+            ("[cni]\ntimeout = 0", "line 2, column 11: a plugin needs at least one second"),
+            ("[network]\nbridge = \"a b\"", "line 2, column 10: \"a b\" can not be the name of a bridge"),
+            ("[network]\nbridge = \"sixteen-letters-\"", "can not be the name of a bridge"),
+            ("[network]\nsubnets = [\"10.0.0.0\"]", "line 2, column 11: \"10.0.0.0\" is not a subnet"),
             ("[network]\nmtu = 100", "line 2, column 7: 100 can not be an MTU"),
-            (
-                "[cgroup]\ndriver = \"x\"",
-                "line 2, column 10: unknown variant `x`",
-            ),
-            (
-                "[cgroup]\nparent = \"../x\"",
-                "line 2, column 10: \"../x\" can not be a cgroup parent",
-            ),
-            (
-                "[shim]\npath = \"x\"",
-                "line 2, column 8: \"x\" is not an absolute path",
-            ),
+            ("[cgroup]\ndriver = \"x\"", "line 2, column 10: unknown variant `x`"),
+            ("[cgroup]\nparent = \"../x\"", "line 2, column 10: \"../x\" can not be a cgroup parent"),
+            ("[shim]\npath = \"x\"", "line 2, column 8: \"x\" is not an absolute path"),
             ("[layers]\nreserve_mib = -1", "line 2, column 15: "),
             ("[layers\n", "line 1, column 8: "),
         ];
         for (text, expected) in bad {
             let error = parse(text).unwrap_err();
-            assert!(
-                error.starts_with("/etc/x.toml, line ") && error.contains(expected),
-                "{text}\n{error}"
-            );
+            assert!(error.starts_with("/etc/x.toml, line ") && error.contains(expected), "{text}\n{error}");
         }
     }
 

@@ -127,10 +127,7 @@ impl Container {
 
     /// Limits in force.
     pub fn resources(&self) -> Resources {
-        self.resources
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.resources.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until its process has ended; at once if it has none.

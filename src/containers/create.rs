@@ -35,30 +35,18 @@ impl Containers {
         let key = (sandbox.id.clone(), spec.metadata.clone());
         let name = spec.metadata.name.clone();
         let this = self.clone();
-        let created = self
-            .creating
-            .join_or_start(key, || async move { this.create_one(sandbox, spec).await })
-            .await;
+        let created =
+            self.creating.join_or_start(key, || async move { this.create_one(sandbox, spec).await }).await;
         created.unwrap_or_else(|lost| Err(Cause::from(lost).of(name)))
     }
 
     async fn create_one(self: Arc<Self>, sandbox: Arc<Sandbox>, spec: ContainerSpec) -> Created {
         let name = spec.metadata.name.clone();
-        let twin = self
-            .of_pod(&sandbox.id)
-            .into_iter()
-            .find(|other| other.spec.metadata == spec.metadata);
+        let twin = self.of_pod(&sandbox.id).into_iter().find(|other| other.spec.metadata == spec.metadata);
         if let Some(twin) = twin {
             // A retry: its caller did not hear that the first call had succeeded.
-            let duplicate = Cause::Duplicate {
-                pod: sandbox.id.clone(),
-                id: twin.id.clone(),
-            };
-            return if twin.spec == spec {
-                Ok(twin)
-            } else {
-                Err(duplicate.of(name))
-            };
+            let duplicate = Cause::Duplicate { pod: sandbox.id.clone(), id: twin.id.clone() };
+            return if twin.spec == spec { Ok(twin) } else { Err(duplicate.of(name)) };
         }
         let id = ContainerId::generate();
         let mut cgroup = None;
@@ -82,30 +70,18 @@ impl Containers {
             return Err(Cause::SandboxNotReady(sandbox.id.clone()));
         }
         check_volumes(&spec)?;
-        let image = self
-            .images
-            .find(&spec.image)
-            .ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
-        let hold = self
-            .images
-            .hold(&image.id)
-            .ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
+        let image = self.images.find(&spec.image).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
+        let hold = self.images.hold(&image.id).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
         let (root, user) = self.make_root(id, &spec, &image)?;
         let devices = devices::resolve(&spec)?;
         let rules = devices::rules(&spec, &devices);
-        let cgroup = self
-            .drivers
-            .cgroups
-            .create_container(&sandbox.cgroup, id, &spec.resources, &rules)
-            .await?;
+        let cgroup =
+            self.drivers.cgroups.create_container(&sandbox.cgroup, id, &spec.resources, &rules).await?;
         *to_undo = Some(cgroup.clone());
         let made = Made { user, root, cgroup };
         self.write_config(id, &sandbox, (&spec, &image.config), (&made, &devices))?;
         let container = Arc::new(assemble(id, sandbox, (spec, &image, hold), made));
-        self.drivers
-            .store
-            .put(id.as_str(), &container.record(), Durability::Process)
-            .await?;
+        self.drivers.store.put(id.as_str(), &container.record(), Durability::Process).await?;
         // A sandbox that was stopped meanwhile has not seen this container: it must not outlive it.
         if container.sandbox.shim().is_none() {
             return Err(Cause::SandboxNotReady(container.sandbox.id.clone()));
@@ -168,11 +144,7 @@ impl Containers {
 
     /// The filter of a container's processes, compiled once for each profile.
     pub(super) fn seccomp_filter(&self, security: &Security) -> Result<Option<Filter>, Cause> {
-        Ok(filter::filter(
-            &self.drivers.seccomp,
-            security,
-            self.drivers.host.capabilities,
-        )?)
+        Ok(filter::filter(&self.drivers.seccomp, security, self.drivers.host.capabilities)?)
     }
 
     /// Gives back whatever a failed create had made; what is not there is not missed.
@@ -185,11 +157,8 @@ impl Containers {
         if let Err(error) = self.drivers.bundles.remove(id) {
             tracing::warn!(container = %id, %error, "cannot remove the directories of a container that was not made");
         }
-        if let Err(error) = self
-            .drivers
-            .store
-            .delete::<ContainerRecord>(id.as_str(), Durability::Process)
-            .await
+        if let Err(error) =
+            self.drivers.store.delete::<ContainerRecord>(id.as_str(), Durability::Process).await
         {
             tracing::warn!(container = %id, %error, "cannot remove the record of a container that was not made");
         }
@@ -214,20 +183,14 @@ fn assemble(
         phase: Phase::Created,
     };
     let container = Container::from_record(record, sandbox, Some(hold));
-    *container.state() = State::Created {
-        root: Some(made.root),
-    };
+    *container.state() = State::Created { root: Some(made.root) };
     container
 }
 
 impl ImageUse {
     /// What a container made with `request` as its image keeps of the image.
     fn of(image: &Image, request: &str) -> Self {
-        let by_digest = image
-            .digests
-            .iter()
-            .find(|name| *name == request)
-            .or_else(|| image.digests.first());
+        let by_digest = image.digests.iter().find(|name| *name == request).or_else(|| image.digests.first());
         Self {
             id: image.id.clone(),
             reference: by_digest.cloned().unwrap_or_else(|| image.id.to_string()),
@@ -238,10 +201,7 @@ impl ImageUse {
 }
 
 fn check_volumes(spec: &ContainerSpec) -> Result<(), Cause> {
-    let missing = spec
-        .mounts
-        .iter()
-        .find(|mount| !crate::drivers::host::exists(&mount.host_path));
+    let missing = spec.mounts.iter().find(|mount| !crate::drivers::host::exists(&mount.host_path));
     match missing {
         None => Ok(()),
         Some(mount) => Err(Cause::NoVolumeSource {
@@ -255,10 +215,7 @@ fn resolve_user(spec: &ContainerSpec, image: &Image, rootfs: &Rootfs) -> Result<
     let open = |path: &str| -> Result<Option<Box<dyn BufRead>>, RootfsError> {
         Ok(rootfs.open(path)?.map(|file| Box::new(file) as Box<dyn BufRead>))
     };
-    let files = UserFiles {
-        passwd: open("etc/passwd")?,
-        group: open("etc/group")?,
-    };
+    let files = UserFiles { passwd: open("etc/passwd")?, group: open("etc/group")? };
     let request = user::Request {
         run_as: &spec.security.run_as,
         image: &spec.image,

@@ -9,17 +9,8 @@ use crate::drivers::host::{self, HostDevice};
 
 /// All devices of a container, each under its path inside. One that is asked for wins over the node's own there.
 pub(super) fn resolve(spec: &ContainerSpec) -> Result<Vec<HostDevice>, Cause> {
-    let mut devices = if spec.security.privileged {
-        host::all_devices()?
-    } else {
-        Vec::new()
-    };
-    for Device {
-        host_path,
-        container_path,
-        permissions,
-    } in &spec.devices
-    {
+    let mut devices = if spec.security.privileged { host::all_devices()? } else { Vec::new() };
+    for Device { host_path, container_path, permissions } in &spec.devices {
         let found = host::devices(Path::new(host_path), Path::new(container_path), permissions)?;
         devices.retain(|other| !found.iter().any(|new| new.path == other.path));
         devices.extend(found);
@@ -33,11 +24,7 @@ pub(super) fn rules(spec: &ContainerSpec, devices: &[HostDevice]) -> DeviceRules
         return DeviceRules::All;
     }
     let rule = |rule: &oci::DeviceRule| {
-        let kind = if rule.kind == 'b' {
-            cgroup::DeviceKind::Block
-        } else {
-            cgroup::DeviceKind::Char
-        };
+        let kind = if rule.kind == 'b' { cgroup::DeviceKind::Block } else { cgroup::DeviceKind::Char };
         cgroup::DeviceRule::new(kind, rule.major, rule.minor, &rule.access)
     };
     DeviceRules::Only(oci::device_rules(false, devices).iter().map(rule).collect())

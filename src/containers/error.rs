@@ -135,20 +135,13 @@ pub enum Cause {
 }
 
 fn waiting_in(wchan: &str) -> String {
-    if wchan.is_empty() {
-        String::new()
-    } else {
-        format!(", waiting in the kernel's {wchan}")
-    }
+    if wchan.is_empty() { String::new() } else { format!(", waiting in the kernel's {wchan}") }
 }
 
 impl Cause {
     /// About this container.
     pub fn of(self, subject: impl ToString) -> ContainerError {
-        ContainerError {
-            subject: subject.to_string(),
-            cause: self.into(),
-        }
+        ContainerError { subject: subject.to_string(), cause: self.into() }
     }
 }
 

@@ -45,9 +45,7 @@ impl Containers {
         limit: Option<Duration>,
     ) -> Result<ExecOutput, ContainerError> {
         let container = self.find(id)?;
-        self.exec_in(&container, command, limit)
-            .await
-            .map_err(|cause| cause.of(&container.id))
+        self.exec_in(&container, command, limit).await.map_err(|cause| cause.of(&container.id))
     }
 
     async fn exec_in(
@@ -57,31 +55,21 @@ impl Containers {
         limit: Option<Duration>,
     ) -> Result<ExecOutput, Cause> {
         let Phase::Running(_) = container.phase() else {
-            return Err(Cause::State {
-                is: container.phase().describe(),
-                wanted: "running",
-            });
+            return Err(Cause::State { is: container.phase().describe(), wanted: "running" });
         };
         let program = command.first().cloned().ok_or(Cause::NoCommand)?;
-        let shim = container
-            .sandbox
-            .shim()
-            .ok_or_else(|| Cause::SandboxNotReady(container.sandbox.id.clone()))?;
+        let shim =
+            container.sandbox.shim().ok_or_else(|| Cause::SandboxNotReady(container.sandbox.id.clone()))?;
         let running = Running::new(self, container, shim)?;
         let (stdout, stderr) = self.spawn_exec(&running, container, &command).await?;
         let ended = running.ended(limit).await;
         // Read on for a moment: what the process wrote last is in the pipes.
         let (stdout, stderr) = tokio::join!(stdout.finish(DRAIN), stderr.finish(DRAIN));
         match ended {
-            Some(exit_code) => Ok(ExecOutput {
-                stdout,
-                stderr,
-                exit_code,
-            }),
-            None => Err(Cause::ExecTimeout {
-                command: program,
-                seconds: limit.unwrap_or_default().as_secs(),
-            }),
+            Some(exit_code) => Ok(ExecOutput { stdout, stderr, exit_code }),
+            None => {
+                Err(Cause::ExecTimeout { command: program, seconds: limit.unwrap_or_default().as_secs() })
+            }
         }
     }
 
@@ -106,9 +94,7 @@ impl Containers {
             has_seccomp: filter.is_some(),
             cgroups: container.cgroup.join_dirs(),
             cgroup_v2: container.cgroup.v2(),
-            seccomp_flags: filter
-                .as_ref()
-                .map_or_else(Vec::new, |filter| filter.flags.clone()),
+            seccomp_flags: filter.as_ref().map_or_else(Vec::new, |filter| filter.flags.clone()),
         };
         let fds: Vec<_> = std::iter::once(process.as_fd())
             .chain(filter.as_ref().map(|filter| filter.fd.as_fd()))
@@ -132,18 +118,8 @@ impl<'a> Running<'a> {
     fn new(containers: &'a Containers, container: &'a Container, shim: Shim) -> Result<Self, Cause> {
         let exec_id = ContainerId::generate().to_string();
         let (sender, end) = oneshot::channel();
-        containers
-            .execs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(exec_id.clone(), sender);
-        Ok(Self {
-            containers,
-            container,
-            shim,
-            exec_id,
-            end: Some(end),
-        })
+        containers.execs.lock().unwrap_or_else(PoisonError::into_inner).insert(exec_id.clone(), sender);
+        Ok(Self { containers, container, shim, exec_id, end: Some(end) })
     }
 
     /// Its exit code; None if it took too long and was killed.
@@ -151,16 +127,10 @@ impl<'a> Running<'a> {
         let mut end = self.end.take()?;
         let exited = match limit {
             None => (&mut end).await.ok(),
-            Some(limit) => tokio::time::timeout(limit, &mut end)
-                .await
-                .ok()
-                .and_then(Result::ok),
+            Some(limit) => tokio::time::timeout(limit, &mut end).await.ok().and_then(Result::ok),
         };
         if exited.is_none() {
-            let _ = self
-                .shim
-                .signal(self.container.id.as_str(), &self.exec_id, SIGKILL)
-                .await;
+            let _ = self.shim.signal(self.container.id.as_str(), &self.exec_id, SIGKILL).await;
             let _ = tokio::time::timeout(Duration::from_secs(2), end).await;
         }
         exited.map(|exited| exited.exit_code)
@@ -169,17 +139,10 @@ impl<'a> Running<'a> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.containers
-            .execs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.exec_id);
+        self.containers.execs.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.exec_id);
         if self.end.is_some() {
-            let (shim, container, exec) = (
-                self.shim.clone(),
-                self.container.id.to_string(),
-                self.exec_id.clone(),
-            );
+            let (shim, container, exec) =
+                (self.shim.clone(), self.container.id.to_string(), self.exec_id.clone());
             tokio::spawn(async move {
                 let _ = shim.signal(&container, &exec, SIGKILL).await;
             });

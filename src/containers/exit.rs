@@ -19,10 +19,7 @@ impl Containers {
             }
             return;
         }
-        let exit = Exit {
-            code: exited.exit_code,
-            finished_at: exited.finished_at,
-        };
+        let exit = Exit { code: exited.exit_code, finished_at: exited.finished_at };
         let Ok(id) = ContainerId::parse(&exited.container_id) else {
             return;
         };
@@ -70,11 +67,7 @@ impl Containers {
     pub(super) async fn set_exited(&self, container: &Arc<Container>, exited: Exited) {
         let mut record = container.record();
         record.phase = super::state::Phase::Exited(exited.clone());
-        if let Err(error) = self
-            .drivers
-            .store
-            .put(container.id.as_str(), &record, Durability::Process)
-            .await
+        if let Err(error) = self.drivers.store.put(container.id.as_str(), &record, Durability::Process).await
         {
             tracing::error!(container = %container.id, %error, "cannot record the container's end");
         }

@@ -38,21 +38,14 @@ mod tests {
     fn privileged_and_unconfined_containers_have_none_and_a_bad_profile_is_an_error() {
         let cache = SeccompCache::new((6, 18));
         let filter = |privileged, seccomp| {
-            let security = Security {
-                privileged,
-                seccomp,
-                ..Security::default()
-            };
+            let security = Security { privileged, seccomp, ..Security::default() };
             filter(&cache, &security, Set::ALL)
         };
         assert!(filter(false, Seccomp::Unconfined).unwrap().is_none());
         assert!(filter(true, Seccomp::RuntimeDefault).unwrap().is_none());
         assert!(filter(false, Seccomp::RuntimeDefault).unwrap().is_some());
         for path in ["", "x.json", "/nonexistent/x.json"] {
-            assert!(
-                filter(false, Seccomp::Localhost(path.into())).is_err(),
-                "{path:?}"
-            );
+            assert!(filter(false, Seccomp::Localhost(path.into())).is_err(), "{path:?}");
         }
     }
 }

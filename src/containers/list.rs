@@ -49,40 +49,27 @@ impl Filter {
         container.id.as_str().starts_with(&self.id)
             && container.sandbox.id.as_str().starts_with(&self.pod)
             && self.phase.is_none_or(|phase| container.phase().name() == phase)
-            && self
-                .labels
-                .iter()
-                .all(|(key, value)| container.spec.labels.get(key) == Some(value))
+            && self.labels.iter().all(|(key, value)| container.spec.labels.get(key) == Some(value))
     }
 }
 
 impl Containers {
     /// Those that the filter admits, oldest first.
     pub fn list(&self, filter: &Filter) -> Vec<Arc<Container>> {
-        let mut found: Vec<_> = self
-            .table()
-            .values()
-            .filter(|c| filter.admits(c))
-            .cloned()
-            .collect();
+        let mut found: Vec<_> = self.table().values().filter(|c| filter.admits(c)).cloned().collect();
         found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         found
     }
 
     /// The containers of one pod, oldest first.
     pub fn of_pod(&self, pod: &PodId) -> Vec<Arc<Container>> {
-        self.list(&Filter {
-            pod: pod.to_string(),
-            ..Filter::default()
-        })
+        self.list(&Filter { pod: pod.to_string(), ..Filter::default() })
     }
 
     /// The one container with this id, or whose id alone begins so.
     pub fn find(&self, id: &str) -> Result<Arc<Container>, ContainerError> {
         let table = self.table();
-        let mut found = table
-            .values()
-            .filter(|c| !id.is_empty() && c.id.as_str().starts_with(id));
+        let mut found = table.values().filter(|c| !id.is_empty() && c.id.as_str().starts_with(id));
         match (found.next(), found.next()) {
             (Some(container), None) => Ok(container.clone()),
             (None, _) => Err(Cause::Unknown.of(format_args!("{id:?}"))),

@@ -55,13 +55,7 @@ pub struct Containers {
 impl Containers {
     /// None yet: see `adopt` for those of a daemon before this one.
     pub fn new(drivers: Arc<Drivers>, images: Arc<Images>) -> Self {
-        Self {
-            drivers,
-            images,
-            by_id: Mutex::default(),
-            creating: Calls::default(),
-            execs: Mutex::default(),
-        }
+        Self { drivers, images, by_id: Mutex::default(), creating: Calls::default(), execs: Mutex::default() }
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<ContainerId, Arc<Container>>> {

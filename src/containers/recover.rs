@@ -32,21 +32,12 @@ impl Containers {
         self.table().insert(container.id.clone(), container.clone());
         match known {
             Some(known) if known.running => {
-                *container.state() = State::Running(Run {
-                    pid: known.pid,
-                    started_at: known.started_at,
-                });
+                *container.state() = State::Running(Run { pid: known.pid, started_at: known.started_at });
             }
             Some(known) => {
-                let run = Run {
-                    pid: known.pid,
-                    started_at: known.started_at,
-                };
+                let run = Run { pid: known.pid, started_at: known.started_at };
                 let exited = known.exited.as_ref();
-                let exit = exited.map(|e| Exit {
-                    code: e.exit_code,
-                    finished_at: e.finished_at,
-                });
+                let exit = exited.map(|e| Exit { code: e.exit_code, finished_at: e.finished_at });
                 *container.state() = State::Running(run);
                 self.end_run(&container, run, exit.unwrap_or_else(unseen)).await;
             }
@@ -58,10 +49,7 @@ impl Containers {
     pub fn sweep(&self) {
         let known = self.table().keys().cloned().collect();
         if let Err(error) = self.drivers.bundles.sweep(&known) {
-            tracing::warn!(
-                error = crate::error::chain(&error),
-                "cannot remove what an earlier daemon left"
-            );
+            tracing::warn!(error = crate::error::chain(&error), "cannot remove what an earlier daemon left");
         }
     }
 
@@ -84,50 +72,27 @@ impl Containers {
     /// The connection to a live shim was lost and made again: what ended meanwhile is caught up with.
     pub async fn resync(&self, sandbox: &Sandbox, known: &[v1::state::Container]) {
         for container in self.of_pod(&sandbox.id) {
-            let known = known
-                .iter()
-                .find(|known| known.container_id == container.id.as_str());
-            if let Some(v1::state::Container {
-                exited: Some(exited), ..
-            }) = known
-            {
-                self.end(
-                    &container,
-                    Exit {
-                        code: exited.exit_code,
-                        finished_at: exited.finished_at,
-                    },
-                )
-                .await;
+            let known = known.iter().find(|known| known.container_id == container.id.as_str());
+            if let Some(v1::state::Container { exited: Some(exited), .. }) = known {
+                self.end(&container, Exit { code: exited.exit_code, finished_at: exited.finished_at }).await;
             }
         }
     }
 
     async fn lose(&self, container: &Arc<Container>, run: Run) {
         if let Some(record) = self.drivers.bundles.exit_record(&container.id) {
-            let exit = Exit {
-                code: record.exit_code,
-                finished_at: record.finished_at,
-            };
+            let exit = Exit { code: record.exit_code, finished_at: record.finished_at };
             return self.end_run(container, run, exit).await;
         }
         if let Err(error) = self.drivers.cgroups.kill(&container.cgroup).await {
             tracing::warn!(container = %container.id, %error, "cannot kill a container whose shim is gone");
         }
         let message = "the pod's shim is gone, and the exit code with it".to_string();
-        let exited = Exited {
-            started_at: run.started_at,
-            exit: unseen(),
-            reason: Reason::Unknown,
-            message,
-        };
+        let exited = Exited { started_at: run.started_at, exit: unseen(), reason: Reason::Unknown, message };
         self.set_exited(container, exited).await;
     }
 }
 
 fn unseen() -> Exit {
-    Exit {
-        code: UNSEEN,
-        finished_at: clock::now(),
-    }
+    Exit { code: UNSEEN, finished_at: clock::now() }
 }

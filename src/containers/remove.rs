@@ -26,19 +26,13 @@ impl Containers {
         self.stop_container(container, Duration::ZERO).await?;
         let (this, task) = (self.clone(), container.clone());
         let removed = tokio::spawn(async move { this.remove_one(&task).await });
-        removed
-            .await
-            .unwrap_or(Err(Cause::Stopping))
-            .map_err(|cause| cause.of(&container.id))
+        removed.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(&container.id))
     }
 
     async fn remove_one(&self, container: &Container) -> Result<(), Cause> {
         let _verb = container.verb.lock().await;
         if let Phase::Running(_) = container.phase() {
-            return Err(Cause::State {
-                is: "running",
-                wanted: "stopped",
-            });
+            return Err(Cause::State { is: "running", wanted: "stopped" });
         }
         // Dropped here so that the root is unmounted before its directories go.
         container.state().drop_root();
@@ -51,10 +45,7 @@ impl Containers {
         self.drivers.cgroups.kill(&container.cgroup).await?;
         self.drivers.cgroups.remove_container(&container.cgroup).await?;
         self.drivers.bundles.remove(&container.id)?;
-        self.drivers
-            .store
-            .delete::<ContainerRecord>(container.id.as_str(), Durability::Process)
-            .await?;
+        self.drivers.store.delete::<ContainerRecord>(container.id.as_str(), Durability::Process).await?;
         self.table().remove(&container.id);
         Ok(())
     }

@@ -22,12 +22,7 @@ pub struct Sandbox {
 impl Sandbox {
     /// With a shim it is ready.
     pub fn new(id: PodId, spec: PodSpec, cgroup: PodCgroup, shim: Option<Shim>) -> Self {
-        Self {
-            id,
-            spec,
-            cgroup,
-            shim: Mutex::new(shim),
-        }
+        Self { id, spec, cgroup, shim: Mutex::new(shim) }
     }
 
     /// The shim of a ready sandbox.
@@ -37,17 +32,12 @@ impl Sandbox {
 
     /// Puts another connection in place, or with None makes the sandbox not ready. Returns what was there.
     pub fn set_shim(&self, shim: Option<Shim>) -> Option<Shim> {
-        std::mem::replace(
-            &mut *self.shim.lock().unwrap_or_else(PoisonError::into_inner),
-            shim,
-        )
+        std::mem::replace(&mut *self.shim.lock().unwrap_or_else(PoisonError::into_inner), shim)
     }
 }
 
 impl std::fmt::Debug for Sandbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sandbox")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Sandbox").field("id", &self.id).finish_non_exhaustive()
     }
 }

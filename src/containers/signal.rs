@@ -57,10 +57,7 @@ pub fn from_name(text: &str) -> Option<i32> {
     if let Some(offset) = name.strip_prefix("RTMAX-") {
         return number(offset, 0..=30).map(|offset| 64 - offset);
     }
-    NAMES
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, number)| *number)
+    NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
 }
 
 /// What an image's STOPSIGNAL means: SIGTERM where it is empty or no signal, for an image must not decide that its

@@ -21,18 +21,13 @@ impl Containers {
         let container = self.find(id)?;
         let (this, task) = (self.clone(), container.clone());
         let started = tokio::spawn(async move { this.start_one(&task).await });
-        started
-            .await
-            .unwrap_or(Err(Cause::Stopping))
-            .map_err(|cause| cause.of(&container.id))
+        started.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(&container.id))
     }
 
     async fn start_one(&self, container: &Arc<Container>) -> Result<(), Cause> {
         let _verb = container.verb.lock().await;
-        let shim = container
-            .sandbox
-            .shim()
-            .ok_or_else(|| Cause::SandboxNotReady(container.sandbox.id.clone()))?;
+        let shim =
+            container.sandbox.shim().ok_or_else(|| Cause::SandboxNotReady(container.sandbox.id.clone()))?;
         let root = self.take_root(container)?;
         match self.spawn(container, &shim, root).await {
             Ok(started) => self.set_running(container, started).await,
@@ -51,10 +46,7 @@ impl Containers {
     fn take_root(&self, container: &Container) -> Result<OwnedFd, Cause> {
         let mut state = container.state();
         let State::Created { root } = &mut *state else {
-            return Err(Cause::State {
-                is: state.phase().describe(),
-                wanted: "created",
-            });
+            return Err(Cause::State { is: state.phase().describe(), wanted: "created" });
         };
         let root = match root.take() {
             Some(root) => root,
@@ -85,42 +77,23 @@ impl Containers {
             pid: pid.into(),
             pid_target,
             exit_path: layout.exit_record(&container.id).to_string_lossy().into_owned(),
-            seccomp_flags: filter
-                .as_ref()
-                .map_or_else(Vec::new, |filter| filter.flags.clone()),
+            seccomp_flags: filter.as_ref().map_or_else(Vec::new, |filter| filter.flags.clone()),
         };
-        Ok(shim
-            .start(
-                start,
-                root.as_fd(),
-                filter.as_ref().map(|filter| filter.fd.as_fd()),
-            )
-            .await?)
+        Ok(shim.start(start, root.as_fd(), filter.as_ref().map(|filter| filter.fd.as_fd())).await?)
     }
 
     async fn set_running(&self, container: &Arc<Container>, started: v1::Started) -> Result<(), Cause> {
-        let run = Run {
-            pid: started.pid,
-            started_at: started.started_at,
-        };
+        let run = Run { pid: started.pid, started_at: started.started_at };
         let mut record = container.record();
         record.phase = super::state::Phase::Running(run);
         // A failure to record is no failure to run: the shim itself is the record that recovery trusts.
-        if let Err(error) = self
-            .drivers
-            .store
-            .put(container.id.as_str(), &record, Durability::Process)
-            .await
+        if let Err(error) = self.drivers.store.put(container.id.as_str(), &record, Durability::Process).await
         {
             tracing::error!(container = %container.id, %error, "cannot record that the container runs");
         }
         let ended = {
             let mut state = container.state();
-            let ended = if let State::Starting { ended } = &*state {
-                *ended
-            } else {
-                None
-            };
+            let ended = if let State::Starting { ended } = &*state { *ended } else { None };
             *state = State::Running(run);
             ended
         };
@@ -135,16 +108,8 @@ impl Containers {
             Cause::Shim(ShimError::Refused { message, .. }) => message.clone(),
             cause => crate::error::chain(cause),
         };
-        let exit = Exit {
-            code: NEVER_RAN,
-            finished_at: clock::now(),
-        };
-        let exited = Exited {
-            started_at: 0,
-            exit,
-            reason: Reason::StartError,
-            message,
-        };
+        let exit = Exit { code: NEVER_RAN, finished_at: clock::now() };
+        let exited = Exited { started_at: 0, exit, reason: Reason::StartError, message };
         self.set_exited(container, exited).await;
     }
 }

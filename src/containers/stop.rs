@@ -30,10 +30,7 @@ impl Containers {
     ) -> Result<(), ContainerError> {
         let (this, task) = (self.clone(), container.clone());
         let stopped = tokio::spawn(async move { this.stop_one(&task, grace).await });
-        stopped
-            .await
-            .unwrap_or(Err(Cause::Stopping))
-            .map_err(|cause| cause.of(&container.id))
+        stopped.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(&container.id))
     }
 
     /// Several stops of one container run side by side: a later one with a shorter grace must not wait for the first.
@@ -43,11 +40,7 @@ impl Containers {
         };
         let shim = container.sandbox.shim();
         if let (Some(shim), false) = (&shim, grace.is_zero()) {
-            let signal = container
-                .spec
-                .stop_signal
-                .or(container.image.stop_signal)
-                .unwrap_or(SIGTERM);
+            let signal = container.spec.stop_signal.or(container.image.stop_signal).unwrap_or(SIGTERM);
             send(shim, container, signal).await?;
             if tokio::time::timeout(grace, container.until_ended()).await.is_ok() {
                 return Ok(());

@@ -121,38 +121,19 @@ fn wanted(request: &Request<'_>) -> Result<Wanted, UserError> {
     let image = || format!("image {}", request.image);
     let context = || "the security context".to_string();
     let parse = |text: &str, owner: &dyn Fn() -> String| {
-        let invalid = || UserError::Invalid {
-            text: text.chars().take(80).collect(),
-            owner: owner(),
-        };
+        let invalid = || UserError::Invalid { text: text.chars().take(80).collect(), owner: owner() };
         account(text).ok_or_else(invalid)
     };
     match request.run_as {
-        RunAs::Uid(uid, gid) => Ok(Wanted {
-            user: Account::Id(*uid),
-            group: gid.map(Account::Id),
-        }),
-        RunAs::Name(name, gid) => Ok(Wanted {
-            user: parse(name, &context)?,
-            group: gid.map(Account::Id),
-        }),
+        RunAs::Uid(uid, gid) => Ok(Wanted { user: Account::Id(*uid), group: gid.map(Account::Id) }),
+        RunAs::Name(name, gid) => Ok(Wanted { user: parse(name, &context)?, group: gid.map(Account::Id) }),
         RunAs::Image => match request.image_user.split_once(':') {
-            None if request.image_user.is_empty() => Ok(Wanted {
-                user: Account::Id(0),
-                group: None,
-            }),
-            None => Ok(Wanted {
-                user: parse(request.image_user, &image)?,
-                group: None,
-            }),
-            Some((user, "")) => Ok(Wanted {
-                user: parse(user, &image)?,
-                group: None,
-            }),
-            Some((user, group)) => Ok(Wanted {
-                user: parse(user, &image)?,
-                group: Some(parse(group, &image)?),
-            }),
+            None if request.image_user.is_empty() => Ok(Wanted { user: Account::Id(0), group: None }),
+            None => Ok(Wanted { user: parse(request.image_user, &image)?, group: None }),
+            Some((user, "")) => Ok(Wanted { user: parse(user, &image)?, group: None }),
+            Some((user, group)) => {
+                Ok(Wanted { user: parse(user, &image)?, group: Some(parse(group, &image)?) })
+            }
         },
     }
 }
@@ -173,10 +154,7 @@ pub fn resolve(request: &Request<'_>, files: UserFiles<'_>) -> Result<User, User
         (Account::Id(uid), _) => *uid,
         (Account::Name(_), Some(entry)) => entry.uid,
         (Account::Name(name), None) => {
-            return Err(UserError::NoUser {
-                name: name.clone(),
-                image: request.image.to_string(),
-            });
+            return Err(UserError::NoUser { name: name.clone(), image: request.image.to_string() });
         }
     };
     let member = entry.as_ref().map(|entry| entry.name.as_str());
@@ -189,10 +167,9 @@ pub fn resolve(request: &Request<'_>, files: UserFiles<'_>) -> Result<User, User
     };
     let gid = match wanted.group {
         Some(Account::Id(gid)) => gid,
-        Some(Account::Name(name)) => found.named.ok_or_else(|| UserError::NoGroup {
-            name,
-            image: request.image.to_string(),
-        })?,
+        Some(Account::Name(name)) => {
+            found.named.ok_or_else(|| UserError::NoGroup { name, image: request.image.to_string() })?
+        }
         None => entry.as_ref().map_or(0, |entry| entry.gid),
     };
     let mut groups = vec![gid];
@@ -202,20 +179,11 @@ pub fn resolve(request: &Request<'_>, files: UserFiles<'_>) -> Result<User, User
     }
     groups.sort_unstable();
     groups.dedup();
-    Ok(User {
-        uid,
-        gid,
-        groups,
-        home: entry.and_then(|entry| entry.home),
-    })
+    Ok(User { uid, gid, groups, home: entry.and_then(|entry| entry.home) })
 }
 
 fn unreadable(file: &'static str, request: &Request<'_>, source: std::io::Error) -> UserError {
-    UserError::Read {
-        file,
-        image: request.image.to_string(),
-        source,
-    }
+    UserError::Read { file, image: request.image.to_string(), source }
 }
 
 impl Account {
@@ -246,9 +214,7 @@ fn lines<T>(
             return Ok(None);
         }
         let bytes = line.strip_suffix(b"\n").unwrap_or(&line);
-        let text = std::str::from_utf8(bytes)
-            .ok()
-            .filter(|text| !text.contains(char::is_control));
+        let text = std::str::from_utf8(bytes).ok().filter(|text| !text.contains(char::is_control));
         if let Some(found) = text.and_then(&mut take) {
             return Ok(Some(found));
         }
@@ -257,11 +223,7 @@ fn lines<T>(
 
 fn id(text: &str) -> Option<u32> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if digits {
-        text.parse().ok().filter(|id| *id != u32::MAX)
-    } else {
-        None
-    }
+    if digits { text.parse().ok().filter(|id| *id != u32::MAX) } else { None }
 }
 
 /// The first entry of passwd(5) for the user; lines that are no entry do not count.
@@ -275,12 +237,7 @@ fn find_user(passwd: Box<dyn BufRead + '_>, user: &Account) -> std::io::Result<O
             Account::Id(wanted) => uid == *wanted,
             Account::Name(wanted) => name == wanted,
         };
-        same.then(|| Entry {
-            name: name.to_string(),
-            uid,
-            gid,
-            home: home.map(str::to_string),
-        })
+        same.then(|| Entry { name: name.to_string(), uid, gid, home: home.map(str::to_string) })
     })
 }
 

@@ -14,20 +14,11 @@ const GROUP: &str =
     "root:x:0:root\nwheel:x:10:root,app\nbig:x:50000:other,app\nalone:x:60:\nstaff:x:61:appl,ap\n";
 
 fn files(passwd: &'static str, group: &'static str) -> UserFiles<'static> {
-    UserFiles {
-        passwd: Some(Box::new(passwd.as_bytes())),
-        group: Some(Box::new(group.as_bytes())),
-    }
+    UserFiles { passwd: Some(Box::new(passwd.as_bytes())), group: Some(Box::new(group.as_bytes())) }
 }
 
 fn request<'a>(run_as: &'a RunAs, image_user: &'a str) -> Request<'a> {
-    Request {
-        run_as,
-        image: "busybox",
-        image_user,
-        supplemental: &[],
-        policy: GroupsPolicy::Merge,
-    }
+    Request { run_as, image: "busybox", image_user, supplemental: &[], policy: GroupsPolicy::Merge }
 }
 
 fn as_image(user: &str) -> Result<User, UserError> {
@@ -47,25 +38,13 @@ fn home(path: &str) -> Option<String> {
 fn the_images_user_is_a_name_or_a_number_with_or_without_a_group() {
     assert_eq!(golden(""), (0, 0, vec![0, 10], home("/root")));
     assert_eq!(golden("root"), (0, 0, vec![0, 10], home("/root")));
-    assert_eq!(
-        golden("app"),
-        (1000, 1000, vec![10, 1000, 50000], home("/home/app"))
-    );
-    assert_eq!(
-        golden("1000"),
-        (1000, 1000, vec![10, 1000, 50000], home("/home/app"))
-    );
-    assert_eq!(
-        golden("app:alone"),
-        (1000, 60, vec![10, 60, 50000], home("/home/app"))
-    );
+    assert_eq!(golden("app"), (1000, 1000, vec![10, 1000, 50000], home("/home/app")));
+    assert_eq!(golden("1000"), (1000, 1000, vec![10, 1000, 50000], home("/home/app")));
+    assert_eq!(golden("app:alone"), (1000, 60, vec![10, 60, 50000], home("/home/app")));
     assert_eq!(golden("1000:5"), (1000, 5, vec![5, 10, 50000], home("/home/app")));
     assert_eq!(golden("4000"), (4000, 0, vec![0], None));
     assert_eq!(golden("4000:wheel"), (4000, 10, vec![10], None));
-    assert_eq!(
-        golden("app:"),
-        (1000, 1000, vec![10, 1000, 50000], home("/home/app"))
-    );
+    assert_eq!(golden("app:"), (1000, 1000, vec![10, 1000, 50000], home("/home/app")));
     assert_eq!(golden("last"), (77, 78, vec![78], home("/last")));
     assert_eq!(golden("relative"), (9, 9, vec![9], None));
 }
@@ -91,16 +70,10 @@ fn digits_never_name_an_entry_and_odd_names_never_become_root() {
     ];
     for user in vectors {
         let image = resolve(&request(&RunAs::Image, user), files(hostile, ""));
-        assert!(
-            matches!(image, Err(UserError::Invalid { .. })),
-            "{user:?}: {image:?}"
-        );
+        assert!(matches!(image, Err(UserError::Invalid { .. })), "{user:?}: {image:?}");
         let name = RunAs::Name(user.to_string(), None);
         let named = resolve(&request(&name, "root"), files(hostile, ""));
-        assert!(
-            matches!(named, Err(UserError::Invalid { .. })),
-            "{user:?}: {named:?}"
-        );
+        assert!(matches!(named, Err(UserError::Invalid { .. })), "{user:?}: {named:?}");
     }
     let high = resolve(&request(&RunAs::Image, "2147483648:0"), files(hostile, "")).unwrap();
     assert_eq!((high.uid, high.gid), (2_147_483_648, 0));
@@ -112,22 +85,14 @@ fn bad_groups_are_refused() {
         assert!(matches!(as_image(user), Err(UserError::Invalid { .. })), "{user}");
     }
     let error = as_image("app:nosuch").unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "unable to find group \"nosuch\": no such entry in /etc/group of image busybox"
-    );
+    assert_eq!(error, "unable to find group \"nosuch\": no such entry in /etc/group of image busybox");
 }
 
 #[test]
 fn an_unknown_name_says_where_it_is_missing() {
     for files in [files(PASSWD, GROUP), UserFiles::default()] {
-        let error = resolve(&request(&RunAs::Image, "nginx"), files)
-            .unwrap_err()
-            .to_string();
-        assert_eq!(
-            error,
-            "unable to find user \"nginx\": no such entry in /etc/passwd of image busybox"
-        );
+        let error = resolve(&request(&RunAs::Image, "nginx"), files).unwrap_err().to_string();
+        assert_eq!(error, "unable to find user \"nginx\": no such entry in /etc/passwd of image busybox");
     }
     assert!(matches!(as_image("noid"), Err(UserError::NoUser { .. })));
 }
@@ -140,10 +105,7 @@ fn the_request_wins_over_the_image() {
     assert_eq!(run(RunAs::Uid(5000, None)).gid, 0);
     assert_eq!(run(RunAs::Name("daemon".into(), None)).uid, 1);
     assert_eq!(run(RunAs::Name("root".into(), Some(33))).groups, [0, 10, 33]);
-    assert_eq!(
-        run(RunAs::Name("1".into(), None)).home.as_deref(),
-        Some("/usr/sbin")
-    );
+    assert_eq!(run(RunAs::Name("1".into(), None)).home.as_deref(), Some("/usr/sbin"));
 }
 
 #[test]
@@ -151,17 +113,11 @@ fn the_groups_policy_says_whether_the_images_groups_count() {
     let passwd = "default-user:x:1000:1000::/:\n";
     let group = "group-defined-in-image:x:50000:default-user\n";
     let run_as = RunAs::Uid(1000, Some(1000));
-    for (policy, groups) in [
-        (GroupsPolicy::Merge, vec![1000, 1234, 50000]),
-        (GroupsPolicy::Strict, vec![1000, 1234]),
-    ] {
-        let request = Request {
-            run_as: &run_as,
-            image: "x",
-            image_user: "",
-            supplemental: &[1234, 1234],
-            policy,
-        };
+    for (policy, groups) in
+        [(GroupsPolicy::Merge, vec![1000, 1234, 50000]), (GroupsPolicy::Strict, vec![1000, 1234])]
+    {
+        let request =
+            Request { run_as: &run_as, image: "x", image_user: "", supplemental: &[1234, 1234], policy };
         let user = resolve(&request, files(passwd, group)).unwrap();
         assert_eq!((user.uid, user.gid, user.groups), (1000, 1000, groups));
     }
@@ -170,12 +126,7 @@ fn the_groups_policy_says_whether_the_images_groups_count() {
 #[test]
 fn lines_with_control_characters_are_no_entries() {
     let passwd = "app:x:5:5::/home\rroot:x:0:\napp:x:6:6::/ok:\n";
-    assert_eq!(
-        resolve(&request(&RunAs::Image, "app"), files(passwd, ""))
-            .unwrap()
-            .uid,
-        6
-    );
+    assert_eq!(resolve(&request(&RunAs::Image, "app"), files(passwd, "")).unwrap().uid, 6);
 }
 
 #[test]

@@ -26,11 +26,7 @@ pub struct BundleError {
 
 impl BundleError {
     fn at(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self {
-            verb,
-            path: path.to_path_buf(),
-            source,
-        }
+        move |source| Self { verb, path: path.to_path_buf(), source }
     }
 
     /// Its kind.
@@ -97,9 +93,8 @@ impl Bundles {
     pub fn sweep(&self, known: &HashSet<ContainerId>) -> Result<(), BundleError> {
         for dir in [self.layout.bundles(), self.layout.snapshots()] {
             let entries = fs::read_dir(&dir).map_err(BundleError::at("list", &dir))?;
-            let ids = entries
-                .flatten()
-                .filter_map(|entry| ContainerId::parse(entry.file_name().to_str()?).ok());
+            let ids =
+                entries.flatten().filter_map(|entry| ContainerId::parse(entry.file_name().to_str()?).ok());
             for id in ids.filter(|id| !known.contains(id)) {
                 tracing::warn!(container = %id, "no record knows this container: its directories are removed");
                 self.remove(&id)?;

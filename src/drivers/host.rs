@@ -42,11 +42,7 @@ impl Host {
             cgroup_v2: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
             seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
             apparmor,
-            apparmor_profiles: if apparmor {
-                profiles(&text(APPARMOR_PROFILES))
-            } else {
-                BTreeSet::new()
-            },
+            apparmor_profiles: if apparmor { profiles(&text(APPARMOR_PROFILES)) } else { BTreeSet::new() },
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
             user_namespaces: Path::new("/proc/self/ns/user").exists()
                 && text("/proc/sys/user/max_user_namespaces").trim() != "0",
@@ -58,9 +54,7 @@ impl Host {
 const APPARMOR_PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
 
 fn version(release: &str) -> (u32, u32) {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|part| part.parse().unwrap_or(0));
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
@@ -72,10 +66,7 @@ fn bounding(status: &str) -> capability::Set {
 
 /// Lines like `name (enforce)`.
 fn profiles(text: &str) -> BTreeSet<String> {
-    text.lines()
-        .filter_map(|line| line.rsplit_once(" ("))
-        .map(|(name, _)| name.to_string())
-        .collect()
+    text.lines().filter_map(|line| line.rsplit_once(" (")).map(|(name, _)| name.to_string()).collect()
 }
 
 /// A device node of the host, and where a container is to find it.
@@ -139,10 +130,7 @@ const DEEPEST: usize = 16;
 /// The device at `host`, or, if that is a directory, each device below it, with its path below `inside`.
 /// Links are followed at `host` itself only (device plugins hand out links).
 pub fn devices(host: &Path, inside: &Path, access: &str) -> Result<Vec<HostDevice>, DeviceError> {
-    let read = |source| DeviceError::Read {
-        path: host.to_path_buf(),
-        source,
-    };
+    let read = |source| DeviceError::Read { path: host.to_path_buf(), source };
     let metadata = fs::metadata(host).map_err(read)?;
     let mut found = Vec::new();
     if metadata.is_dir() {
@@ -152,9 +140,7 @@ pub fn devices(host: &Path, inside: &Path, access: &str) -> Result<Vec<HostDevic
         found.extend(device(&metadata, inside, access));
     }
     if found.is_empty() {
-        return Err(DeviceError::NotDevice {
-            path: host.to_path_buf(),
-        });
+        return Err(DeviceError::NotDevice { path: host.to_path_buf() });
     }
     Ok(found)
 }
@@ -162,14 +148,7 @@ pub fn devices(host: &Path, inside: &Path, access: &str) -> Result<Vec<HostDevic
 /// Each device below /dev, for privileged containers; what each container has of its own anyway is left out.
 pub fn all_devices() -> Result<Vec<HostDevice>, DeviceError> {
     let mut found = devices(Path::new("/dev"), Path::new("/dev"), "rwm")?;
-    let own = [
-        "/dev/pts",
-        "/dev/shm",
-        "/dev/mqueue",
-        "/dev/fd",
-        "/dev/.lxc",
-        "/dev/.lxd-mounts",
-    ];
+    let own = ["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd", "/dev/.lxc", "/dev/.lxd-mounts"];
     found.retain(|device| !own.iter().any(|own| device.path.starts_with(own)));
     found.retain(|device| !OWN_DEVICES.iter().any(|own| device.path == Path::new(own)));
     Ok(found)
@@ -212,18 +191,10 @@ fn collect(
     depth: usize,
 ) -> Result<(), DeviceError> {
     if depth > DEEPEST {
-        return Err(DeviceError::TooDeep {
-            path: directory.to_path_buf(),
-        });
+        return Err(DeviceError::TooDeep { path: directory.to_path_buf() });
     }
-    let read = |source| DeviceError::Read {
-        path: directory.to_path_buf(),
-        source,
-    };
-    let mut entries = fs::read_dir(directory)
-        .map_err(read)?
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(read)?;
+    let read = |source| DeviceError::Read { path: directory.to_path_buf(), source };
+    let mut entries = fs::read_dir(directory).map_err(read)?.collect::<Result<Vec<_>, _>>().map_err(read)?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         // Devices come and go while they are listed.
@@ -252,10 +223,7 @@ pub fn exists(path: &str) -> bool {
 
 /// The kernel function that a process sleeps in; empty if that can't be told.
 pub fn wchan(pid: i32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/wchan"))
-        .ok()
-        .filter(|name| name != "0")
-        .unwrap_or_default()
+    fs::read_to_string(format!("/proc/{pid}/wchan")).ok().filter(|name| name != "0").unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -276,31 +244,17 @@ mod tests {
         assert_eq!(bounding("Name:\tx\nCapBnd:\t00000000000000ff\n").bits(), 0xff);
         assert!(bounding("").is_empty());
         let names = profiles("/usr/bin/man (enforce)\nmy profile (complain)\n");
-        assert_eq!(
-            names.into_iter().collect::<Vec<_>>(),
-            ["/usr/bin/man", "my profile"]
-        );
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["/usr/bin/man", "my profile"]);
     }
 
     #[test]
     fn devices_are_found_by_file_and_by_directory() {
         let null = devices(Path::new("/dev/null"), Path::new("/dev/nothing"), "rw").unwrap();
-        assert_eq!(
-            (null[0].major, null[0].minor, null[0].kind),
-            (1, 3, DeviceKind::Char)
-        );
-        assert_eq!(
-            (null[0].path.as_path(), null[0].access.as_str()),
-            (Path::new("/dev/nothing"), "rw")
-        );
+        assert_eq!((null[0].major, null[0].minor, null[0].kind), (1, 3, DeviceKind::Char));
+        assert_eq!((null[0].path.as_path(), null[0].access.as_str()), (Path::new("/dev/nothing"), "rw"));
         let all = devices(Path::new("/dev"), Path::new("/x"), "r").unwrap();
         assert!(all.iter().any(|device| device.path == Path::new("/x/zero")));
-        assert!(
-            all_devices()
-                .unwrap()
-                .iter()
-                .all(|device| device.path != Path::new("/dev/null"))
-        );
+        assert!(all_devices().unwrap().iter().all(|device| device.path != Path::new("/dev/null")));
     }
 
     #[test]

@@ -36,11 +36,7 @@ pub enum PodFilesError {
 
 impl PodFilesError {
     fn at(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io {
-            verb,
-            path: path.to_path_buf(),
-            source,
-        }
+        move |source| Self::Io { verb, path: path.to_path_buf(), source }
     }
 
     /// Its kind.
@@ -70,11 +66,8 @@ impl PodFiles {
             None => resolv::host_resolv_conf()
                 .map_err(PodFilesError::at("read", Path::new("/etc/resolv.conf")))?,
         };
-        let hostname = if spec.hostname.is_empty() {
-            crate::drivers::host::hostname()
-        } else {
-            spec.hostname.clone()
-        };
+        let hostname =
+            if spec.hostname.is_empty() { crate::drivers::host::hostname() } else { spec.hostname.clone() };
         let hosts = resolv::hosts(&hostname, addresses)?;
         let dir = self.layout.pod_files(id);
         let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(&dir);

@@ -57,10 +57,8 @@ impl Rootfs {
     pub fn open(&self, path: &str) -> Result<Option<impl BufRead + use<>>, RootfsError> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let open = |source: rustix::io::Errno| RootfsError::Open {
-            path: path.to_string(),
-            source: source.into(),
-        };
+        let open =
+            |source: rustix::io::Errno| RootfsError::Open { path: path.to_string(), source: source.into() };
         // Looked at before it is opened: opening a device may already do something.
         let pinned = match rustix::fs::openat2(
             &self.0,
@@ -78,10 +76,7 @@ impl Rootfs {
         if seen != opened {
             return Err(open(rustix::io::Errno::STALE));
         }
-        Ok(Some(BufReader::new(Capped {
-            file: File::from(file),
-            left: MOST,
-        })))
+        Ok(Some(BufReader::new(Capped { file: File::from(file), left: MOST })))
     }
 }
 
@@ -99,16 +94,11 @@ fn regular(path: &str, file: &OwnedFd) -> Result<Result<Identity, rustix::io::Er
         Err(errno) => return Ok(Err(errno)),
     };
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(RootfsError::NotRegular {
-            path: path.to_string(),
-        });
+        return Err(RootfsError::NotRegular { path: path.to_string() });
     }
     match u64::try_from(stat.st_size) {
         Ok(size) if size <= MOST => Ok(Ok((stat.st_dev, stat.st_ino))),
-        size => Err(RootfsError::TooLarge {
-            path: path.to_string(),
-            size: size.unwrap_or(u64::MAX),
-        }),
+        size => Err(RootfsError::TooLarge { path: path.to_string(), size: size.unwrap_or(u64::MAX) }),
     }
 }
 
@@ -167,38 +157,20 @@ mod tests {
         assert_eq!(read(&rootfs, "/../../secret").unwrap().as_deref(), Some("image"));
         assert_eq!(read(&rootfs, "/etc/none").unwrap(), None);
         assert_eq!(read(&rootfs, "/secret/x").unwrap(), None);
-        assert!(matches!(
-            read(&rootfs, "/etc/loop"),
-            Err(RootfsError::Open { .. })
-        ));
+        assert!(matches!(read(&rootfs, "/etc/loop"), Err(RootfsError::Open { .. })));
     }
 
     #[test]
     fn only_regular_files_of_a_sane_size_are_read() {
         let dir = tempfile::tempdir().unwrap();
         nix::unistd::mkfifo(&dir.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        File::create(dir.path().join("sparse"))
-            .unwrap()
-            .set_len(10 << 30)
-            .unwrap();
-        File::create(dir.path().join("most"))
-            .unwrap()
-            .set_len(MOST)
-            .unwrap();
+        File::create(dir.path().join("sparse")).unwrap().set_len(10 << 30).unwrap();
+        File::create(dir.path().join("most")).unwrap().set_len(MOST).unwrap();
         let rootfs = rootfs(dir.path());
-        assert!(matches!(
-            read(&rootfs, "fifo"),
-            Err(RootfsError::NotRegular { .. })
-        ));
+        assert!(matches!(read(&rootfs, "fifo"), Err(RootfsError::NotRegular { .. })));
         assert!(matches!(read(&rootfs, "."), Err(RootfsError::NotRegular { .. })));
-        assert!(matches!(
-            read(&rootfs, "sparse"),
-            Err(RootfsError::TooLarge { .. })
-        ));
-        assert_eq!(
-            read(&rootfs, "most").unwrap().map(|text| text.len() as u64),
-            Some(MOST)
-        );
+        assert!(matches!(read(&rootfs, "sparse"), Err(RootfsError::TooLarge { .. })));
+        assert_eq!(read(&rootfs, "most").unwrap().map(|text| text.len() as u64), Some(MOST));
     }
 
     #[test]
@@ -207,12 +179,7 @@ mod tests {
         let path = dir.path().join("file");
         std::fs::write(&path, "x").unwrap();
         let mut reader = rootfs(dir.path()).open("file").unwrap().unwrap();
-        File::options()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .set_len(MOST * 2)
-            .unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(MOST * 2).unwrap();
         assert!(std::io::copy(&mut reader, &mut std::io::sink()).is_err());
     }
 }

@@ -55,11 +55,7 @@ impl Task {
 
     fn failed(&self, source: LayerError) -> ImageError {
         let (image, layer) = (self.plan.source.image.to_string(), self.blob().digest.clone());
-        ImageError::Layer {
-            image,
-            layer,
-            source: Arc::new(source),
-        }
+        ImageError::Layer { image, layer, source: Arc::new(source) }
     }
 }
 
@@ -100,19 +96,10 @@ impl Shared {
             let (alone, on_parents) = (catalog.layer(&id).is_some(), catalog.layer(&chain).is_some());
             if alone || on_parents {
                 plan.meters[index].settle(Phase::Present);
-                return Ok(if alone {
-                    Standing::Kept
-                } else {
-                    Standing::NeedsParents
-                });
+                return Ok(if alone { Standing::Kept } else { Standing::NeedsParents });
             }
         }
-        let task = Arc::new(Task {
-            plan: Arc::clone(&plan),
-            index,
-            parents: None,
-            id: id.clone(),
-        });
+        let task = Arc::new(Task { plan: Arc::clone(&plan), index, parents: None, id: id.clone() });
         let work = || Arc::clone(&self).unpack(Arc::clone(&task));
         self.unpacks.run(id, &plan.source.image, work).await
     }
@@ -126,15 +113,10 @@ impl Shared {
         below: &[Digest],
     ) -> Result<Digest, ImageError> {
         let diff_id = &plan.config.diff_ids[index];
-        let chain = chain_ids(&plan.config.diff_ids[..=index])
-            .pop()
-            .unwrap_or_else(|| diff_id.clone());
+        let chain = chain_ids(&plan.config.diff_ids[..=index]).pop().unwrap_or_else(|| diff_id.clone());
         let needs_parents = match standing {
             Standing::NeedsParents => true,
-            Standing::Kept => {
-                self.follows_links_below(&plan.source.image, below, diff_id)
-                    .await?
-            }
+            Standing::Kept => self.follows_links_below(&plan.source.image, below, diff_id).await?,
         };
         if !needs_parents {
             plan.meters[index].settle(Phase::Done);
@@ -146,12 +128,7 @@ impl Shared {
             let restored = self.restore(&plan.source.image, &parents).await?;
             parents.extend(restored.iter().map(|(id, _)| id.clone()));
             let parents = Some(parents);
-            let task = Arc::new(Task {
-                plan: Arc::clone(plan),
-                index,
-                parents,
-                id: chain.clone(),
-            });
+            let task = Arc::new(Task { plan: Arc::clone(plan), index, parents, id: chain.clone() });
             let work = || Arc::clone(self).unpack(Arc::clone(&task));
             self.unpacks.run(chain.clone(), &plan.source.image, work).await?;
         }
@@ -168,9 +145,7 @@ impl Shared {
         let mut stack = self.stack(below);
         stack.extend(self.stack(std::slice::from_ref(id)));
         // Nothing but its own root is implied: the most common layer by far.
-        let simple = stack
-            .last()
-            .is_none_or(|layer| layer.implied.iter().all(Vec::is_empty));
+        let simple = stack.last().is_none_or(|layer| layer.implied.iter().all(Vec::is_empty));
         if simple || below.is_empty() {
             return Ok(false);
         }
@@ -183,11 +158,8 @@ impl Shared {
 
     fn stack(&self, ids: &[Digest]) -> Vec<Arc<Layer>> {
         let catalog = self.catalog();
-        let layer = |id: &Digest| {
-            catalog
-                .layer(id)
-                .map_or_else(|| Arc::new(Layer::empty(id.clone())), Arc::clone)
-        };
+        let layer =
+            |id: &Digest| catalog.layer(id).map_or_else(|| Arc::new(Layer::empty(id.clone())), Arc::clone);
         ids.iter().map(layer).collect()
     }
 
@@ -197,11 +169,8 @@ impl Shared {
         ids: &[Digest],
     ) -> Result<Option<(Digest, LayerHold)>, ImageError> {
         let stack = self.stack(ids);
-        let restoration = self
-            .blocking(image, move |layers| {
-                layers.restoration(&open_stack(layers, stack)?)
-            })
-            .await?;
+        let restoration =
+            self.blocking(image, move |layers| layers.restoration(&open_stack(layers, stack)?)).await?;
         let Some(restoration) = restoration else {
             return Ok(None);
         };
@@ -211,19 +180,9 @@ impl Shared {
         let _records = self.records.lock().await;
         if self.catalog().layer(&id).is_none() {
             let (name, inodes) = (id.clone(), restoration.inodes());
-            self.blocking(image, move |layers| {
-                layers.commit(&layers.restore(&restoration)?, &name)
-            })
-            .await?;
-            let layer = Layer {
-                bytes: inodes * 4096,
-                inodes,
-                ..Layer::empty(id.clone())
-            };
-            self.store
-                .put(id.as_str(), &layer, Durability::Power)
-                .await
-                .map_err(store_error(image))?;
+            self.blocking(image, move |layers| layers.commit(&layers.restore(&restoration)?, &name)).await?;
+            let layer = Layer { bytes: inodes * 4096, inodes, ..Layer::empty(id.clone()) };
+            self.store.put(id.as_str(), &layer, Durability::Power).await.map_err(store_error(image))?;
             self.catalog().put_layer(layer);
         }
         Ok(Some((id, hold)))
@@ -240,14 +199,7 @@ impl Shared {
         let (sender, receiver) = mpsc::channel(CHUNKS);
         let (layers, parents, size) = (self.layers.clone(), task.parents.clone(), task.blob().size);
         let work = tokio::task::spawn_blocking(move || {
-            layers.unpack(
-                Chunks {
-                    receiver,
-                    current: Bytes::new(),
-                },
-                size,
-                parents.as_deref(),
-            )
+            layers.unpack(Chunks { receiver, current: Bytes::new() }, size, parents.as_deref())
         });
         let fed = task.plan.source.feed(task.blob(), sender, task.meter()).await;
         let unpacked = work.await.map_err(|_| interrupted())?;
@@ -263,42 +215,20 @@ impl Shared {
         let expected = &task.plan.config.diff_ids[task.index];
         if unpacked.diff_id != *expected {
             let (layer, expected) = (task.blob().digest.clone(), expected.clone());
-            return Err(ImageError::DiffIdMismatch {
-                image,
-                layer,
-                expected,
-                actual: unpacked.diff_id,
-            });
+            return Err(ImageError::DiffIdMismatch { image, layer, expected, actual: unpacked.diff_id });
         }
         self.keep(&task, unpacked).await
     }
 
     async fn keep(&self, task: &Arc<Task>, unpacked: Unpacked) -> Result<Standing, ImageError> {
         let image = &task.plan.source.image;
-        let Unpacked {
-            staged,
-            implied,
-            hiding,
-            bytes,
-            inodes,
-            ..
-        } = unpacked;
+        let Unpacked { staged, implied, hiding, bytes, inodes, .. } = unpacked;
         let (implied, hiding) = (Arc::new(implied), Arc::new(hiding));
-        let layer = Layer {
-            id: task.id.clone(),
-            bytes,
-            inodes,
-            implied,
-            hiding,
-        };
+        let layer = Layer { id: task.id.clone(), bytes, inodes, implied, hiding };
         let id = task.id.clone();
-        self.blocking(image, move |layers| layers.commit(&staged, &id))
-            .await?;
+        self.blocking(image, move |layers| layers.commit(&staged, &id)).await?;
         let _records = self.records.lock().await;
-        self.store
-            .put(layer.id.as_str(), &layer, Durability::Power)
-            .await
-            .map_err(store_error(image))?;
+        self.store.put(layer.id.as_str(), &layer, Durability::Power).await.map_err(store_error(image))?;
         self.catalog().put_layer(layer);
         task.meter().enter(Phase::Done);
         #[cfg(test)]
@@ -309,11 +239,7 @@ impl Shared {
     /// Bytes of these layers on disk.
     pub(super) fn bytes_of(&self, layers: &[Digest], blobs: &BTreeMap<Digest, u64>) -> u64 {
         let catalog = self.catalog();
-        let layers: u64 = layers
-            .iter()
-            .filter_map(|id| catalog.layer(id))
-            .map(|layer| layer.bytes)
-            .sum();
+        let layers: u64 = layers.iter().filter_map(|id| catalog.layer(id)).map(|layer| layer.bytes).sum();
         layers + blobs.values().sum::<u64>()
     }
 }
@@ -322,10 +248,7 @@ impl Shared {
 /// and hides is the same both times, so its upper place decides all of it.
 fn distinct(ids: &[Digest]) -> Vec<Digest> {
     let repeated = |at: usize| ids[at + 1..].contains(&ids[at]);
-    (0..ids.len())
-        .filter(|at| !repeated(*at))
-        .map(|at| ids[at].clone())
-        .collect()
+    (0..ids.len()).filter(|at| !repeated(*at)).map(|at| ids[at].clone()).collect()
 }
 
 fn open_stack(cache: &layers::Layers, stack: Vec<Arc<Layer>>) -> Result<Vec<layers::Layer>, LayerError> {

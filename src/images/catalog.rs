@@ -24,12 +24,7 @@ impl Catalog {
 
     /// Visible images, in the order of ids.
     pub fn visible(&self) -> Vec<Arc<Image>> {
-        let mut images: Vec<_> = self
-            .images
-            .values()
-            .filter(|image| !image.removed)
-            .cloned()
-            .collect();
+        let mut images: Vec<_> = self.images.values().filter(|image| !image.removed).cloned().collect();
         images.sort_by(|a, b| a.id.cmp(&b.id));
         images
     }
@@ -79,9 +74,7 @@ impl Catalog {
 
     /// Keeps layers, present or not yet, from being collected.
     pub fn hold_layers(&mut self, layers: &[Digest]) {
-        layers
-            .iter()
-            .for_each(|id| *self.layer_holds.entry(id.clone()).or_default() += 1);
+        layers.iter().for_each(|id| *self.layer_holds.entry(id.clone()).or_default() += 1);
     }
 
     pub fn release_layers(&mut self, layers: &[Digest]) {
@@ -102,11 +95,7 @@ impl Catalog {
 
     /// Removed images that no container uses any more.
     pub fn ended_images(&self) -> Vec<Arc<Image>> {
-        self.images
-            .values()
-            .filter(|image| image.removed && !self.is_held(&image.id))
-            .cloned()
-            .collect()
+        self.images.values().filter(|image| image.removed && !self.is_held(&image.id)).cloned().collect()
     }
 
     /// Layers that no image has and nobody holds.
@@ -118,10 +107,7 @@ impl Catalog {
 
     /// Blobs that some image keeps.
     pub fn blobs(&self) -> BTreeSet<Digest> {
-        self.images
-            .values()
-            .flat_map(|image| image.blobs.keys().cloned())
-            .collect()
+        self.images.values().flat_map(|image| image.blobs.keys().cloned()).collect()
     }
 }
 

@@ -20,9 +20,7 @@ pub struct Flights<K, T> {
 
 impl<K, T> Default for Flights<K, T> {
     fn default() -> Self {
-        Self {
-            running: Arc::default(),
-        }
+        Self { running: Arc::default() }
     }
 }
 
@@ -37,9 +35,7 @@ where
     where
         F: Future<Output = Result<T, ImageError>> + Send + 'static,
     {
-        let interrupted = || ImageError::Interrupted {
-            image: image.to_string(),
-        };
+        let interrupted = || ImageError::Interrupted { image: image.to_string() };
         let (flight, started) = self.join(&key, &work);
         match flight.await {
             Some(Err(_)) | None if !started => {
@@ -58,10 +54,7 @@ where
         if let Some(flight) = running.get(key) {
             return (flight.clone(), false);
         }
-        let landing = Landing {
-            running: Arc::clone(&self.running),
-            key: key.clone(),
-        };
+        let landing = Landing { running: Arc::clone(&self.running), key: key.clone() };
         let work = work();
         let task = tokio::spawn(async move {
             // Also when the work panics: a key that never lands would block its image for ever.
@@ -81,10 +74,7 @@ struct Landing<K: Eq + Hash, T> {
 
 impl<K: Eq + Hash, T> Drop for Landing<K, T> {
     fn drop(&mut self) {
-        self.running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.key);
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
 }
 
@@ -95,22 +85,18 @@ mod tests {
 
     use super::*;
 
+    async fn count(runs: Arc<AtomicUsize>) -> Result<usize, ImageError> {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Ok(runs.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
     #[tokio::test]
     async fn many_callers_share_one_run_and_it_outlives_them() {
         let flights = Arc::new(Flights::<u8, usize>::default());
         let runs = Arc::new(AtomicUsize::new(0));
         let call = || {
             let (flights, runs) = (Arc::clone(&flights), Arc::clone(&runs));
-            async move {
-                let work = || {
-                    let runs = Arc::clone(&runs);
-                    async move {
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                        Ok(runs.fetch_add(1, Ordering::SeqCst) + 1)
-                    }
-                };
-                flights.run(1, "x", work).await.unwrap()
-            }
+            async move { flights.run(1, "x", || count(Arc::clone(&runs))).await.unwrap() }
         };
         let impatient = tokio::time::timeout(Duration::from_millis(5), call()).await;
         assert!(impatient.is_err());

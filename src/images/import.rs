@@ -76,9 +76,7 @@ impl Images {
     /// Every image of the archive that fits this machine. An archive with none is an error.
     pub async fn import(&self, archive: File) -> Result<Vec<Arc<Image>>, ImageError> {
         let shared = Arc::clone(&self.shared);
-        let interrupted = || ImageError::Interrupted {
-            image: "of the archive".into(),
-        };
+        let interrupted = || ImageError::Interrupted { image: "of the archive".into() };
         tokio::spawn(async move {
             let read = tokio::task::spawn_blocking(move || {
                 let index = Index::read(archive)?;
@@ -102,11 +100,7 @@ impl Shared {
         let mut images = Vec::new();
         let mut foreign = None;
         for Found { top, names, blobs } in found {
-            let name = names
-                .tags
-                .first()
-                .cloned()
-                .unwrap_or_else(|| top.digest.to_string());
+            let name = names.tags.first().cloned().unwrap_or_else(|| top.digest.to_string());
             let source = Source {
                 image: name.into(),
                 origin: Origin::Archive(Arc::clone(&file), blobs),
@@ -142,18 +136,9 @@ impl std::io::Read for FromStart<'_> {
 impl Index {
     fn read(archive: File) -> Result<Self, ImageError> {
         let file = Arc::new(archive);
-        let mut reader = Reader::new(BufReader::with_capacity(
-            256 << 10,
-            FromStart {
-                file: &file,
-                offset: 0,
-            },
-        ));
-        let mut index = Self {
-            file: Arc::clone(&file),
-            files: HashMap::new(),
-            links: HashMap::new(),
-        };
+        let mut reader =
+            Reader::new(BufReader::with_capacity(256 << 10, FromStart { file: &file, offset: 0 }));
+        let mut index = Self { file: Arc::clone(&file), files: HashMap::new(), links: HashMap::new() };
         let failed = |error| ImageError::Archive(Arc::new(error));
         while let Some(entry) = reader.next_entry().map_err(failed)? {
             let Ok(path) = String::from_utf8(entry.path) else {
@@ -168,10 +153,7 @@ impl Index {
                 // Old archives name a layer that two images share by a link to the first.
                 Kind::Symlink | Kind::HardLink => {
                     let target = String::from_utf8_lossy(&entry.link);
-                    let target = target
-                        .trim_start_matches("../")
-                        .trim_start_matches("./")
-                        .to_string();
+                    let target = target.trim_start_matches("../").trim_start_matches("./").to_string();
                     index.links.insert(path, target);
                 }
                 _ => {}
@@ -182,10 +164,7 @@ impl Index {
 
     fn find(&self, path: &str) -> Result<(u64, u64), ImageError> {
         let target = self.links.get(path).map_or(path, String::as_str);
-        self.files
-            .get(target)
-            .copied()
-            .ok_or_else(|| ImageError::ArchiveLacks(path.into()))
+        self.files.get(target).copied().ok_or_else(|| ImageError::ArchiveLacks(path.into()))
     }
 
     fn small(&self, path: &str, limit: u64) -> Result<Vec<u8>, ImageError> {
@@ -220,11 +199,8 @@ impl Index {
             let digits = path.strip_prefix("blobs/sha256/")?;
             Digest::parse(&format!("sha256:{digits}")).ok()
         };
-        let blobs = self
-            .files
-            .iter()
-            .filter_map(|(path, at)| digest(path).map(|digest| (digest, *at)))
-            .collect();
+        let blobs =
+            self.files.iter().filter_map(|(path, at)| digest(path).map(|digest| (digest, *at))).collect();
         let blobs: Arc<HashMap<Digest, (u64, u64)>> = Arc::new(blobs);
         let mut found = Vec::with_capacity(layout.manifests.len());
         for one in layout.manifests {
@@ -232,25 +208,13 @@ impl Index {
             let bytes = self.small(&path, MANIFEST_MAX)?;
             let actual = Digest::of(&bytes);
             if actual != one.digest {
-                return Err(ImageError::DigestMismatch {
-                    image: path,
-                    expected: one.digest,
-                    actual,
-                });
+                return Err(ImageError::DigestMismatch { image: path, expected: one.digest, actual });
             }
             let annotations = one.annotations.unwrap_or_default();
             let name = NAMES.iter().find_map(|key| annotations.get(*key));
             let names = names(name.into_iter(), &one.digest);
-            let top = Fetched {
-                digest: one.digest,
-                media_type: one.media_type,
-                bytes,
-            };
-            found.push(Found {
-                top,
-                names,
-                blobs: Arc::clone(&blobs),
-            });
+            let top = Fetched { digest: one.digest, media_type: one.media_type, bytes };
+            found.push(Found { top, names, blobs: Arc::clone(&blobs) });
         }
         Ok(found)
     }
@@ -266,11 +230,7 @@ impl Index {
             let at = self.find(path)?;
             blobs.insert(diff_id.clone(), at);
             let media_type = "application/vnd.docker.image.rootfs.diff.tar";
-            layers.push(Blob {
-                media_type,
-                size: at.1,
-                digest: diff_id,
-            });
+            layers.push(Blob { media_type, size: at.1, digest: diff_id });
         }
         let media_type = "application/vnd.docker.distribution.manifest.v2+json";
         let config = Blob {
@@ -283,16 +243,8 @@ impl Index {
         let bytes = manifest.to_string().into_bytes();
         let digest = Digest::of(&bytes);
         let names = names(saved.repo_tags.iter().flatten(), &digest);
-        let top = Fetched {
-            digest,
-            media_type: media_type.to_string(),
-            bytes,
-        };
-        Ok(Found {
-            top,
-            names,
-            blobs: Arc::new(blobs),
-        })
+        let top = Fetched { digest, media_type: media_type.to_string(), bytes };
+        Ok(Found { top, names, blobs: Arc::new(blobs) })
     }
 }
 
@@ -301,9 +253,6 @@ fn names<'a>(texts: impl Iterator<Item = &'a String>, digest: &Digest) -> Names 
     let whole = texts.filter(|text| text.contains(['/', ':']));
     let references: Vec<_> = whole.filter_map(|text| Reference::parse(text).ok()).collect();
     let tags: BTreeSet<_> = references.iter().filter_map(Reference::tagged).collect();
-    let digests = references
-        .iter()
-        .map(|reference| reference.digested(digest))
-        .collect();
+    let digests = references.iter().map(|reference| reference.digested(digest)).collect();
     Names { tags, digests }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::drivers::store::Record;
 use crate::ids::Digest;
@@ -31,13 +30,7 @@ pub struct Layer {
 impl Layer {
     /// One that implies and hides nothing.
     pub fn empty(id: Digest) -> Self {
-        Self {
-            id,
-            bytes: 0,
-            inodes: 0,
-            implied: Arc::default(),
-            hiding: Arc::default(),
-        }
+        Self { id, bytes: 0, inodes: 0, implied: Arc::default(), hiding: Arc::default() }
     }
 }
 
@@ -53,7 +46,7 @@ pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
             None => diff_id.clone(),
             Some(below) => {
                 let text = format!("{below} {diff_id}");
-                Digest::from_sha256(&Sha256::digest(text.as_bytes()).into())
+                Digest::of(text.as_bytes())
             }
         };
         chain.push(next);
@@ -75,17 +68,10 @@ mod paths {
     pub fn deserialize<'de, D: serde::Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Arc<BTreeSet<Vec<u8>>>, D::Error> {
-        let bytes = |text: String| {
-            text.chars()
-                .map(|c| u8::try_from(c).map_err(serde::de::Error::custom))
-                .collect()
-        };
+        let bytes =
+            |text: String| text.chars().map(|c| u8::try_from(c).map_err(serde::de::Error::custom)).collect();
         let texts = Vec::<String>::deserialize(deserializer)?;
-        texts
-            .into_iter()
-            .map(bytes)
-            .collect::<Result<_, _>>()
-            .map(Arc::new)
+        texts.into_iter().map(bytes).collect::<Result<_, _>>().map(Arc::new)
     }
 }
 
@@ -96,13 +82,8 @@ mod tests {
     #[test]
     fn a_record_keeps_paths_that_are_no_text() {
         let implied = Arc::new(BTreeSet::from([b"".to_vec(), b"a/\xff\x80\n".to_vec()]));
-        let layer = Layer {
-            id: Digest::of(b"x"),
-            bytes: 1,
-            inodes: 2,
-            hiding: Arc::clone(&implied),
-            implied,
-        };
+        let layer =
+            Layer { id: Digest::of(b"x"), bytes: 1, inodes: 2, hiding: Arc::clone(&implied), implied };
         let json = serde_json::to_string(&layer).unwrap();
         assert_eq!(serde_json::from_str::<Layer>(&json).unwrap(), layer);
     }

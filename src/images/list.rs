@@ -35,10 +35,6 @@ impl Images {
         let digits = name_or_id.strip_prefix("sha256:").unwrap_or(name_or_id);
         let is_prefix =
             digits.len() >= PREFIX_MIN && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if is_prefix {
-            catalog.with_prefix(digits).cloned()
-        } else {
-            None
-        }
+        if is_prefix { catalog.with_prefix(digits).cloned() } else { None }
     }
 }

@@ -17,22 +17,13 @@ pub const CONFIG_MAX: u64 = 8 << 20;
 /// Deepest nesting of indexes.
 pub const INDEX_DEPTH_MAX: usize = 3;
 
-const MANIFESTS: [&str; 2] = [
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-];
-const INDEXES: [&str; 2] = [
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-];
-const CONFIGS: [&str; 2] = [
-    "application/vnd.oci.image.config.v1+json",
-    "application/vnd.docker.container.image.v1+json",
-];
-const LAYERS: [&str; 2] = [
-    "application/vnd.oci.image.layer.",
-    "application/vnd.docker.image.rootfs.",
-];
+const MANIFESTS: [&str; 2] =
+    ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
+const INDEXES: [&str; 2] =
+    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
+const CONFIGS: [&str; 2] =
+    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
+const LAYERS: [&str; 2] = ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."];
 
 /// Why a document is refused.
 #[derive(Debug, thiserror::Error)]
@@ -155,18 +146,9 @@ pub fn parse(digest: &Digest, media_type: &str, bytes: &[u8]) -> Result<Document
         digest: digest.clone(),
         source,
     })?;
-    let ambiguous = |problem| {
-        Err(ManifestError::Ambiguous {
-            digest: digest.clone(),
-            problem,
-        })
-    };
+    let ambiguous = |problem| Err(ManifestError::Ambiguous { digest: digest.clone(), problem });
     let said = media_type.split(';').next().unwrap_or_default().trim();
-    if raw
-        .media_type
-        .as_deref()
-        .is_some_and(|own| !said.is_empty() && own != said)
-    {
+    if raw.media_type.as_deref().is_some_and(|own| !said.is_empty() && own != said) {
         return ambiguous("calls itself something else than the registry does");
     }
     let said = raw.media_type.as_deref().unwrap_or(said);
@@ -183,50 +165,26 @@ pub fn parse(digest: &Digest, media_type: &str, bytes: &[u8]) -> Result<Document
 fn manifest(digest: &Digest, config: Descriptor, layers: Vec<Descriptor>) -> Result<Manifest, ManifestError> {
     let digest = digest.clone();
     if layers.len() > LAYERS_MAX {
-        return Err(ManifestError::TooManyLayers {
-            digest,
-            layers: layers.len(),
-        });
+        return Err(ManifestError::TooManyLayers { digest, layers: layers.len() });
     }
     if !CONFIGS.contains(&config.media_type.as_str()) {
-        return Err(ManifestError::NotAnImage {
-            digest,
-            what: "config",
-            media_type: config.media_type,
-        });
+        return Err(ManifestError::NotAnImage { digest, what: "config", media_type: config.media_type });
     }
     if config.size > CONFIG_MAX {
-        return Err(ManifestError::TooLarge {
-            what: "config",
-            digest: config.digest,
-            limit: CONFIG_MAX,
-        });
+        return Err(ManifestError::TooLarge { what: "config", digest: config.digest, limit: CONFIG_MAX });
     }
     // Layers with `urls` are fetched from the registry like all others: a URL in a document gets no request.
-    match layers
-        .iter()
-        .find(|layer| !LAYERS.iter().any(|prefix| layer.media_type.starts_with(prefix)))
-    {
-        Some(other) => Err(ManifestError::NotAnImage {
-            digest,
-            what: "layer",
-            media_type: other.media_type.clone(),
-        }),
-        None => Ok(Manifest {
-            digest,
-            config,
-            layers,
-        }),
+    match layers.iter().find(|layer| !LAYERS.iter().any(|prefix| layer.media_type.starts_with(prefix))) {
+        Some(other) => {
+            Err(ManifestError::NotAnImage { digest, what: "layer", media_type: other.media_type.clone() })
+        }
+        None => Ok(Manifest { digest, config, layers }),
     }
 }
 
 fn check_size(what: &'static str, digest: &Digest, bytes: &[u8], limit: u64) -> Result<(), ManifestError> {
     if bytes.len() as u64 > limit {
-        return Err(ManifestError::TooLarge {
-            what,
-            digest: digest.clone(),
-            limit,
-        });
+        return Err(ManifestError::TooLarge { what, digest: digest.clone(), limit });
     }
     Ok(())
 }
@@ -286,11 +244,7 @@ pub fn parse_config(manifest: &Manifest, bytes: &[u8]) -> Result<Config, Manifes
     let diff_ids = raw.rootfs.diff_ids.unwrap_or_default();
     if diff_ids.len() != manifest.layers.len() {
         let (layers, diff_ids) = (manifest.layers.len(), diff_ids.len());
-        return Err(ManifestError::LayerCount {
-            digest: manifest.digest.clone(),
-            layers,
-            diff_ids,
-        });
+        return Err(ManifestError::LayerCount { digest: manifest.digest.clone(), layers, diff_ids });
     }
     let platform = Platform {
         os: raw.os.unwrap_or_default(),
@@ -310,11 +264,7 @@ pub fn parse_config(manifest: &Manifest, bytes: &[u8]) -> Result<Config, Manifes
         os: platform.os.clone(),
         architecture: platform.architecture.clone(),
     };
-    Ok(Config {
-        config,
-        platform,
-        diff_ids,
-    })
+    Ok(Config { config, platform, diff_ids })
 }
 
 #[cfg(test)]
@@ -328,10 +278,7 @@ mod tests {
     }
 
     fn descriptor(media_type: &str) -> String {
-        format!(
-            r#"{{"mediaType":"{media_type}","size":1,"digest":"{}"}}"#,
-            Digest::of(b"x")
-        )
+        format!(r#"{{"mediaType":"{media_type}","size":1,"digest":"{}"}}"#, Digest::of(b"x"))
     }
 
     #[test]
@@ -341,10 +288,7 @@ mod tests {
         for bad in [
             format!(r#"{{"config":{config},"layers":[],"manifests":[]}}"#),
             format!(r#"{{"config":{config},"layers":[],"layers":[]}}"#),
-            format!(
-                r#"{{"mediaType":"{}","config":{config},"layers":[]}}"#,
-                INDEXES[0]
-            ),
+            format!(r#"{{"mediaType":"{}","config":{config},"layers":[]}}"#, INDEXES[0]),
             r#"{"manifests":[]}"#.to_string(),
             "{}".to_string(),
             "[".to_string(),

@@ -88,21 +88,13 @@ impl Shared {
     {
         let layers = self.layers.clone();
         let done = tokio::task::spawn_blocking(move || work(&layers)).await;
-        let done = done.map_err(|_| ImageError::Interrupted {
-            image: image.to_string(),
-        })?;
-        done.map_err(|source| ImageError::Cache {
-            image: image.to_string(),
-            source: Arc::new(source),
-        })
+        let done = done.map_err(|_| ImageError::Interrupted { image: image.to_string() })?;
+        done.map_err(|source| ImageError::Cache { image: image.to_string(), source: Arc::new(source) })
     }
 }
 
 fn store_error(image: &str) -> impl Fn(StoreError) -> ImageError {
-    move |source| ImageError::Store {
-        image: image.to_string(),
-        source: Arc::new(source),
-    }
+    move |source| ImageError::Store { image: image.to_string(), source: Arc::new(source) }
 }
 
 impl Images {
@@ -114,10 +106,7 @@ impl Images {
         registry: Registry,
         config: &Config,
     ) -> Result<Self, ImageError> {
-        let failed = |source| ImageError::Cache {
-            image: String::new(),
-            source: Arc::new(source),
-        };
+        let failed = |source| ImageError::Cache { image: String::new(), source: Arc::new(source) };
         let layers = Layers::open(layout, config).map_err(failed)?;
         let mut catalog = Catalog::default();
         for layer in load::<Layer>(&store)? {
@@ -133,9 +122,7 @@ impl Images {
             }
         }
         let blobs = catalog.blobs();
-        layers
-            .sweep(|id| catalog.layer(id).is_some(), |blob| blobs.contains(blob))
-            .map_err(failed)?;
+        layers.sweep(|id| catalog.layer(id).is_some(), |blob| blobs.contains(blob)).map_err(failed)?;
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let shared = Shared {
             store,
@@ -151,9 +138,7 @@ impl Images {
             #[cfg(test)]
             unpacked: std::sync::atomic::AtomicUsize::new(0),
         };
-        let images = Self {
-            shared: Arc::new(shared),
-        };
+        let images = Self { shared: Arc::new(shared) };
         images.shared.empty_trash();
         Ok(images)
     }
@@ -168,10 +153,7 @@ fn load<R: Record>(store: &Store) -> Result<Vec<R>, ImageError> {
             None
         }
     };
-    Ok(records
-        .into_iter()
-        .filter_map(|(_, record)| good(record))
-        .collect())
+    Ok(records.into_iter().filter_map(|(_, record)| good(record)).collect())
 }
 
 /// One lost layer takes only its images with it; the kubelet pulls them again.
@@ -181,8 +163,5 @@ async fn lost<R: Record>(
     why: &(dyn std::fmt::Display + Sync),
 ) -> Result<(), ImageError> {
     tracing::warn!(table = R::TABLE, key, missing = %why, "files are missing, so the record is dropped");
-    store
-        .delete::<R>(key, crate::drivers::store::Durability::Process)
-        .await
-        .map_err(store_error(key))
+    store.delete::<R>(key, crate::drivers::store::Durability::Process).await.map_err(store_error(key))
 }

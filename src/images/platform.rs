@@ -29,11 +29,7 @@ impl Platform {
             "powerpc64" => ("ppc64le", ""),
             other => (other, ""),
         };
-        Self {
-            os: "linux".into(),
-            architecture: architecture.into(),
-            variant: variant.into(),
-        }
+        Self { os: "linux".into(), architecture: architecture.into(), variant: variant.into() }
     }
 
     /// Whether `other` runs here, and how well it fits: higher is better. Empty fields of old images fit.
@@ -56,10 +52,7 @@ impl Platform {
     /// The best one of an index.
     pub fn choose<'a>(&self, manifests: &'a [Descriptor]) -> Option<&'a Descriptor> {
         let fits = manifests.iter().filter_map(|one| {
-            let fit = one
-                .platform
-                .as_ref()
-                .map_or(Some(0), |platform| self.fit(platform))?;
+            let fit = one.platform.as_ref().map_or(Some(0), |platform| self.fit(platform))?;
             Some((fit, one))
         });
         // The first of equals wins, as the index's author ordered them.
@@ -70,21 +63,14 @@ impl Platform {
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
-        if self.variant.is_empty() {
-            Ok(())
-        } else {
-            write!(f, "/{}", self.variant)
-        }
+        if self.variant.is_empty() { Ok(()) } else { write!(f, "/{}", self.variant) }
     }
 }
 
 /// The platforms of an index, for a message.
 pub fn offered(manifests: &[Descriptor]) -> String {
-    let names: Vec<_> = manifests
-        .iter()
-        .filter_map(|one| one.platform.as_ref())
-        .map(Platform::to_string)
-        .collect();
+    let names: Vec<_> =
+        manifests.iter().filter_map(|one| one.platform.as_ref()).map(Platform::to_string).collect();
     names.join(", ")
 }
 
@@ -95,11 +81,7 @@ mod tests {
     fn platform(text: &str) -> Platform {
         let mut parts = text.split('/').map(str::to_string);
         let mut next = || parts.next().unwrap_or_default();
-        Platform {
-            os: next(),
-            architecture: next(),
-            variant: next(),
-        }
+        Platform { os: next(), architecture: next(), variant: next() }
     }
 
     #[test]
@@ -115,28 +97,14 @@ mod tests {
                     annotations: None,
                 })
                 .collect();
-            platform(ours)
-                .choose(&manifests)
-                .map(|one| one.platform.clone().unwrap().to_string())
+            platform(ours).choose(&manifests).map(|one| one.platform.clone().unwrap().to_string())
         };
         assert_eq!(
             choose("linux/arm/v7", &["linux/arm/v5", "linux/arm/v6", "linux/arm/v8"]).unwrap(),
             "linux/arm/v6"
         );
-        assert_eq!(
-            choose("linux/arm64/v8", &["linux/amd64", "linux/arm64"]).unwrap(),
-            "linux/arm64"
-        );
-        assert_eq!(
-            choose("linux/amd64", &["linux/amd64/v3", "linux/amd64"]).unwrap(),
-            "linux/amd64"
-        );
-        assert_eq!(
-            choose(
-                "linux/amd64",
-                &["windows/amd64", "linux/s390x", "unknown/unknown"]
-            ),
-            None
-        );
+        assert_eq!(choose("linux/arm64/v8", &["linux/amd64", "linux/arm64"]).unwrap(), "linux/arm64");
+        assert_eq!(choose("linux/amd64", &["linux/amd64/v3", "linux/amd64"]).unwrap(), "linux/amd64");
+        assert_eq!(choose("linux/amd64", &["windows/amd64", "linux/s390x", "unknown/unknown"]), None);
     }
 }

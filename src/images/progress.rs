@@ -24,13 +24,8 @@ pub enum Phase {
     Present,
 }
 
-const PHASES: [Phase; 5] = [
-    Phase::Waiting,
-    Phase::Downloading,
-    Phase::Unpacking,
-    Phase::Done,
-    Phase::Present,
-];
+const PHASES: [Phase; 5] =
+    [Phase::Waiting, Phase::Downloading, Phase::Unpacking, Phase::Done, Phase::Present];
 
 /// One layer at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,10 +49,7 @@ pub struct Progress {
 impl Progress {
     /// Every distinct layer, bottom first; empty until the manifest is known.
     pub fn layers(&self) -> Vec<LayerProgress> {
-        self.meters
-            .get()
-            .map(|meters| meters.iter().map(|meter| meter.read()).collect())
-            .unwrap_or_default()
+        self.meters.get().map(|meters| meters.iter().map(|meter| meter.read()).collect()).unwrap_or_default()
     }
 
     pub(super) fn show(&self, meters: &[Arc<Meter>]) {
@@ -83,26 +75,13 @@ pub(super) struct Meter {
 impl Meter {
     fn new(blob: &Descriptor) -> Self {
         let (downloaded, phase) = (AtomicU64::new(0), AtomicU8::new(Phase::Waiting as u8));
-        Self {
-            digest: blob.digest.clone(),
-            total: blob.size,
-            downloaded,
-            phase,
-        }
+        Self { digest: blob.digest.clone(), total: blob.size, downloaded, phase }
     }
 
     fn read(&self) -> LayerProgress {
-        let phase = PHASES
-            .get(usize::from(self.phase.load(Ordering::Relaxed)))
-            .copied()
-            .unwrap_or_default();
+        let phase = PHASES.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or_default();
         let downloaded = self.downloaded.load(Ordering::Relaxed);
-        LayerProgress {
-            digest: self.digest.clone(),
-            phase,
-            downloaded,
-            total: self.total,
-        }
+        LayerProgress { digest: self.digest.clone(), phase, downloaded, total: self.total }
     }
 
     /// The blob is fetched, perhaps once more.
@@ -123,9 +102,7 @@ impl Meter {
     /// Ends in `phase`, unless it is known to have ended already.
     pub(super) fn settle(&self, phase: Phase) {
         let open = |now: u8| (now < Phase::Done as u8).then_some(phase as u8);
-        let _ = self
-            .phase
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, open);
+        let _ = self.phase.fetch_update(Ordering::Relaxed, Ordering::Relaxed, open);
     }
 }
 
@@ -141,14 +118,11 @@ impl Meters {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         current.retain(|_, meter| meter.strong_count() > 0);
         let mut meter = |blob: &Descriptor| {
-            current
-                .get(&blob.digest)
-                .and_then(Weak::upgrade)
-                .unwrap_or_else(|| {
-                    let meter = Arc::new(Meter::new(blob));
-                    current.insert(blob.digest.clone(), Arc::downgrade(&meter));
-                    meter
-                })
+            current.get(&blob.digest).and_then(Weak::upgrade).unwrap_or_else(|| {
+                let meter = Arc::new(Meter::new(blob));
+                current.insert(blob.digest.clone(), Arc::downgrade(&meter));
+                meter
+            })
         };
         blobs.iter().map(&mut meter).collect()
     }
@@ -176,10 +150,7 @@ mod tests {
         assert_eq!(one.layers().len(), 2);
         assert_eq!(one.layers()[1], two.layers()[0]);
         let seen = &two.layers()[0];
-        assert_eq!(
-            (seen.phase, seen.downloaded, seen.total),
-            (Phase::Downloading, 2, 2)
-        );
+        assert_eq!((seen.phase, seen.downloaded, seen.total), (Phase::Downloading, 2, 2));
         drop((one, two, shared, other));
         assert_eq!(meters.of(&[blob(b"de")])[0].read().phase, Phase::Waiting);
     }

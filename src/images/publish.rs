@@ -28,18 +28,13 @@ impl Shared {
         let _records = self.records.lock().await;
         let kept = Arc::clone(plan);
         self.blocking(name, move |layers| {
-            kept.blobs
-                .iter()
-                .try_for_each(|(digest, bytes)| layers.keep_blob(digest, bytes))
+            kept.blobs.iter().try_for_each(|(digest, bytes)| layers.keep_blob(digest, bytes))
         })
         .await?;
         let id = plan.manifest.config.digest.clone();
         let known = self.catalog().image(&id).cloned();
-        let mut blobs: std::collections::BTreeMap<_, _> = plan
-            .blobs
-            .iter()
-            .map(|(digest, bytes)| (digest.clone(), bytes.len() as u64))
-            .collect();
+        let mut blobs: std::collections::BTreeMap<_, _> =
+            plan.blobs.iter().map(|(digest, bytes)| (digest.clone(), bytes.len() as u64)).collect();
         let (mut tags, mut digests, mut pinned) = (BTreeSet::new(), BTreeSet::new(), false);
         if let Some(known) = &known {
             blobs.extend(known.blobs.clone());
@@ -60,10 +55,7 @@ impl Shared {
             removed: false,
         });
         if known.as_ref() != Some(&image) {
-            let put = self
-                .store
-                .put(image.id.as_str(), &*image, Durability::Power)
-                .await;
+            let put = self.store.put(image.id.as_str(), &*image, Durability::Power).await;
             put.map_err(store_error(name))?;
             self.catalog().put_image(Arc::clone(&image));
         }
@@ -80,9 +72,7 @@ impl Shared {
         let _records = self.records.lock().await;
         let current = self.catalog().image(&image.id).cloned();
         let Some(current) = current.filter(|current| !current.removed) else {
-            return Err(ImageError::Interrupted {
-                image: name.to_string(),
-            });
+            return Err(ImageError::Interrupted { image: name.to_string() });
         };
         let mut changed = Vec::new();
         for other in self.catalog().all() {
@@ -101,18 +91,11 @@ impl Shared {
         changed.push(named.clone());
         let mut transaction = Transaction::new();
         for image in &changed {
-            transaction
-                .put(image.id.as_str(), image)
-                .map_err(store_error(name))?;
+            transaction.put(image.id.as_str(), image).map_err(store_error(name))?;
         }
-        self.store
-            .commit(transaction, Durability::Power)
-            .await
-            .map_err(store_error(name))?;
+        self.store.commit(transaction, Durability::Power).await.map_err(store_error(name))?;
         let mut catalog = self.catalog();
-        changed
-            .into_iter()
-            .for_each(|image| catalog.put_image(Arc::new(image)));
+        changed.into_iter().for_each(|image| catalog.put_image(Arc::new(image)));
         Ok(Arc::new(named))
     }
 }

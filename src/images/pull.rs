@@ -46,40 +46,24 @@ impl Images {
             Arc::new(reference.clone()),
             Arc::new(credentials.clone()),
         );
-        let source = Source {
-            image,
-            origin,
-            progress,
-        };
-        let interrupted = ImageError::Interrupted {
-            image: source.image.to_string(),
-        };
-        tokio::spawn(async move { shared.pull(source).await })
-            .await
-            .map_err(|_| interrupted)?
+        let source = Source { image, origin, progress };
+        let interrupted = ImageError::Interrupted { image: source.image.to_string() };
+        tokio::spawn(async move { shared.pull(source).await }).await.map_err(|_| interrupted)?
     }
 }
 
 impl Shared {
     async fn pull(self: Arc<Self>, source: Source) -> Result<Arc<Image>, ImageError> {
         let Origin::Registry(registry, reference, credentials) = source.origin.clone() else {
-            return Err(ImageError::Interrupted {
-                image: source.image.to_string(),
-            });
+            return Err(ImageError::Interrupted { image: source.image.to_string() });
         };
-        let top = registry
-            .manifest(&reference, &credentials)
-            .await
-            .map_err(|error| source.registry(error))?;
+        let top =
+            registry.manifest(&reference, &credentials).await.map_err(|error| source.registry(error))?;
         let names = Names {
             tags: reference.tagged().into_iter().collect(),
             digests: [reference.digested(&top.digest)].into(),
         };
-        let top = Fetched {
-            digest: top.digest,
-            media_type: top.media_type,
-            bytes: top.bytes,
-        };
+        let top = Fetched { digest: top.digest, media_type: top.media_type, bytes: top.bytes };
         self.resolve(source, top, names).await
     }
 
@@ -112,31 +96,17 @@ impl Shared {
         let bytes = match &source.origin {
             Origin::Registry(registry, reference, credentials) => {
                 let size = Some(chosen.size);
-                let fetched = registry
-                    .manifest_by_digest(reference, &chosen.digest, size, credentials)
-                    .await;
+                let fetched = registry.manifest_by_digest(reference, &chosen.digest, size, credentials).await;
                 fetched.map_err(|error| source.registry(error))?.bytes
             }
             Origin::Archive(..) => source.small(chosen, MANIFEST_MAX).await?,
         };
-        Ok(Fetched {
-            digest: chosen.digest.clone(),
-            media_type: chosen.media_type.clone(),
-            bytes,
-        })
+        Ok(Fetched { digest: chosen.digest.clone(), media_type: chosen.media_type.clone(), bytes })
     }
 
     fn no_platform(&self, source: &Source, offered: String) -> ImageError {
-        let offered = if offered.is_empty() {
-            "nothing".to_string()
-        } else {
-            offered
-        };
-        ImageError::NoPlatform {
-            image: source.image.to_string(),
-            wanted: self.platform.to_string(),
-            offered,
-        }
+        let offered = if offered.is_empty() { "nothing".to_string() } else { offered };
+        ImageError::NoPlatform { image: source.image.to_string(), wanted: self.platform.to_string(), offered }
     }
 
     async fn build(
@@ -148,8 +118,7 @@ impl Shared {
     ) -> Result<Arc<Image>, ImageError> {
         let kept = {
             let digest = manifest.config.digest.clone();
-            self.blocking(&source.image, move |layers| Ok(layers.kept_blob(&digest)))
-                .await?
+            self.blocking(&source.image, move |layers| Ok(layers.kept_blob(&digest))).await?
         };
         let bytes = match kept {
             Some(bytes) => bytes,
@@ -164,17 +133,9 @@ impl Shared {
         let image_name = Arc::clone(&source.image);
         let meters = self.meters.of(&manifest.layers);
         source.progress.show(&meters);
-        let plan = Arc::new(Plan {
-            source,
-            manifest,
-            config,
-            blobs,
-            meters,
-        });
-        let image = self
-            .images
-            .run(key, &image_name, || Arc::clone(&self).assemble(Arc::clone(&plan)))
-            .await?;
+        let plan = Arc::new(Plan { source, manifest, config, blobs, meters });
+        let image =
+            self.images.run(key, &image_name, || Arc::clone(&self).assemble(Arc::clone(&plan))).await?;
         self.name(&image_name, image, names).await
     }
 }
@@ -182,9 +143,6 @@ impl Shared {
 impl Source {
     /// For `map_err`.
     fn bad(&self, source: ManifestError) -> ImageError {
-        ImageError::BadManifest {
-            image: self.image.to_string(),
-            source: Arc::new(source),
-        }
+        ImageError::BadManifest { image: self.image.to_string(), source: Arc::new(source) }
     }
 }

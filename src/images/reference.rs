@@ -76,12 +76,7 @@ impl Reference {
             (None, None) => Some("latest".to_string()),
             (tag, _) => tag.map(str::to_string),
         };
-        Ok(Self {
-            registry,
-            repository,
-            tag,
-            digest,
-        })
+        Ok(Self { registry, repository, tag, digest })
     }
 
     /// Host and optional port, lower case: `docker.io`, `localhost:5000`, `[::1]:5000`.
@@ -106,9 +101,7 @@ impl Reference {
 
     /// `docker.io/library/busybox:latest`.
     pub fn tagged(&self) -> Option<String> {
-        self.tag
-            .as_ref()
-            .map(|tag| format!("{}/{}:{tag}", self.registry, self.repository))
+        self.tag.as_ref().map(|tag| format!("{}/{}:{tag}", self.registry, self.repository))
     }
 
     /// `docker.io/library/busybox@sha256:...` for some digest.
@@ -202,14 +195,10 @@ fn is_component(component: &str) -> bool {
     };
     alphanumeric(*first)
         && alphanumeric(*last)
-        && bytes
-            .iter()
-            .all(|b| alphanumeric(*b) || matches!(b, b'.' | b'_' | b'-'))
-        && component
-            .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-            .all(|separator| {
-                matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
-            })
+        && bytes.iter().all(|b| alphanumeric(*b) || matches!(b, b'.' | b'_' | b'-'))
+        && component.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).all(|separator| {
+            matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
+        })
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -241,10 +230,7 @@ mod tests {
             ("127.0.0.1:5000/a/b:v1", "127.0.0.1:5000/a/b:v1"),
             ("[::1]:5000/app", "[::1]:5000/app:latest"),
             ("GCR.io/proj", "gcr.io/proj:latest"),
-            (
-                "registry.k8s.io/e2e__x/a--b.c_d",
-                "registry.k8s.io/e2e__x/a--b.c_d:latest",
-            ),
+            ("registry.k8s.io/e2e__x/a--b.c_d", "registry.k8s.io/e2e__x/a--b.c_d:latest"),
             (&with_digest, &format!("docker.io/library/busybox@{digest}")),
             (&with_both, &with_both),
         ] {

@@ -54,10 +54,7 @@ pub struct LayerHold {
 impl LayerHold {
     pub(super) fn new(shared: &Arc<Shared>, layers: Vec<Digest>) -> Self {
         shared.catalog().hold_layers(&layers);
-        Self {
-            shared: Arc::clone(shared),
-            layers,
-        }
+        Self { shared: Arc::clone(shared), layers }
     }
 }
 
@@ -75,10 +72,7 @@ impl Images {
         let image = Arc::clone(catalog.image(image)?);
         catalog.hold_layers(&image.layers);
         catalog.hold_image(&image.id);
-        Some(Hold {
-            shared: Arc::clone(&self.shared),
-            image,
-        })
+        Some(Hold { shared: Arc::clone(&self.shared), image })
     }
 
     /// Removes an image with all its names; fine if there is none. It is gone from every list when this returns, the
@@ -90,9 +84,7 @@ impl Images {
         let shared = Arc::clone(&self.shared);
         let name = name_or_id.to_string();
         let interrupted = ImageError::Interrupted { image: name.clone() };
-        tokio::spawn(async move { shared.remove(&name, &image.id).await })
-            .await
-            .map_err(|_| interrupted)?
+        tokio::spawn(async move { shared.remove(&name, &image.id).await }).await.map_err(|_| interrupted)?
     }
 
     /// Frees everything that no image and no container uses: once at start, when all containers hold their images.
@@ -112,10 +104,7 @@ impl Shared {
             ghost.tags.clear();
             ghost.digests.clear();
             ghost.removed = true;
-            self.store
-                .put(id.as_str(), &ghost, Durability::Process)
-                .await
-                .map_err(store_error(name))?;
+            self.store.put(id.as_str(), &ghost, Durability::Process).await.map_err(store_error(name))?;
             self.catalog().put_image(Arc::new(ghost));
         }
         self.collect().await
@@ -132,26 +121,15 @@ impl Shared {
             let layers = catalog.unused_layers();
             layers.iter().for_each(|id| catalog.drop_layer(id));
             let after = catalog.blobs();
-            (
-                ended,
-                layers,
-                before.difference(&after).cloned().collect::<Vec<_>>(),
-            )
+            (ended, layers, before.difference(&after).cloned().collect::<Vec<_>>())
         };
         if ended.is_empty() && layers.is_empty() {
             return Ok(());
         }
         let mut transaction = Transaction::new();
-        ended
-            .iter()
-            .for_each(|image| transaction.delete::<Image>(image.id.as_str()));
-        layers
-            .iter()
-            .for_each(|id| transaction.delete::<Layer>(id.as_str()));
-        self.store
-            .commit(transaction, Durability::Power)
-            .await
-            .map_err(store_error(""))?;
+        ended.iter().for_each(|image| transaction.delete::<Image>(image.id.as_str()));
+        layers.iter().for_each(|id| transaction.delete::<Layer>(id.as_str()));
+        self.store.commit(transaction, Durability::Power).await.map_err(store_error(""))?;
         self.blocking("", move |cache| {
             layers.iter().try_for_each(|id| cache.discard(id))?;
             blobs.iter().try_for_each(|blob| cache.remove_blob(blob))

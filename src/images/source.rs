@@ -6,14 +6,13 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use super::error::ImageError;
 use super::manifest::Descriptor;
 use super::progress::{Meter, Phase, Progress};
 use crate::drivers::registry::{Credentials, Registry, RegistryError};
-use crate::ids::Digest;
+use crate::ids::{Digest, Hasher};
 use crate::images::reference::Reference;
 
 /// Bytes read from an archive at once.
@@ -50,17 +49,12 @@ impl Source {
             Origin::Archive(file, blobs) => {
                 let (offset, len) = self.locate(blobs, blob)?;
                 let mut bytes = vec![0; usize::try_from(len.min(limit + 1)).unwrap_or_default()];
-                file.read_exact_at(&mut bytes, offset)
-                    .map_err(|error| self.read(error))?;
+                file.read_exact_at(&mut bytes, offset).map_err(|error| self.read(error))?;
                 bytes
             }
         };
         let actual = Digest::of(&bytes);
-        if actual == blob.digest {
-            Ok(bytes)
-        } else {
-            Err(self.mismatch(&blob.digest, actual))
-        }
+        if actual == blob.digest { Ok(bytes) } else { Err(self.mismatch(&blob.digest, actual)) }
     }
 
     /// Sends a blob and verifies digest and size. A receiver that gives up early does not keep its error from being
@@ -72,13 +66,11 @@ impl Source {
         meter: &Meter,
     ) -> Result<(), ImageError> {
         meter.begin();
-        let mut hash = Sha256::new();
+        let mut hash = Hasher::new();
         let mut total = 0;
         match &self.origin {
             Origin::Registry(registry, reference, credentials) => {
-                let opened = registry
-                    .blob(reference, &blob.digest, blob.size, 0, credentials)
-                    .await;
+                let opened = registry.blob(reference, &blob.digest, blob.size, 0, credentials).await;
                 let mut stream = opened.map_err(|error| self.registry(error))?;
                 while let Some(chunk) = stream.next().await {
                     let chunk = chunk.map_err(|error| self.registry(error))?;
@@ -111,12 +103,8 @@ impl Source {
                 actual: total,
             });
         }
-        let actual = Digest::from_sha256(&hash.finalize().into());
-        if actual == blob.digest {
-            Ok(())
-        } else {
-            Err(self.mismatch(&blob.digest, actual))
-        }
+        let actual = hash.finish();
+        if actual == blob.digest { Ok(()) } else { Err(self.mismatch(&blob.digest, actual)) }
     }
 
     fn locate(
@@ -124,26 +112,16 @@ impl Source {
         blobs: &HashMap<Digest, (u64, u64)>,
         blob: &Descriptor,
     ) -> Result<(u64, u64), ImageError> {
-        blobs
-            .get(&blob.digest)
-            .copied()
-            .ok_or_else(|| ImageError::ArchiveLacks(blob.digest.as_str().into()))
+        blobs.get(&blob.digest).copied().ok_or_else(|| ImageError::ArchiveLacks(blob.digest.as_str().into()))
     }
 
     fn mismatch(&self, expected: &Digest, actual: Digest) -> ImageError {
-        ImageError::DigestMismatch {
-            image: self.image.to_string(),
-            expected: expected.clone(),
-            actual,
-        }
+        ImageError::DigestMismatch { image: self.image.to_string(), expected: expected.clone(), actual }
     }
 
     /// For `map_err`.
     pub fn registry(&self, source: RegistryError) -> ImageError {
-        ImageError::Registry {
-            image: self.image.to_string(),
-            source: Arc::new(source),
-        }
+        ImageError::Registry { image: self.image.to_string(), source: Arc::new(source) }
     }
 
     fn read(&self, source: std::io::Error) -> ImageError {
@@ -157,6 +135,5 @@ async fn read(file: Arc<File>, offset: u64, len: u64) -> std::io::Result<Bytes> 
         file.read_exact_at(&mut bytes, offset)?;
         Ok(Bytes::from(bytes))
     });
-    read.await
-        .unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into()))
+    read.await.unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into()))
 }

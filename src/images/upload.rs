@@ -20,10 +20,7 @@ impl Images {
     pub async fn upload(&self) -> Result<Upload, ImageError> {
         let layers = self.shared.layers.clone();
         let incoming = blocking(move || layers.incoming()).await?;
-        Ok(Upload {
-            images: self.clone(),
-            incoming,
-        })
+        Ok(Upload { images: self.clone(), incoming })
     }
 }
 
@@ -47,8 +44,6 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LayerError> + Send + 'static,
 ) -> Result<T, ImageError> {
     let done = tokio::task::spawn_blocking(work).await;
-    let done = done.map_err(|_| ImageError::Interrupted {
-        image: "of the archive".into(),
-    })?;
+    let done = done.map_err(|_| ImageError::Interrupted { image: "of the archive".into() })?;
     done.map_err(|source| ImageError::Upload(Arc::new(source)))
 }

@@ -46,7 +46,7 @@ pub enum Cause {
     Cgroup(#[from] CgroupError),
     /// Its network.
     #[error("network")]
-    Network(#[from] NetworkError),
+    Network(#[from] Box<NetworkError>),
     /// Its files.
     #[error(transparent)]
     Files(#[from] PodFilesError),
@@ -64,10 +64,7 @@ pub enum Cause {
 impl Cause {
     /// About this pod.
     pub fn of(self, subject: impl ToString) -> PodError {
-        PodError {
-            subject: subject.to_string(),
-            cause: Arc::new(self),
-        }
+        PodError { subject: subject.to_string(), cause: Arc::new(self) }
     }
 }
 

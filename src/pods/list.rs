@@ -20,22 +20,14 @@ impl Filter {
     fn admits(&self, pod: &Pod) -> bool {
         pod.id().as_str().starts_with(&self.id)
             && self.ready.is_none_or(|ready| pod.is_ready() == ready)
-            && self
-                .labels
-                .iter()
-                .all(|(key, value)| pod.sandbox.spec.labels.get(key) == Some(value))
+            && self.labels.iter().all(|(key, value)| pod.sandbox.spec.labels.get(key) == Some(value))
     }
 }
 
 impl Pods {
     /// Those that the filter admits, oldest first.
     pub fn list(&self, filter: &Filter) -> Vec<Arc<Pod>> {
-        let mut found: Vec<_> = self
-            .table()
-            .values()
-            .filter(|pod| filter.admits(pod))
-            .cloned()
-            .collect();
+        let mut found: Vec<_> = self.table().values().filter(|pod| filter.admits(pod)).cloned().collect();
         found.sort_by(|a, b| (a.created_at, a.id()).cmp(&(b.created_at, b.id())));
         found
     }
@@ -43,9 +35,7 @@ impl Pods {
     /// The one pod sandbox with this id, or whose id alone begins so.
     pub fn find(&self, id: &str) -> Result<Arc<Pod>, PodError> {
         let table = self.table();
-        let mut found = table
-            .values()
-            .filter(|pod| !id.is_empty() && pod.id().as_str().starts_with(id));
+        let mut found = table.values().filter(|pod| !id.is_empty() && pod.id().as_str().starts_with(id));
         match (found.next(), found.next()) {
             (Some(pod), None) => Ok(pod.clone()),
             (None, _) => Err(Cause::Unknown.of(format_args!("{id:?}"))),

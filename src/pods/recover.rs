@@ -48,12 +48,8 @@ impl Pods {
         if whole {
             self.containers.sweep();
         }
-        let live = self
-            .table()
-            .values()
-            .filter(|pod| pod.network().is_some())
-            .map(|p| p.id().clone())
-            .collect();
+        let live =
+            self.table().values().filter(|pod| pod.network().is_some()).map(|p| p.id().clone()).collect();
         if let Err(error) = self.drivers.network.reconcile(&live).await {
             tracing::warn!(
                 error = crate::error::chain(&error),
@@ -81,19 +77,11 @@ impl Pods {
 
     async fn recover_one(self: Arc<Self>, record: PodRecord, containers: Vec<ContainerRecord>) {
         let found = self.drivers.shims.connect(&record.id).await;
-        let (
-            PodRecord {
-                id,
-                spec,
-                created_at,
-                state,
-                ..
-            },
-            cgroup,
-        ) = match (record.cgroup.clone(), &record.state) {
-            (Some(cgroup), State::Ready { .. } | State::NotReady { .. }) => (record, cgroup),
-            _ => return self.undo_start(record, found.ok().map(|(shim, _)| shim)).await,
-        };
+        let (PodRecord { id, spec, created_at, state, .. }, cgroup) =
+            match (record.cgroup.clone(), &record.state) {
+                (Some(cgroup), State::Ready { .. } | State::NotReady { .. }) => (record, cgroup),
+                _ => return self.undo_start(record, found.ok().map(|(shim, _)| shim)).await,
+            };
         let (shim, known, state) = match (found, state) {
             (Ok((shim, known)), state @ State::Ready { .. }) => (Some(shim), known.containers, state),
             (Ok((shim, _)), state) => {
@@ -108,11 +96,8 @@ impl Pods {
         };
         let pod = Arc::new(Pod::new(Sandbox::new(id, spec, cgroup, shim), created_at, state));
         self.table().insert(pod.id().clone(), pod.clone());
-        if let Err(error) = self
-            .drivers
-            .store
-            .put(pod.id().as_str(), &pod.record(), Durability::Process)
-            .await
+        if let Err(error) =
+            self.drivers.store.put(pod.id().as_str(), &pod.record(), Durability::Process).await
         {
             tracing::error!(pod = %pod.id(), %error, "cannot record the pod");
         }
@@ -135,31 +120,12 @@ impl Pods {
         }
         let network = self.network_of(id, &record.spec);
         let undone = async {
-            self.drivers
-                .network
-                .detach(&network, None)
-                .await
-                .map_err(|e| crate::error::chain(&e))?;
-            self.drivers
-                .pod_files
-                .unpin_network(id)
-                .map_err(|e| crate::error::chain(&e))?;
-            self.drivers
-                .pod_files
-                .remove(id)
-                .map_err(|e| crate::error::chain(&e))?;
-            self.remove_cgroup(&record)
-                .await
-                .map_err(|e| crate::error::chain(&e))?;
-            self.drivers
-                .shims
-                .remove_directory(id)
-                .map_err(|e| crate::error::chain(&e))?;
-            let deleted = self
-                .drivers
-                .store
-                .delete::<PodRecord>(id.as_str(), Durability::Process)
-                .await;
+            self.drivers.network.detach(&network, None).await.map_err(|e| crate::error::chain(&e))?;
+            self.drivers.pod_files.unpin_network(id).map_err(|e| crate::error::chain(&e))?;
+            self.drivers.pod_files.remove(id).map_err(|e| crate::error::chain(&e))?;
+            self.remove_cgroup(&record).await.map_err(|e| crate::error::chain(&e))?;
+            self.drivers.shims.remove_directory(id).map_err(|e| crate::error::chain(&e))?;
+            let deleted = self.drivers.store.delete::<PodRecord>(id.as_str(), Durability::Process).await;
             deleted.map_err(|e| crate::error::chain(&e))
         };
         if let Err(error) = undone.await {
@@ -171,10 +137,7 @@ impl Pods {
     /// gone with its shim.
     async fn remove_cgroup(&self, record: &PodRecord) -> Result<(), CgroupError> {
         let cgroups = &self.drivers.cgroups;
-        match cgroups
-            .create_pod(&record.spec.cgroup_parent, &record.id, None)
-            .await
-        {
+        match cgroups.create_pod(&record.spec.cgroup_parent, &record.id, None).await {
             Err(CgroupError::NoProcess { .. }) => Ok(()),
             made => cgroups.remove_pod(&made?).await,
         }
@@ -218,12 +181,7 @@ impl Pods {
         pod.sandbox.set_shim(None);
         let network = pod.network();
         *pod.state() = State::NotReady { network };
-        if let Err(error) = self
-            .drivers
-            .store
-            .put(id.as_str(), &pod.record(), Durability::Process)
-            .await
-        {
+        if let Err(error) = self.drivers.store.put(id.as_str(), &pod.record(), Durability::Process).await {
             tracing::error!(pod = %id, %error, "cannot record the pod");
         }
         self.containers.on_shim_lost(&pod.sandbox).await;

@@ -15,10 +15,7 @@ impl Pods {
         self.stop_pod(&pod).await?;
         let (this, task) = (self.clone(), pod.clone());
         let removed = tokio::spawn(async move { this.remove_one(&task).await });
-        removed
-            .await
-            .unwrap_or(Err(Cause::Stopping))
-            .map_err(|cause| cause.of(pod.id()))
+        removed.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(pod.id()))
     }
 
     async fn remove_one(&self, pod: &Pod) -> Result<(), Cause> {
@@ -31,10 +28,7 @@ impl Pods {
         self.drivers.pod_files.unpin_network(id)?;
         self.drivers.pod_files.remove(id)?;
         self.drivers.shims.remove_directory(id)?;
-        self.drivers
-            .store
-            .delete::<PodRecord>(id.as_str(), Durability::Process)
-            .await?;
+        self.drivers.store.delete::<PodRecord>(id.as_str(), Durability::Process).await?;
         self.table().remove(id);
         Ok(())
     }

@@ -27,9 +27,8 @@ impl Pods {
     pub async fn run(self: &Arc<Self>, spec: PodSpec) -> Result<PodId, PodError> {
         let name = format!("{}/{}", spec.metadata.namespace, spec.metadata.name);
         let this = self.clone();
-        let run = self
-            .starting
-            .join_or_start(spec.metadata.clone(), || async move { this.run_one(spec).await });
+        let run =
+            self.starting.join_or_start(spec.metadata.clone(), || async move { this.run_one(spec).await });
         run.await.unwrap_or_else(|lost| Err(Cause::from(lost).of(name)))
     }
 
@@ -59,10 +58,7 @@ impl Pods {
     }
 
     fn twin(&self, spec: &PodSpec) -> Option<Arc<Pod>> {
-        self.table()
-            .values()
-            .find(|pod| pod.sandbox.spec.metadata == spec.metadata)
-            .cloned()
+        self.table().values().find(|pod| pod.sandbox.spec.metadata == spec.metadata).cloned()
     }
 
     async fn run_as(
@@ -86,10 +82,7 @@ impl Pods {
         self.write_files(id, &spec, network.as_ref(), rollback)?;
         let sandbox = Sandbox::new(id.clone(), spec, cgroup, Some(shim));
         let pod = Arc::new(Pod::new(sandbox, created_at, State::Ready { network }));
-        self.drivers
-            .store
-            .put(id.as_str(), &pod.record(), Durability::Process)
-            .await?;
+        self.drivers.store.put(id.as_str(), &pod.record(), Durability::Process).await?;
         self.table().insert(id.clone(), pod);
         Ok(())
     }
@@ -109,16 +102,9 @@ impl Pods {
             created_at,
             state: State::Starting,
         };
-        self.drivers
-            .store
-            .put(id.as_str(), &record, Durability::Process)
-            .await?;
+        self.drivers.store.put(id.as_str(), &record, Durability::Process).await?;
         rollback.push(async move {
-            if let Err(error) = this
-                .drivers
-                .store
-                .delete::<PodRecord>(id.as_str(), Durability::Process)
-                .await
+            if let Err(error) = this.drivers.store.delete::<PodRecord>(id.as_str(), Durability::Process).await
             {
                 tracing::warn!(pod = %id, %error, "cannot remove the record of a pod that was not made");
             }
@@ -150,11 +136,7 @@ impl Pods {
         shim: &Shim,
         rollback: &mut Rollback,
     ) -> Result<PodCgroup, Cause> {
-        let cgroup = self
-            .drivers
-            .cgroups
-            .create_pod(&spec.cgroup_parent, id, Some(shim.pid()))
-            .await?;
+        let cgroup = self.drivers.cgroups.create_pod(&spec.cgroup_parent, id, Some(shim.pid())).await?;
         let (this, undo, pod, shim) = (self.clone(), cgroup.clone(), id.clone(), shim.clone());
         rollback.push(async move {
             // Its cgroup can't go before the shim that is in it.
@@ -182,7 +164,7 @@ impl Pods {
         self.drivers.pod_files.pin_network(id, netns.as_fd())?;
         // A failed attach has undone itself.
         let network = self.network_of(id, spec);
-        let attachment = self.drivers.network.attach(&network, netns.as_fd()).await?;
+        let attachment = self.drivers.network.attach(&network, netns.as_fd()).await.map_err(Box::new)?;
         let (this, undo) = (self.clone(), attachment.clone());
         rollback.push(async move {
             if let Err(error) = this.drivers.network.detach(&network, Some(&undo)).await {
@@ -234,26 +216,18 @@ fn setup_of(spec: &PodSpec, cgroup: &PodCgroup) -> v1::Setup {
 fn sysctls(spec: &PodSpec) -> HashMap<String, String> {
     let own_network = !spec.namespaces.host_network && spec.namespaces.user.is_none();
     let harmless: &[(&str, &str)] = if own_network {
-        &[
-            ("net.ipv4.ip_unprivileged_port_start", "0"),
-            ("net.ipv4.ping_group_range", "0 2147483647"),
-        ]
+        &[("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")]
     } else {
         &[]
     };
-    let mut sysctls: HashMap<_, _> = harmless
-        .iter()
-        .map(|(key, value)| (key.to_string(), value.to_string()))
-        .collect();
+    let mut sysctls: HashMap<_, _> =
+        harmless.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
     sysctls.extend(spec.sysctls.clone());
     sysctls
 }
 
 fn id_maps(mappings: &[IdMapping]) -> Vec<v1::IdMap> {
-    let map = |m: &IdMapping| v1::IdMap {
-        container_id: m.container_id,
-        host_id: m.host_id,
-        length: m.length,
-    };
+    let map =
+        |m: &IdMapping| v1::IdMap { container_id: m.container_id, host_id: m.host_id, length: m.length };
     mappings.iter().map(map).collect()
 }

@@ -23,10 +23,7 @@ impl Pods {
     pub(super) async fn stop_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<(), PodError> {
         let (this, task) = (self.clone(), pod.clone());
         let stopped = tokio::spawn(async move { this.stop_one(&task).await });
-        stopped
-            .await
-            .unwrap_or(Err(Cause::Stopping))
-            .map_err(|cause| cause.of(pod.id()))
+        stopped.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(pod.id()))
     }
 
     async fn stop_one(&self, pod: &Arc<Pod>) -> Result<(), Cause> {
@@ -39,11 +36,7 @@ impl Pods {
         }
         self.containers.on_shim_lost(&pod.sandbox).await;
         *pod.state() = State::NotReady { network: None };
-        Ok(self
-            .drivers
-            .store
-            .put(pod.id().as_str(), &pod.record(), Durability::Process)
-            .await?)
+        Ok(self.drivers.store.put(pod.id().as_str(), &pod.record(), Durability::Process).await?)
     }
 
     async fn kill_containers(&self, pod: &Pod) -> Result<(), Cause> {
@@ -61,7 +54,7 @@ impl Pods {
     async fn disconnect(&self, pod: &Pod) -> Result<(), Cause> {
         if let Some(attachment) = pod.network() {
             let network = self.network_of(pod.id(), &pod.sandbox.spec);
-            self.drivers.network.detach(&network, Some(&attachment)).await?;
+            self.drivers.network.detach(&network, Some(&attachment)).await.map_err(Box::new)?;
         }
         Ok(self.drivers.pod_files.unpin_network(pod.id())?)
     }

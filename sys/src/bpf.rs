@@ -67,11 +67,7 @@ struct QueryAttr {
 unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: `attr` is a live, exclusively borrowed block whose true size is passed; its contents are the caller's promise.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 fn raw(fd: BorrowedFd<'_>) -> u32 {
@@ -112,11 +108,8 @@ pub fn attach_device_filter(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> 
 
 /// How many device filters are attached to this cgroup itself.
 pub fn count_device_filters(cgroup: BorrowedFd<'_>) -> io::Result<u32> {
-    let mut attr = QueryAttr {
-        target_fd: raw(cgroup),
-        attach_type: ATTACH_CGROUP_DEVICE,
-        ..QueryAttr::default()
-    };
+    let mut attr =
+        QueryAttr { target_fd: raw(cgroup), attach_type: ATTACH_CGROUP_DEVICE, ..QueryAttr::default() };
     // SAFETY: with no room for ids (`prog_ids` 0, `prog_count` 0) PROG_QUERY writes into the block only.
     unsafe { bpf(PROG_QUERY, &mut attr) }?;
     Ok(attr.prog_count)

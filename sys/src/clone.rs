@@ -50,11 +50,7 @@ pub fn clone3(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> io::Result<S
     }
     // With CLONE_PARENT the kernel takes the caller's own exit signal and refuses another.
     let sibling = flags.contains(CloneFlags::CLONE_PARENT);
-    let exit_signal = if sibling {
-        0
-    } else {
-        u64::from(libc::SIGCHLD.cast_unsigned())
-    };
+    let exit_signal = if sibling { 0 } else { u64::from(libc::SIGCHLD.cast_unsigned()) };
     let arguments = libc::clone_args {
         flags: bits,
         pidfd: 0,
@@ -70,18 +66,10 @@ pub fn clone3(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> io::Result<S
     };
     // SAFETY: `arguments` is a whole clone_args that outlives the call; without CLONE_VM and with no stack given the
     // child goes on with a copy of this stack, as after fork(2), in a process that has this one thread.
-    let pid = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw const arguments,
-            size_of::<libc::clone_args>(),
-        )
-    };
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Side::Child),
-        pid => Ok(Side::Parent(Pid::from_raw(
-            i32::try_from(pid).map_err(io::Error::other)?,
-        ))),
+        pid => Ok(Side::Parent(Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?))),
     }
 }

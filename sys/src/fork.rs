@@ -30,10 +30,7 @@ impl Flags {
 /// clone3's. `PermissionDenied` where the process has more than one thread.
 pub fn fork(flags: Flags, main: impl FnOnce() -> i32) -> io::Result<(Pid, OwnedFd)> {
     if std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) && !cfg!(test) {
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "fork of a process with threads",
-        ));
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "fork of a process with threads"));
     }
     let mut pidfd: RawFd = -1;
     let sibling = flags.0 & Flags::SIBLING.0 != 0;
@@ -59,10 +56,7 @@ pub fn fork(flags: Flags, main: impl FnOnce() -> i32) -> io::Result<(Pid, OwnedF
         // SAFETY: _exit has no preconditions and does not return.
         unsafe { libc::_exit(code) };
     }
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .filter(|_| pid > 0);
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).filter(|_| pid > 0);
     let pid = pid.ok_or_else(io::Error::last_os_error)?;
     // SAFETY: clone3 succeeded with CLONE_PIDFD, so it stored a new descriptor that nothing else owns.
     Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
@@ -100,11 +94,7 @@ pub fn drop_all_capabilities() -> io::Result<()> {
         }
     }
     let none = rustix::thread::CapabilitySet::empty();
-    let sets = rustix::thread::CapabilitySets {
-        effective: none,
-        permitted: none,
-        inheritable: none,
-    };
+    let sets = rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
     Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 
@@ -118,21 +108,15 @@ mod tests {
     #[test]
     fn a_fork_ends_with_its_closures_result() {
         let (_, pidfd) = fork(Flags::default(), || 42).unwrap();
-        let end = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
-            .unwrap()
-            .unwrap();
+        let end = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).unwrap().unwrap();
         assert_eq!(end.exit_status(), Some(42));
     }
 
     #[test]
     fn the_first_process_of_a_new_pid_namespace_is_number_one() {
-        let (_, pidfd) = fork(Flags::NEW_PID, || {
-            i32::from(rustix::process::getpid().as_raw_pid() != 1)
-        })
-        .unwrap();
-        let end = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
-            .unwrap()
-            .unwrap();
+        let (_, pidfd) =
+            fork(Flags::NEW_PID, || i32::from(rustix::process::getpid().as_raw_pid() != 1)).unwrap();
+        let end = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).unwrap().unwrap();
         assert_eq!(end.exit_status(), Some(0));
     }
 }

@@ -65,7 +65,5 @@ pub fn survive_broken_pipes() {
 /// A realtime signal by its number, to be sent; `None` outside of 34..=64.
 pub fn realtime_signal(number: i32) -> Option<rustix::process::Signal> {
     // SAFETY: the kernel takes any of these numbers; libc reserves 32 and 33 for itself, which are not let through.
-    (34..=64)
-        .contains(&number)
-        .then(|| unsafe { rustix::process::Signal::from_raw_unchecked(number) })
+    (34..=64).contains(&number).then(|| unsafe { rustix::process::Signal::from_raw_unchecked(number) })
 }

@@ -5,6 +5,7 @@ pub mod bpf;
 pub mod clone;
 pub mod fork;
 pub mod inherit;
+pub mod malloc;
 pub mod mount;
 pub mod path;
 pub mod process;

@@ -66,9 +66,5 @@ pub fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, attributes: &Attri
             size_of::<libc::mount_attr>(),
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -107,19 +107,10 @@ impl Root {
 
     fn resolve(&self, path: &Path, flags: OFlags, resolve: ResolveFlags) -> io::Result<OwnedFd> {
         let resolve = resolve | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let path = if path.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            path
-        };
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         for _ in 0..MAX_RACES {
-            match rustix::fs::openat2(
-                &self.directory,
-                path,
-                flags | OFlags::CLOEXEC,
-                Mode::empty(),
-                resolve,
-            ) {
+            match rustix::fs::openat2(&self.directory, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+            {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 result => return Ok(result?),
             }
@@ -129,10 +120,8 @@ impl Root {
 
     /// One pass: opens the longest part of the path that exists, then makes the rest one by one.
     fn make_directories(&self, path: &Path, mode: Mode) -> io::Result<Made> {
-        let names: Vec<Component<'_>> = path
-            .components()
-            .filter(|name| *name != Component::RootDir)
-            .collect();
+        let names: Vec<Component<'_>> =
+            path.components().filter(|name| *name != Component::RootDir).collect();
         let (mut directory, mut known) = self.longest_existing(&names)?;
         while known < names.len() {
             let Component::Normal(name) = names[known] else {
@@ -147,9 +136,7 @@ impl Root {
                 Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => {
                     let above: PathBuf = names[..known].iter().collect();
                     let aim = aim_of_link(directory.as_fd(), &above, name)?;
-                    return Ok(Made::Link(
-                        names[known + 1..].iter().fold(aim, |path, name| path.join(name)),
-                    ));
+                    return Ok(Made::Link(names[known + 1..].iter().fold(aim, |path, name| path.join(name))));
                 }
                 Err(error) => return Err(error),
             }
@@ -244,12 +231,10 @@ mod tests {
         let root = root_in(outside.path());
         let inside = outside.path().join("root");
         symlink("/../../run/deep", inside.join("link")).unwrap();
-        root.mkdir_all(Path::new("/link/a/b"), Mode::from_raw_mode(0o755))
-            .unwrap();
+        root.mkdir_all(Path::new("/link/a/b"), Mode::from_raw_mode(0o755)).unwrap();
         assert!(inside.join("run/deep/a/b").is_dir());
         symlink("../run/x/resolv.conf", inside.join("run/resolv")).unwrap();
-        root.create_file(Path::new("run/resolv"), Mode::from_raw_mode(0o644))
-            .unwrap();
+        root.create_file(Path::new("run/resolv"), Mode::from_raw_mode(0o644)).unwrap();
         assert!(inside.join("run/x/resolv.conf").is_file());
         assert!(!outside.path().join("run").exists());
     }
@@ -273,9 +258,6 @@ mod tests {
         let outside = tempfile::tempdir().unwrap();
         let root = root_in(outside.path());
         nix::unistd::mkfifo(&outside.path().join("root/fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert_eq!(
-            root.open_file(Path::new("fifo")).unwrap_err().kind(),
-            io::ErrorKind::InvalidInput
-        );
+        assert_eq!(root.open_file(Path::new("fifo")).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }

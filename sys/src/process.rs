@@ -7,11 +7,7 @@ fn close_range(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
     // SAFETY: close_range(2) takes three numbers and touches no memory of ours. What closing may break is named at
     // the callers below.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Marks every descriptor from 3 on to be closed by the next execve(2).
@@ -28,11 +24,8 @@ pub fn close_on_execute() -> io::Result<()> {
 /// # Errors
 /// The errno of close_range(2).
 pub fn keep_only(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut numbers: Vec<u32> = kept
-        .iter()
-        .map(|fd| fd.as_raw_fd().cast_unsigned())
-        .filter(|fd| *fd > 2)
-        .collect();
+    let mut numbers: Vec<u32> =
+        kept.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).filter(|fd| *fd > 2).collect();
     numbers.sort_unstable();
     let mut first = 3;
     for number in numbers {
@@ -74,17 +67,9 @@ pub fn join_new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_ulong = 1;
     // SAFETY: a null name asks for an anonymous keyring; nothing of ours is touched.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_keyctl,
-            KEYCTL_JOIN_SESSION_KEYRING,
-            std::ptr::null::<libc::c_char>(),
-        )
+        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
     };
-    if result == -1 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Ends a forked child at once: no handler and no destructor of its parent's program runs.

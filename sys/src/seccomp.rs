@@ -30,9 +30,7 @@ impl Filter {
             jf: record[3],
             k: u32::from_ne_bytes([record[4], record[5], record[6], record[7]]),
         });
-        Ok(Self {
-            instructions: instructions.collect(),
-        })
+        Ok(Self { instructions: instructions.collect() })
     }
 
     /// Installs the filter on the calling thread; `flags` are the `SECCOMP_FILTER_FLAG_*` bits of [`flag`].
@@ -46,18 +44,9 @@ impl Filter {
         };
         // SAFETY: `program` points to `len` whole instructions that outlive the call; the kernel only reads them.
         let result = unsafe {
-            libc::syscall(
-                libc::SYS_seccomp,
-                libc::SECCOMP_SET_MODE_FILTER,
-                flags,
-                &raw const program,
-            )
+            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
         };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 }
 

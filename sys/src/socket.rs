@@ -31,17 +31,10 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io:
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "too many file descriptors for one packet",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many file descriptors for one packet"));
     }
     let sent = retry(|| net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL))?;
-    if sent == bytes.len() {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::WriteZero.into())
-    }
+    if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
 /// Receives one packet. A packet larger than `buffer`, or with more than [`MAX_FDS`] descriptors, is
@@ -57,19 +50,10 @@ pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Packet> {
             fds.extend(rights);
         }
     }
-    if received
-        .flags
-        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-    {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "packet larger than the protocol allows",
-        ));
+    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "packet larger than the protocol allows"));
     }
-    Ok(Packet {
-        len: received.bytes,
-        fds,
-    })
+    Ok(Packet { len: received.bytes, fds })
 }
 
 /// Bytes of the next packet, which stays in the queue: a reader needs no buffer for the largest one.
@@ -105,9 +89,7 @@ fn with_address<T>(path: &Path, call: impl FnOnce(&SocketAddrUnix) -> io::Result
     };
     let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
     let dir = rustix::fs::open(parent, flags, rustix::fs::Mode::empty())?;
-    let short = Path::new("/proc/self/fd")
-        .join(dir.as_raw_fd().to_string())
-        .join(name);
+    let short = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name);
     call(&SocketAddrUnix::new(&short)?)
 }
 
@@ -118,12 +100,7 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// Two connected ends, blocking, close-on-exec.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?)
+    Ok(net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
 /// User id of the process that connected or made the socket.
@@ -141,19 +118,11 @@ pub fn is_listener(fd: BorrowedFd<'_>) -> bool {
 /// holder of the same description is affected.
 pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(&fd)?;
-    Ok(rustix::fs::fcntl_setfl(
-        &fd,
-        flags | rustix::fs::OFlags::NONBLOCK,
-    )?)
+    Ok(rustix::fs::fcntl_setfl(&fd, flags | rustix::fs::OFlags::NONBLOCK)?)
 }
 
 fn seqpacket(flags: SocketFlags) -> io::Result<OwnedFd> {
-    Ok(net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        flags,
-        None,
-    )?)
+    Ok(net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
 }
 
 fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
@@ -182,20 +151,14 @@ mod tests {
         let packet = recv(b.as_fd(), &mut buffer).unwrap();
         assert_eq!((&buffer[..packet.len], packet.fds.len()), (&b"hello"[..], 2));
         let mut fds = packet.fds.into_iter();
-        let (mut read, mut write) = (
-            std::fs::File::from(fds.next().unwrap()),
-            std::fs::File::from(fds.next().unwrap()),
-        );
+        let (mut read, mut write) =
+            (std::fs::File::from(fds.next().unwrap()), std::fs::File::from(fds.next().unwrap()));
         write.write_all(b"x").unwrap();
         drop(write);
         let mut text = String::new();
         read.read_to_string(&mut text).unwrap();
         assert_eq!(text, "x");
-        assert!(
-            rustix::io::fcntl_getfd(&read)
-                .unwrap()
-                .contains(rustix::io::FdFlags::CLOEXEC)
-        );
+        assert!(rustix::io::fcntl_getfd(&read).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
     }
 
     #[test]
@@ -204,10 +167,7 @@ mod tests {
         let (mut read, write) = std::io::pipe().unwrap();
         send(a.as_fd(), &[7; 100], &[write.as_fd()]).unwrap();
         drop(write);
-        assert_eq!(
-            recv(b.as_fd(), &mut [0; 10]).unwrap_err().kind(),
-            ErrorKind::InvalidData
-        );
+        assert_eq!(recv(b.as_fd(), &mut [0; 10]).unwrap_err().kind(), ErrorKind::InvalidData);
         assert_eq!(read.read(&mut [0; 1]).unwrap(), 0, "the write end was left open");
     }
 
@@ -216,10 +176,7 @@ mod tests {
         let (a, b) = pair().unwrap();
         drop(a);
         assert_eq!(recv(b.as_fd(), &mut [0; 10]).unwrap().len, 0);
-        assert_eq!(
-            send(b.as_fd(), b"x", &[]).unwrap_err().kind(),
-            ErrorKind::BrokenPipe
-        );
+        assert_eq!(send(b.as_fd(), b"x", &[]).unwrap_err().kind(), ErrorKind::BrokenPipe);
     }
 
     #[test]
@@ -227,16 +184,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let listener = listen(&path).unwrap();
-        assert_eq!(
-            accept(listener.as_fd()).unwrap_err().kind(),
-            ErrorKind::WouldBlock
-        );
+        assert_eq!(accept(listener.as_fd()).unwrap_err().kind(), ErrorKind::WouldBlock);
         let client = connect(&path).unwrap();
         let server = accept(listener.as_fd()).unwrap();
         assert!(is_listener(listener.as_fd()) && !is_listener(client.as_fd()));
-        assert_eq!(
-            peer_uid(server.as_fd()).unwrap(),
-            rustix::process::getuid().as_raw()
-        );
+        assert_eq!(peer_uid(server.as_fd()).unwrap(), rustix::process::getuid().as_raw());
     }
 }

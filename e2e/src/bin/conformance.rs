@@ -53,11 +53,7 @@ async fn main() -> Result<ExitCode> {
     for (repository, tag, image) in catalog::conformance()? {
         registry.storage().publish(&repository, tag, &image.build()?)?;
     }
-    let options = Options {
-        cni: flags.cni,
-        mirror: Some(registry.host()),
-        ..Options::default()
-    };
+    let options = Options { cni: flags.cni, mirror: Some(registry.host()), ..Options::default() };
     let node = Node::start_as(runtime, &options).await?;
 
     let report = node.scratch().join("report.json");
@@ -76,28 +72,12 @@ fn run_critest(node: &Node, report: &Path, flags: &Flags) -> Result<()> {
     let program = tool("cri-tools", "critest")?;
     let endpoint = format!("unix://{}", node.socket().display());
     let output = || {
-        if flags.verbose {
-            Stdio::inherit()
-        } else {
-            Stdio::null()
-        }
+        if flags.verbose { Stdio::inherit() } else { Stdio::null() }
     };
     let status = Command::new(&program)
         .current_dir(node.scratch())
-        .args([
-            "-runtime-endpoint",
-            &endpoint,
-            "-image-endpoint",
-            &endpoint,
-            "-config",
-            "/dev/null",
-        ])
-        .args([
-            "-ginkgo.no-color",
-            "-ginkgo.seed=1",
-            "-ginkgo.timeout=40m",
-            "-ginkgo.poll-progress-after=0",
-        ])
+        .args(["-runtime-endpoint", &endpoint, "-image-endpoint", &endpoint, "-config", "/dev/null"])
+        .args(["-ginkgo.no-color", "-ginkgo.seed=1", "-ginkgo.timeout=40m", "-ginkgo.poll-progress-after=0"])
         .arg(format!("-ginkgo.focus={}", flags.focus))
         .arg(format!("-ginkgo.json-report={}", report.display()))
         .stdin(Stdio::null())
@@ -113,15 +93,11 @@ fn run_critest(node: &Node, report: &Path, flags: &Flags) -> Result<()> {
 
 fn read_report(path: &Path) -> Result<BTreeMap<String, Outcome>> {
     let report: Value = serde_json::from_slice(&fs::read(path)?).context("critest's report")?;
-    let specs = report[0]["SpecReports"]
-        .as_array()
-        .context("critest's report holds no specs")?;
+    let specs = report[0]["SpecReports"].as_array().context("critest's report holds no specs")?;
     let mut outcomes = BTreeMap::new();
     for spec in specs.iter().filter(|spec| spec["LeafNodeType"] == "It") {
         let containers = spec["ContainerHierarchyTexts"].as_array().into_iter().flatten();
-        let words = containers
-            .chain([&spec["LeafNodeText"]])
-            .filter_map(Value::as_str);
+        let words = containers.chain([&spec["LeafNodeText"]]).filter_map(Value::as_str);
         let name = words.collect::<Vec<_>>().join(" ");
         let message = spec["Failure"]["Message"].as_str().unwrap_or_default().to_owned();
         let outcome = match spec["State"].as_str().unwrap_or_default() {
@@ -141,13 +117,8 @@ fn read_report(path: &Path) -> Result<BTreeMap<String, Outcome>> {
 fn read_known(path: &Path) -> Result<Vec<(String, String)>> {
     let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let mut known = Vec::new();
-    for line in text
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-    {
-        let (name, reason) = line
-            .split_once(" # ")
-            .with_context(|| format!("{line:?} holds no reason"))?;
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (name, reason) = line.split_once(" # ").with_context(|| format!("{line:?} holds no reason"))?;
         known.push((name.trim().to_owned(), reason.trim().to_owned()));
     }
     Ok(known)
@@ -158,10 +129,7 @@ fn reason<'a>(known: &'a [(String, String)], name: &str) -> Option<&'a str> {
         Some(start) => name.starts_with(start),
         None => name == pattern,
     };
-    known
-        .iter()
-        .find(|(pattern, _)| matches(pattern))
-        .map(|(_, reason)| reason.as_str())
+    known.iter().find(|(pattern, _)| matches(pattern)).map(|(_, reason)| reason.as_str())
 }
 
 fn judge(flags: &Flags, outcomes: &BTreeMap<String, Outcome>, known: &[(String, String)]) -> ExitCode {
@@ -193,20 +161,11 @@ fn judge(flags: &Flags, outcomes: &BTreeMap<String, Outcome>, known: &[(String, 
         outcomes.len(),
         expected + unexpected
     );
-    if unexpected > 0 {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
+    if unexpected > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// Of the message's many lines the first few tell what went wrong.
 fn first_line(message: &str) -> String {
-    let lines: Vec<_> = message
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .take(4)
-        .collect();
+    let lines: Vec<_> = message.lines().map(str::trim).filter(|line| !line.is_empty()).take(4).collect();
     lines.join(" | ").chars().take(400).collect()
 }

@@ -59,9 +59,7 @@ fn generate(directory: &Path, compression: Compression) -> Result<()> {
             threads
                 .into_iter()
                 .map(|thread| {
-                    thread
-                        .join()
-                        .unwrap_or_else(|_| Err(anyhow::anyhow!("a layer's thread panicked")))
+                    thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a layer's thread panicked")))
                 })
                 .collect()
         });
@@ -77,22 +75,12 @@ fn generate(directory: &Path, compression: Compression) -> Result<()> {
 fn write_layer(number: u64, path: &Path, compression: Compression) -> Result<Compressed> {
     let mut writer = LayerWriter::new(BufWriter::new(File::create(path)?), compression)?;
     let mut noise = Noise(0x9E37_79B9_7F4A_7C15 ^ (number + 1));
-    let root = |path: String, mode, node| Entry {
-        path,
-        mode,
-        uid: 0,
-        gid: 0,
-        node,
-    };
+    let root = |path: String, mode, node| Entry { path, mode, uid: 0, gid: 0, node };
     writer.append(&root(format!("layer{number}"), 0o755, Node::Dir))?;
     let (mut written, mut count) = (0, 0_u64);
     while written < LAYER_BYTES {
         if count.is_multiple_of(64) {
-            writer.append(&root(
-                format!("layer{number}/dir{}", count / 64),
-                0o755,
-                Node::Dir,
-            ))?;
+            writer.append(&root(format!("layer{number}/dir{}", count / 64), 0o755, Node::Dir))?;
         }
         let size = noise.file_size();
         let content = noise.content(size);

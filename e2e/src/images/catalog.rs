@@ -55,31 +55,20 @@ pub fn busybox() -> Result<Image> {
 }
 
 fn base_layer() -> Layer {
-    let dirs = [
-        "bin",
-        "dev",
-        "etc",
-        "home",
-        "lib",
-        "lib/x86_64-linux-gnu",
-        "lib64",
-        "mnt",
-        "proc",
-        "root",
-        "run",
-    ]
-    .into_iter()
-    .chain([
-        "sys",
-        "usr",
-        "usr/bin",
-        "usr/sbin",
-        "usr/local",
-        "usr/local/bin",
-        "var",
-        "var/log",
-        "var/lib",
-    ]);
+    let dirs =
+        ["bin", "dev", "etc", "home", "lib", "lib/x86_64-linux-gnu", "lib64", "mnt", "proc", "root", "run"]
+            .into_iter()
+            .chain([
+                "sys",
+                "usr",
+                "usr/bin",
+                "usr/sbin",
+                "usr/local",
+                "usr/local/bin",
+                "var",
+                "var/log",
+                "var/lib",
+            ]);
     dirs.fold(Layer::default(), Layer::dir)
         .add("tmp", 0o1777, Node::Dir)
         .add("var/tmp", 0o1777, Node::Dir)
@@ -92,11 +81,7 @@ fn base_layer() -> Layer {
 pub fn nginx(port: u16) -> Result<Image> {
     let layer = debian::add_programs(Layer::default(), &["usr/sbin/nginx"])?
         .dir("etc/nginx")
-        .file(
-            "etc/nginx/nginx.conf",
-            0o644,
-            NGINX_CONF.replace("PORT", &port.to_string()),
-        )
+        .file("etc/nginx/nginx.conf", 0o644, NGINX_CONF.replace("PORT", &port.to_string()))
         .dir("var/log/nginx")
         .dir("var/lib/nginx")
         .dir("www")
@@ -106,14 +91,8 @@ pub fn nginx(port: u16) -> Result<Image> {
 
 /// busybox's web server on port 80; says `httpd` on its standard output when it starts.
 pub fn httpd() -> Result<Image> {
-    let page = Layer::default()
-        .dir("www")
-        .file("www/index.html", 0o644, "<html><body>httpd</body></html>\n");
-    Ok(busybox()?.layer(page).cmd(&[
-        "sh",
-        "-c",
-        "echo httpd serves /www; exec httpd -f -v -p 80 -h /www",
-    ]))
+    let page = Layer::default().dir("www").file("www/index.html", 0o644, "<html><body>httpd</body></html>\n");
+    Ok(busybox()?.layer(page).cmd(&["sh", "-c", "echo httpd serves /www; exec httpd -f -v -p 80 -h /www"]))
 }
 
 /// One static program with the setuid bit, which prints its effective uid.
@@ -132,21 +111,12 @@ pub fn pause() -> Result<Image> {
 /// An image that is small and unlike any other of a different `name`.
 pub fn tiny(name: &str) -> Image {
     let mut layer = Layer::default();
-    layer.push(Entry {
-        path: "name".into(),
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        node: Node::File(name.into()),
-    });
+    layer.push(Entry { path: "name".into(), mode: 0o644, uid: 0, gid: 0, node: Node::File(name.into()) });
     Image::of(layer).cmd(&["/name"])
 }
 
 fn compiled(name: &str) -> Result<Vec<u8>> {
-    let source = crate::repository()
-        .join("e2e/images")
-        .join(name)
-        .with_extension("c");
+    let source = crate::repository().join("e2e/images").join(name).with_extension("c");
     let directory = tempfile::tempdir()?;
     let program = directory.path().join(name);
     let output = Command::new("cc")
@@ -155,11 +125,7 @@ fn compiled(name: &str) -> Result<Vec<u8>> {
         .output()
         .context("run cc (package gcc)")?;
     if !output.status.success() {
-        bail!(
-            "compile {}: {}",
-            source.display(),
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("compile {}: {}", source.display(), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(std::fs::read(program)?)
 }
@@ -176,16 +142,8 @@ pub fn conformance() -> Result<Vec<(String, &'static str, Image)>> {
         (e2e("nonewprivs"), "1.3", setuid_probe()?),
         ("pause".into(), "3.9", pause()?),
         (staging("hostnet-nginx-amd64"), "latest", nginx(12003)?),
-        (
-            staging("test-image-predefined-group"),
-            "latest",
-            busybox.clone().user("1000"),
-        ),
-        (
-            staging("test-image-digest"),
-            "latest",
-            busybox.clone().label("name", "digest"),
-        ),
+        (staging("test-image-predefined-group"), "latest", busybox.clone().user("1000")),
+        (staging("test-image-digest"), "latest", busybox.clone().label("name", "digest")),
     ];
     for (name, user) in [
         ("uid", "1002"),
@@ -193,11 +151,7 @@ pub fn conformance() -> Result<Vec<(String, &'static str, Image)>> {
         ("uid-group", "1003:users"),
         ("username-group", "www-data:100"),
     ] {
-        images.push((
-            staging(&format!("test-image-user-{name}")),
-            "latest",
-            busybox.clone().user(user),
-        ));
+        images.push((staging(&format!("test-image-user-{name}")), "latest", busybox.clone().user(user)));
     }
     for (name, tag) in [
         ("test-image-latest", "latest"),
@@ -207,18 +161,10 @@ pub fn conformance() -> Result<Vec<(String, &'static str, Image)>> {
         ("test-image-2", "latest"),
         ("test-image-3", "latest"),
     ] {
-        images.push((
-            staging(name),
-            tag,
-            busybox.clone().label("name", &format!("{name}:{tag}")),
-        ));
+        images.push((staging(name), tag, busybox.clone().label("name", &format!("{name}:{tag}"))));
     }
     for tag in ["1", "2", "3"] {
-        images.push((
-            staging("test-image-tags"),
-            tag,
-            busybox.clone().label("name", "tags"),
-        ));
+        images.push((staging("test-image-tags"), tag, busybox.clone().label("name", "tags")));
     }
     Ok(images)
 }

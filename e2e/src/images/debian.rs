@@ -20,15 +20,9 @@ pub fn root() -> Result<&'static Path> {
         return Ok(root);
     }
     let script = crate::repository().join("e2e/tools/debs");
-    let output = Command::new(&script)
-        .output()
-        .with_context(|| format!("run {}", script.display()))?;
+    let output = Command::new(&script).output().with_context(|| format!("run {}", script.display()))?;
     if !output.status.success() {
-        bail!(
-            "{}: {}",
-            script.display(),
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("{}: {}", script.display(), String::from_utf8_lossy(&output.stderr).trim());
     }
     let root = PathBuf::from(String::from_utf8(output.stdout)?.trim());
     Ok(ROOT.get_or_init(|| root))
@@ -70,20 +64,13 @@ fn library_path(name: &str) -> Result<PathBuf> {
 /// File names of the libraries, as the packages' own loader finds them.
 fn libraries_of(program: &str) -> Result<Vec<String>> {
     let root = root()?;
-    let search = format!(
-        "{}:{}",
-        root.join(LIBRARIES).display(),
-        root.join("usr").join(LIBRARIES).display()
-    );
+    let search = format!("{}:{}", root.join(LIBRARIES).display(), root.join("usr").join(LIBRARIES).display());
     let output = Command::new(root.join(LOADER))
         .args(["--library-path", &search, "--list"])
         .arg(root.join(program))
         .output()?;
     if !output.status.success() {
-        bail!(
-            "libraries of {program}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("libraries of {program}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8(output.stdout)?
         .lines()
@@ -101,21 +88,10 @@ pub fn add_applets(mut layer: Layer) -> Result<Layer> {
         .arg(root.join("bin/busybox"))
         .arg("--list")
         .output()?;
-    let taken: BTreeSet<_> = layer
-        .entries
-        .iter()
-        .filter_map(|entry| entry.path.rsplit('/').next())
-        .map(str::to_owned)
-        .collect();
-    for applet in String::from_utf8(output.stdout)?
-        .lines()
-        .filter(|applet| !taken.contains(*applet))
-    {
-        layer = layer.add(
-            &format!("bin/{applet}"),
-            0o755,
-            Node::Hardlink("bin/busybox".into()),
-        );
+    let taken: BTreeSet<_> =
+        layer.entries.iter().filter_map(|entry| entry.path.rsplit('/').next()).map(str::to_owned).collect();
+    for applet in String::from_utf8(output.stdout)?.lines().filter(|applet| !taken.contains(*applet)) {
+        layer = layer.add(&format!("bin/{applet}"), 0o755, Node::Hardlink("bin/busybox".into()));
     }
     Ok(layer)
 }

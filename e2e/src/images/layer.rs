@@ -90,13 +90,7 @@ impl Layer {
     /// Adds an entry owned by root.
     #[must_use]
     pub fn add(mut self, path: &str, mode: u32, node: Node) -> Self {
-        self.push(Entry {
-            path: path.into(),
-            mode,
-            uid: 0,
-            gid: 0,
-            node,
-        });
+        self.push(Entry { path: path.into(), mode, uid: 0, gid: 0, node });
         self
     }
 
@@ -156,22 +150,11 @@ impl Layer {
     pub fn compress(&self) -> Result<Compressed> {
         let mut writer = LayerWriter::new(Vec::new(), self.compression)?;
         for entry in &self.entries {
-            writer
-                .append(entry)
-                .with_context(|| format!("layer entry {}", entry.path))?;
+            writer.append(entry).with_context(|| format!("layer entry {}", entry.path))?;
         }
         let (bytes, digest, size, diff_id) = writer.finish()?;
-        let blob = Blob {
-            digest,
-            size,
-            media_type: String::new(),
-            source: Source::Bytes(bytes),
-        };
-        Ok(Compressed {
-            blob,
-            diff_id,
-            compression: self.compression,
-        })
+        let blob = Blob { digest, size, media_type: String::new(), source: Source::Bytes(bytes) };
+        Ok(Compressed { blob, diff_id, compression: self.compression })
     }
 }
 
@@ -185,10 +168,7 @@ impl<W: Write> LayerWriter<W> {
     /// Packs into `out`.
     pub fn new(out: W, compression: Compression) -> Result<Self> {
         let packer = Packer::new(Hashing::new(out), compression)?;
-        Ok(Self {
-            tar: tar::Builder::new(Hashing::new(packer)),
-            compression,
-        })
+        Ok(Self { tar: tar::Builder::new(Hashing::new(packer)), compression })
     }
 
     /// Writes one entry.
@@ -247,12 +227,7 @@ impl<W: Write> LayerWriter<W> {
         out.flush()?;
         let source = Source::File(path.to_path_buf());
         Ok(Compressed {
-            blob: Blob {
-                digest,
-                size,
-                media_type: String::new(),
-                source,
-            },
+            blob: Blob { digest, size, media_type: String::new(), source },
             diff_id,
             compression,
         })
@@ -309,11 +284,7 @@ struct Hashing<W> {
 
 impl<W> Hashing<W> {
     fn new(out: W) -> Self {
-        Self {
-            out,
-            sum: sha2::Sha256::new(),
-            size: 0,
-        }
+        Self { out, sum: sha2::Sha256::new(), size: 0 }
     }
 
     fn finish(self) -> (W, String, u64) {
@@ -341,19 +312,12 @@ mod tests {
 
     #[test]
     fn the_same_entries_make_the_same_layer() {
-        let layer = || {
-            Layer::default()
-                .dir("etc")
-                .file("etc/motd", 0o644, "hello")
-                .symlink("motd", "etc/motd")
-        };
+        let layer =
+            || Layer::default().dir("etc").file("etc/motd", 0o644, "hello").symlink("motd", "etc/motd");
         let (one, two) = (layer().compress().unwrap(), layer().compress().unwrap());
         assert_eq!((&one.blob.digest, &one.diff_id), (&two.blob.digest, &two.diff_id));
         let plain = layer().packed(Compression::None).compress().unwrap();
-        assert_eq!(
-            plain.blob.digest, one.diff_id,
-            "a plain tar's digest is its diff_id"
-        );
+        assert_eq!(plain.blob.digest, one.diff_id, "a plain tar's digest is its diff_id");
         let zstd = layer().packed(Compression::Zstd).compress().unwrap();
         assert_eq!(zstd.diff_id, one.diff_id);
     }

@@ -105,8 +105,7 @@ pub fn sha256(bytes: &[u8]) -> String {
 }
 
 fn name_digest(sum: &[u8]) -> String {
-    sum.iter()
-        .fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+    sum.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// An image to be built.
@@ -147,10 +146,7 @@ pub struct Built {
 impl Image {
     /// An image of one layer.
     pub fn of(layer: Layer) -> Self {
-        Self {
-            layers: vec![layer],
-            ..Self::default()
-        }
+        Self { layers: vec![layer], ..Self::default() }
     }
 
     /// Puts one more layer on top.
@@ -183,11 +179,7 @@ impl Image {
 
     /// Compresses the layers and makes config and manifest.
     pub fn build(&self) -> Result<Built> {
-        let layers = self
-            .layers
-            .iter()
-            .map(Layer::compress)
-            .collect::<Result<Vec<_>>>()?;
+        let layers = self.layers.iter().map(Layer::compress).collect::<Result<Vec<_>>>()?;
         self.assemble(layers)
     }
 
@@ -202,10 +194,9 @@ impl Image {
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
         });
         let (config_type, manifest_type) = match self.format {
-            Format::Oci => (
-                "application/vnd.oci.image.config.v1+json",
-                "application/vnd.oci.image.manifest.v1+json",
-            ),
+            Format::Oci => {
+                ("application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.manifest.v1+json")
+            }
             Format::Docker => (
                 "application/vnd.docker.container.image.v1+json",
                 "application/vnd.docker.distribution.manifest.v2+json",
@@ -214,10 +205,7 @@ impl Image {
         let config = Blob::new(config_type, serde_json::to_vec(&config)?);
         let mut blobs: Vec<_> = layers
             .into_iter()
-            .map(|layer| Blob {
-                media_type: layer.compression.media_type(self.format).into(),
-                ..layer.blob
-            })
+            .map(|layer| Blob { media_type: layer.compression.media_type(self.format).into(), ..layer.blob })
             .collect();
         let manifest = json!({
             "schemaVersion": 2,
@@ -227,11 +215,7 @@ impl Image {
         });
         blobs.push(config);
         let manifest = Blob::new(manifest_type, serde_json::to_vec(&manifest)?);
-        Ok(Built {
-            blobs,
-            manifest,
-            architecture: self.architecture.clone(),
-        })
+        Ok(Built { blobs, manifest, architecture: self.architecture.clone() })
     }
 }
 

@@ -19,9 +19,7 @@ pub struct Storage {
 impl Storage {
     /// `directory` is the registry's `rootdirectory`.
     pub fn new(directory: &Path) -> Self {
-        Self {
-            root: directory.join("docker/registry/v2"),
-        }
+        Self { root: directory.join("docker/registry/v2") }
     }
 
     /// Stores a whole image and points a tag at it.
@@ -49,12 +47,7 @@ impl Storage {
         self.put_manifest(repository, manifest)?;
         let tags = format!("_manifests/tags/{tag}");
         self.link(repository, &format!("{tags}/index"), &manifest.digest)?;
-        let current = self
-            .root
-            .join("repositories")
-            .join(repository)
-            .join(&tags)
-            .join("current");
+        let current = self.root.join("repositories").join(repository).join(&tags).join("current");
         write(&current.join("link"), manifest.digest.as_bytes())
     }
 
@@ -67,11 +60,7 @@ impl Storage {
     /// Where a blob's content is, for tests that remove or damage it.
     pub fn blob_path(&self, digest: &str) -> PathBuf {
         let hex = digest.trim_start_matches("sha256:");
-        self.root
-            .join("blobs/sha256")
-            .join(&hex[..2])
-            .join(hex)
-            .join("data")
+        self.root.join("blobs/sha256").join(&hex[..2]).join(hex).join("data")
     }
 
     fn write_content(&self, blob: &Blob) -> Result<()> {
@@ -89,13 +78,7 @@ impl Storage {
 
     fn link(&self, repository: &str, kind: &str, digest: &str) -> Result<()> {
         let hex = digest.trim_start_matches("sha256:");
-        let directory = self
-            .root
-            .join("repositories")
-            .join(repository)
-            .join(kind)
-            .join("sha256")
-            .join(hex);
+        let directory = self.root.join("repositories").join(repository).join(kind).join("sha256").join(hex);
         write(&directory.join("link"), digest.as_bytes())
     }
 }
@@ -107,8 +90,7 @@ fn write(path: &Path, content: &[u8]) -> Result<()> {
     file.write_all(content)?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     file.as_file().set_permissions(mode)?;
-    file.persist(path)
-        .with_context(|| format!("write {}", path.display()))?;
+    file.persist(path).with_context(|| format!("write {}", path.display()))?;
     Ok(())
 }
 
@@ -131,11 +113,7 @@ pub fn oci_archive(image: &Built, reference: &str, out: impl Write) -> Result<()
     for blob in image.blobs.iter().chain([&image.manifest]) {
         let mut content = Vec::new();
         io::copy(&mut blob.source.open()?, &mut content)?;
-        add(
-            &mut tar,
-            &format!("blobs/{}", blob.digest.replace(':', "/")),
-            &content,
-        )?;
+        add(&mut tar, &format!("blobs/{}", blob.digest.replace(':', "/")), &content)?;
     }
     tar.finish()?;
     Ok(())
@@ -145,14 +123,9 @@ pub fn oci_archive(image: &Built, reference: &str, out: impl Write) -> Result<()
 /// (`Compression::None`).
 pub fn docker_archive(image: &Built, reference: &str, out: impl Write) -> Result<()> {
     let mut tar = tar::Builder::new(out);
-    let Some((config, layers)) = image.blobs.split_last() else {
-        anyhow::bail!("an image without a config")
-    };
+    let Some((config, layers)) = image.blobs.split_last() else { anyhow::bail!("an image without a config") };
     let hex = |blob: &Blob| blob.digest.trim_start_matches("sha256:").to_owned();
-    let names: Vec<_> = layers
-        .iter()
-        .map(|layer| format!("{}/layer.tar", hex(layer)))
-        .collect();
+    let names: Vec<_> = layers.iter().map(|layer| format!("{}/layer.tar", hex(layer))).collect();
     for (layer, name) in layers.iter().zip(&names) {
         let mut content = Vec::new();
         io::copy(&mut layer.source.open()?, &mut content)?;
@@ -172,7 +145,6 @@ fn add(tar: &mut tar::Builder<impl Write>, name: &str, content: &[u8]) -> Result
     let mut header = tar::Header::new_gnu();
     header.set_mode(0o644);
     header.set_size(content.len() as u64);
-    tar.append_data(&mut header, name, content)
-        .with_context(|| format!("archive entry {name}"))?;
+    tar.append_data(&mut header, name, content).with_context(|| format!("archive entry {name}"))?;
     Ok(())
 }

@@ -33,11 +33,7 @@ pub(super) fn run(request: Start<'_>, reporter: &Reporter) -> Result<()> {
     let workload = Workload::prepare(&spec.process, request.seccomp.as_ref(), request.seccomp_flags)?;
     workload.own_pipes(
         &request.stdio,
-        if request.pod.user_ns.is_some() {
-            &spec.linux.uid_mappings
-        } else {
-            &[]
-        },
+        if request.pod.user_ns.is_some() { &spec.linux.uid_mappings } else { &[] },
     )?;
     limits::raise(&workload.limits)?;
     // Never the shim's own score, which protects it from the OOM killer.
@@ -52,26 +48,14 @@ pub(super) fn run(request: Start<'_>, reporter: &Reporter) -> Result<()> {
     flags.set(CloneFlags::CLONE_NEWPID, matches!(request.pid, PidNamespace::New));
     let step = || "clone the container's first process".to_owned();
     match clone3(flags, membership.unified()).failing(step)? {
-        Side::Parent(pid) => reporter
-            .spawned(pid)
-            .failing(|| "report the container's pid".to_owned()),
+        Side::Parent(pid) => reporter.spawned(pid).failing(|| "report the container's pid".to_owned()),
         Side::Child => {
-            let new_cgroup_namespace = spec
-                .linux
-                .namespaces
-                .iter()
-                .any(|namespace| namespace.kind == "cgroup");
+            let new_cgroup_namespace =
+                spec.linux.namespaces.iter().any(|namespace| namespace.kind == "cgroup");
             let readonly = spec.root.readonly;
             let stdio = request.stdio;
-            let plan = Plan {
-                membership,
-                new_cgroup_namespace,
-                root,
-                interior,
-                readonly,
-                root_propagation,
-                stdio,
-            };
+            let plan =
+                Plan { membership, new_cgroup_namespace, root, interior, readonly, root_propagation, stdio };
             init::run(plan, workload, reporter)
         }
     }
@@ -87,10 +71,7 @@ fn descriptors<'a>(request: &'a Start<'_>, reporter: &'a Reporter) -> Vec<Borrow
     let mut kept = vec![reporter.as_fd(), request.root.as_fd()];
     kept.extend(request.seccomp.iter().map(AsFd::as_fd));
     kept.extend(
-        [&request.pod.shm, &request.pod.user_ns, &request.pod.init]
-            .into_iter()
-            .flatten()
-            .map(AsFd::as_fd),
+        [&request.pod.shm, &request.pod.user_ns, &request.pod.init].into_iter().flatten().map(AsFd::as_fd),
     );
     if let PidNamespace::Join(process) = request.pid {
         kept.push(process);
@@ -102,11 +83,7 @@ fn descriptors<'a>(request: &'a Start<'_>, reporter: &'a Reporter) -> Vec<Borrow
 impl Stdio {
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         match self {
-            Self::Pipes {
-                stdin,
-                stdout,
-                stderr,
-            } => vec![stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+            Self::Pipes { stdin, stdout, stderr } => vec![stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
             Self::Terminal => Vec::new(),
         }
     }
@@ -114,14 +91,8 @@ impl Stdio {
 
 fn interior(spec: &Spec, pod: &Pod, cgroup_v2: bool) -> Result<Interior> {
     let mounts = sources::prepare(spec, pod)?;
-    let cgroups = mounts
-        .iter()
-        .any(|mount| matches!(mount.source, Source::Cgroups { .. }));
-    let hierarchies = if cgroups {
-        Some(Hierarchies::of_this_node(cgroup_v2)?)
-    } else {
-        None
-    };
+    let cgroups = mounts.iter().any(|mount| matches!(mount.source, Source::Cgroups { .. }));
+    let hierarchies = if cgroups { Some(Hierarchies::of_this_node(cgroup_v2)?) } else { None };
     let host_dev = |mount: &Prepared| {
         mount.destination == Path::new("dev") && matches!(mount.source, Source::Tree { .. })
     };
@@ -132,19 +103,8 @@ fn interior(spec: &Spec, pod: &Pod, cgroup_v2: bool) -> Result<Interior> {
         Vec::new()
     };
     let masked = spec.linux.masked_paths.clone();
-    let null = if masked.is_empty() {
-        None
-    } else {
-        Some(devices::null()?)
-    };
-    Ok(Interior {
-        mounts,
-        hierarchies,
-        devices,
-        masked,
-        readonly: spec.linux.readonly_paths.clone(),
-        null,
-    })
+    let null = if masked.is_empty() { None } else { Some(devices::null()?) };
+    Ok(Interior { mounts, hierarchies, devices, masked, readonly: spec.linux.readonly_paths.clone(), null })
 }
 
 /// Enters the PID namespace (for children) while the host's rights last, then the pod's user namespace.

@@ -95,11 +95,7 @@ impl Capabilities {
         let own = capabilities(None).failing(step)?.permitted;
         let permitted = self.permitted & own;
         let inheritable = self.inheritable & own & self.bounding;
-        let sets = CapabilitySets {
-            effective: self.effective & permitted,
-            permitted,
-            inheritable,
-        };
+        let sets = CapabilitySets { effective: self.effective & permitted, permitted, inheritable };
         set_capabilities(None, sets).failing(step)?;
         clear_ambient_capability_set().failing(step)?;
         for capability in (self.ambient & permitted & inheritable).iter() {
@@ -111,9 +107,7 @@ impl Capabilities {
 
 fn set(names: &[String]) -> Result<CapabilitySet> {
     names.iter().try_fold(CapabilitySet::empty(), |set, name| {
-        let number = NAMES
-            .iter()
-            .position(|known| name.strip_prefix("CAP_") == Some(known));
+        let number = NAMES.iter().position(|known| name.strip_prefix("CAP_") == Some(known));
         let unknown = || SpawnError::refused("set the capabilities", format!("unknown capability {name:?}"));
         Ok(set | CapabilitySet::from_bits_retain(1 << number.ok_or_else(unknown)?))
     })

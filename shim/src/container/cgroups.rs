@@ -17,10 +17,7 @@ pub(super) struct Membership {
 
 impl Membership {
     pub(super) fn open(directories: &[String]) -> Result<Self> {
-        let mut membership = Self {
-            tasks: Vec::new(),
-            unified: None,
-        };
+        let mut membership = Self { tasks: Vec::new(), unified: None };
         for path in directories {
             let step = || format!("open cgroup {path}");
             let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;

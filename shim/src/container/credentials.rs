@@ -15,32 +15,18 @@ pub(super) struct Credentials {
 
 impl Credentials {
     pub(super) fn parse(user: &User) -> Self {
-        let additional = user
-            .additional_gids
-            .iter()
-            .map(|gid| Gid::from_raw(*gid))
-            .collect();
-        Self {
-            uid: Uid::from_raw(user.uid),
-            gid: Gid::from_raw(user.gid),
-            additional,
-        }
+        let additional = user.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        Self { uid: Uid::from_raw(user.uid), gid: Gid::from_raw(user.gid), additional }
     }
 
     /// The same user as the host numbers it, under the mappings of a user namespace; none of them: there is none.
     pub(super) fn on_host(&self, users: &[IdMapping]) -> Self {
         let inside = self.uid.as_raw();
         let mapped = users.iter().find_map(|users| {
-            let offset = inside
-                .checked_sub(users.container)
-                .filter(|offset| *offset < users.size)?;
+            let offset = inside.checked_sub(users.container).filter(|offset| *offset < users.size)?;
             users.host.checked_add(offset)
         });
-        Self {
-            uid: mapped.map_or(self.uid, Uid::from_raw),
-            gid: self.gid,
-            additional: Vec::new(),
-        }
+        Self { uid: mapped.map_or(self.uid, Uid::from_raw), gid: self.gid, additional: Vec::new() }
     }
 
     /// Makes the user the owner of `stream`.

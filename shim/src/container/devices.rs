@@ -15,14 +15,8 @@ use super::sources::{clone_at, make_read_only};
 use super::spec;
 
 /// What every container has: name under /dev, major, minor.
-const DEFAULT: [(&str, u32, u32); 6] = [
-    ("null", 1, 3),
-    ("zero", 1, 5),
-    ("full", 1, 7),
-    ("random", 1, 8),
-    ("urandom", 1, 9),
-    ("tty", 5, 0),
-];
+const DEFAULT: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -77,10 +71,7 @@ fn parse(device: &spec::Device) -> Result<Device> {
         "p" => FileType::Fifo,
         _ => return Err(refuse("is neither c, u, b nor p")),
     };
-    let path = device
-        .path
-        .strip_prefix("/")
-        .map_err(|_| refuse("has a relative path"))?;
+    let path = device.path.strip_prefix("/").map_err(|_| refuse("has a relative path"))?;
     if path.file_name().is_none() || path.components().any(|name| name.as_os_str() == "..") {
         return Err(refuse("has a path that is no name inside the container"));
     }
@@ -97,15 +88,8 @@ fn parse(device: &spec::Device) -> Result<Device> {
 /// The host's node of the same number: under the same path, or where udev lists it by number.
 fn of_host(device: &Device) -> Result<OwnedFd> {
     let (major, minor) = device.number;
-    let class = if device.kind == FileType::BlockDevice {
-        "block"
-    } else {
-        "char"
-    };
-    for path in [
-        Path::new("/").join(&device.path),
-        PathBuf::from(format!("/dev/{class}/{major}:{minor}")),
-    ] {
+    let class = if device.kind == FileType::BlockDevice { "block" } else { "char" };
+    for path in [Path::new("/").join(&device.path), PathBuf::from(format!("/dev/{class}/{major}:{minor}"))] {
         if let Ok(tree) = clone_at(&path, Bind::One)
             && rustix::fs::fstat(&tree).is_ok_and(|stat| device.is(&stat))
         {
@@ -116,10 +100,8 @@ fn of_host(device: &Device) -> Result<OwnedFd> {
         }
     }
     let step = format!("open the host's device {major}:{minor}");
-    let message = format!(
-        "the host has no node of device {major}:{minor} to bind on /{}",
-        device.path.display()
-    );
+    let message =
+        format!("the host has no node of device {major}:{minor} to bind on /{}", device.path.display());
     Err(SpawnError::refused(step, message))
 }
 
@@ -127,9 +109,7 @@ fn of_host(device: &Device) -> Result<OwnedFd> {
 pub(super) fn make(root: &Root, devices: Vec<Device>) -> Result<()> {
     let dev = real_directory(root, Path::new("dev"))?;
     for device in devices {
-        device
-            .make(root)
-            .failing(|| format!("make device /{}", device.path.display()))?;
+        device.make(root).failing(|| format!("make device /{}", device.path.display()))?;
     }
     for (name, aim) in LINKS {
         match rustix::fs::symlinkat(aim, &dev, name) {
@@ -147,21 +127,15 @@ impl Device {
             return Ok(attach(bound.as_fd(), target.as_fd())?);
         }
         let name = self.path.file_name().ok_or(Errno::INVAL)?;
-        let parent = root.mkdir_all(
-            self.path.parent().unwrap_or(Path::new("")),
-            Mode::from_raw_mode(0o755),
-        )?;
+        let parent =
+            root.mkdir_all(self.path.parent().unwrap_or(Path::new("")), Mode::from_raw_mode(0o755))?;
         let number = rustix::fs::makedev(self.number.0, self.number.1);
         match rustix::fs::mknodat(&parent, name, self.kind, self.mode, number) {
             Ok(()) => {}
             // An image without a /dev of its own on top may have the node already, if it is the right one.
             Err(Errno::EXIST) => {
                 let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-                return if self.is(&stat) {
-                    Ok(())
-                } else {
-                    Err(Errno::EXIST.into())
-                };
+                return if self.is(&stat) { Ok(()) } else { Err(Errno::EXIST.into()) };
             }
             Err(error) => return Err(error.into()),
         }

@@ -18,15 +18,8 @@ pub(super) fn find(name: &CStr, environment: &[CString]) -> Result<CString> {
         };
     }
     let mut denied = false;
-    for directory in path(environment)
-        .split(|byte| *byte == b':')
-        .filter(|_| !bytes.is_empty())
-    {
-        let directory = if directory.is_empty() {
-            &b"."[..]
-        } else {
-            directory
-        };
+    for directory in path(environment).split(|byte| *byte == b':').filter(|_| !bytes.is_empty()) {
+        let directory = if directory.is_empty() { &b"."[..] } else { directory };
         let Ok(candidate) = CString::new([directory, b"/", bytes].concat()) else {
             continue;
         };
@@ -42,10 +35,7 @@ pub(super) fn find(name: &CStr, environment: &[CString]) -> Result<CString> {
 }
 
 fn path(environment: &[CString]) -> &[u8] {
-    environment
-        .iter()
-        .find_map(|variable| variable.to_bytes().strip_prefix(b"PATH="))
-        .unwrap_or_default()
+    environment.iter().find_map(|variable| variable.to_bytes().strip_prefix(b"PATH=")).unwrap_or_default()
 }
 
 fn check(path: &CStr) -> std::result::Result<(), Errno> {
@@ -67,19 +57,12 @@ pub(super) fn failure(name: &CStr, place: &CStr, errno: Errno) -> SpawnError {
         _ => errno.desc(),
     };
     let missing_interpreter = errno == Errno::ENOENT && check(place) == Ok(());
-    let why = if missing_interpreter {
-        "no such file or directory (its interpreter is missing)"
-    } else {
-        why
-    };
+    let why =
+        if missing_interpreter { "no such file or directory (its interpreter is missing)" } else { why };
     error(name, errno, why)
 }
 
 fn error(name: &CStr, errno: Errno, why: &str) -> SpawnError {
     let name = OsStr::from_bytes(name.to_bytes()).to_string_lossy();
-    SpawnError {
-        step: "execute".to_owned(),
-        errno: errno as i32,
-        message: format!("exec {name:?}: {why}"),
-    }
+    SpawnError { step: "execute".to_owned(), errno: errno as i32, message: format!("exec {name:?}: {why}") }
 }

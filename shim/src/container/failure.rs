@@ -21,11 +21,7 @@ pub(super) type Result<T> = std::result::Result<T, SpawnError>;
 impl SpawnError {
     /// A failure that no system call reported.
     pub(super) fn refused(step: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            step: step.into(),
-            errno: 0,
-            message: message.into(),
-        }
+        Self { step: step.into(), errno: 0, message: message.into() }
     }
 }
 
@@ -41,11 +37,7 @@ impl<T, E: Into<io::Error>> Failing<T> for std::result::Result<T, E> {
             let error = error.into();
             let step = step();
             let message = format!("{step}: {}", cause(&error));
-            SpawnError {
-                step,
-                errno: error.raw_os_error().unwrap_or(0),
-                message,
-            }
+            SpawnError { step, errno: error.raw_os_error().unwrap_or(0), message }
         })
     }
 }

@@ -14,15 +14,8 @@ use super::options::Options;
 
 /// Makes a file system of `kind`, to be mounted at `destination` (for the error only).
 pub(super) fn make(kind: &str, name: &Path, options: &Options, destination: &Path) -> Result<OwnedFd> {
-    let words = options
-        .data
-        .iter()
-        .map(|(key, value)| (key.as_str(), value.as_deref()));
-    let name = if name.as_os_str().is_empty() {
-        Path::new(kind)
-    } else {
-        name
-    };
+    let words = options.data.iter().map(|(key, value)| (key.as_str(), value.as_deref()));
+    let name = if name.as_os_str().is_empty() { Path::new(kind) } else { name };
     let set = options.set | options.set_all;
     let made = context(kind).and_then(|context| {
         configure(context.as_fd(), name, words)
@@ -35,11 +28,7 @@ pub(super) fn make(kind: &str, name: &Path, options: &Options, destination: &Pat
         if !why.is_empty() {
             message = format!("{message} ({why})");
         }
-        SpawnError {
-            step,
-            errno: error.raw_os_error().unwrap_or(0),
-            message,
-        }
+        SpawnError { step, errno: error.raw_os_error().unwrap_or(0), message }
     })
 }
 

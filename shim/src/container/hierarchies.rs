@@ -50,15 +50,9 @@ impl Hierarchy {
         let (directory, kind) = match controllers.strip_prefix("name=") {
             Some(name) => (name, Kind::Named(name.to_owned())),
             None if controllers.is_empty() => ("unified", Kind::Unified),
-            None => (
-                controllers,
-                Kind::Controllers(controllers.split(',').map(str::to_owned).collect()),
-            ),
+            None => (controllers, Kind::Controllers(controllers.split(',').map(str::to_owned).collect())),
         };
-        Some(Self {
-            directory: directory.to_owned(),
-            kind,
-        })
+        Some(Self { directory: directory.to_owned(), kind })
     }
 
     fn make(&self, set: MountAttrFlags) -> std::io::Result<OwnedFd> {
@@ -87,10 +81,7 @@ pub(super) fn mount(
         let tree = make_hierarchy("cgroup2", &[], set).failing(|| step("cgroup2"))?;
         return attach(tree.as_fd(), target).failing(|| step("cgroup2"));
     };
-    let above = Options {
-        data: vec![("mode".to_owned(), Some("755".to_owned()))],
-        ..Options::parse(&[])
-    };
+    let above = Options { data: vec![("mode".to_owned(), Some("755".to_owned()))], ..Options::parse(&[]) };
     let tmpfs = make("tmpfs", &PathBuf::new(), &above, destination)?;
     attach(tmpfs.as_fd(), target).failing(|| step("tmpfs"))?;
     for hierarchy in hierarchies {

@@ -36,17 +36,11 @@ pub(super) fn run(plan: Plan, workload: Workload, reporter: &Reporter) -> Result
     let root = rootfs::attach(plan.root)?;
     mounts::populate(&root, plan.interior)?;
     let streams = match plan.stdio {
-        Stdio::Pipes {
-            stdin,
-            stdout,
-            stderr,
-        } => Streams::Pipes([stdin, stdout, stderr]),
+        Stdio::Pipes { stdin, stdout, stderr } => Streams::Pipes([stdin, stdout, stderr]),
         Stdio::Terminal => {
             let terminal = terminal::open(&root, workload.console_size)?;
             terminal::bind_console(&root, &terminal)?;
-            reporter
-                .terminal(terminal.master.as_fd())
-                .failing(|| "send the terminal".to_owned())?;
+            reporter.terminal(terminal.master.as_fd()).failing(|| "send the terminal".to_owned())?;
             Streams::Terminal(terminal.peer)
         }
     };

@@ -39,9 +39,7 @@ pub(super) fn run(request: Exec<'_>, reporter: &Reporter) -> Result<()> {
     join_namespaces(request.target)?;
     let step = || "clone the process".to_owned();
     match clone3(CloneFlags::CLONE_PARENT, membership.unified()).failing(step)? {
-        Side::Parent(pid) => reporter
-            .spawned(pid)
-            .failing(|| "report the process's pid".to_owned()),
+        Side::Parent(pid) => reporter.spawned(pid).failing(|| "report the process's pid".to_owned()),
         Side::Child => {
             membership.join()?;
             let streams = streams(request.stdio, &workload, reporter)?;
@@ -73,9 +71,7 @@ pub(super) fn contents(file: &OwnedFd) -> std::io::Result<Vec<u8>> {
 fn pid_of(process: BorrowedFd<'_>) -> Result<Pid> {
     let step = || "find the container's first process".to_owned();
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd())).failing(step)?;
-    let pid = info
-        .lines()
-        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
     match pid {
         Some(pid) if pid > 0 => Ok(Pid::from_raw(pid)),
         _ => Err(SpawnError::refused(step(), "the container is not running")),
@@ -103,19 +99,13 @@ fn join_namespaces(target: BorrowedFd<'_>) -> Result<()> {
 
 fn streams(stdio: Stdio, workload: &Workload, reporter: &Reporter) -> Result<Streams> {
     match stdio {
-        Stdio::Pipes {
-            stdin,
-            stdout,
-            stderr,
-        } => Ok(Streams::Pipes([stdin, stdout, stderr])),
+        Stdio::Pipes { stdin, stdout, stderr } => Ok(Streams::Pipes([stdin, stdout, stderr])),
         Stdio::Terminal => {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let root = rustix::fs::open("/", flags, Mode::empty())
                 .failing(|| "open the container's root".to_owned())?;
             let terminal = terminal::open(&Root::open(root), workload.console_size)?;
-            reporter
-                .terminal(terminal.master.as_fd())
-                .failing(|| "send the terminal".to_owned())?;
+            reporter.terminal(terminal.master.as_fd()).failing(|| "send the terminal".to_owned())?;
             Ok(Streams::Terminal(terminal.peer))
         }
     }

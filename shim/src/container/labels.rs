@@ -19,10 +19,7 @@ pub(super) struct Labels {
 
 impl Labels {
     pub(super) fn parse(process: &Process) -> Self {
-        Self {
-            apparmor: process.apparmor_profile.clone(),
-            selinux: process.selinux_label.clone(),
-        }
+        Self { apparmor: process.apparmor_profile.clone(), selinux: process.selinux_label.clone() }
     }
 
     /// Asks the kernel to give the labels at the next execve.
@@ -46,23 +43,15 @@ fn write(files: &[&str], text: &str, step: &dyn Fn() -> String) -> Result<()> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
     let mut result = Err(rustix::io::Errno::NOENT);
     for file in files {
-        result = rustix::fs::openat2(
-            &procfs,
-            *file,
-            OFlags::WRONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-            resolve,
-        );
+        result =
+            rustix::fs::openat2(&procfs, *file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve);
         if result.is_ok() {
             break;
         }
     }
     let file = result.failing(step)?;
     if rustix::fs::fstatfs(&file).failing(step)?.f_type.cast_unsigned() != PROC_MAGIC {
-        return Err(SpawnError::refused(
-            step(),
-            "the file to write to is not of procfs",
-        ));
+        return Err(SpawnError::refused(step(), "the file to write to is not of procfs"));
     }
     rustix::io::write(&file, text.as_bytes()).failing(step)?;
     Ok(())
@@ -73,11 +62,7 @@ fn write(files: &[&str], text: &str, step: &dyn Fn() -> String) -> Result<()> {
 fn procfs() -> std::io::Result<OwnedFd> {
     let detached = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).and_then(|context| {
         fsconfig_create(context.as_fd())?;
-        fsmount(
-            context.as_fd(),
-            FsMountFlags::FSMOUNT_CLOEXEC,
-            MountAttrFlags::empty(),
-        )
+        fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
     });
     match detached {
         Ok(procfs) => Ok(procfs),

@@ -18,12 +18,8 @@ pub(super) struct Limit {
 
 impl Limit {
     pub(super) fn parse(limit: &Rlimit) -> Result<Self> {
-        let unknown = || {
-            SpawnError::refused(
-                "set the limits",
-                format!("unknown resource limit {:?}", limit.kind),
-            )
-        };
+        let unknown =
+            || SpawnError::refused("set the limits", format!("unknown resource limit {:?}", limit.kind));
         let resource = resource(&limit.kind).ok_or_else(unknown)?;
         if limit.soft > limit.hard {
             let text = format!(
@@ -32,12 +28,7 @@ impl Limit {
             );
             return Err(SpawnError::refused("set the limits", text));
         }
-        Ok(Self {
-            name: limit.kind.clone(),
-            resource,
-            soft: limit.soft,
-            hard: limit.hard,
-        })
+        Ok(Self { name: limit.kind.clone(), resource, soft: limit.soft, hard: limit.hard })
     }
 
     /// Sets the limit, as near to what was asked for as the hard limit allows.

@@ -41,18 +41,12 @@ pub(super) fn hide(root: &Root, paths: &[PathBuf], null: Option<OwnedFd>) -> Res
         if is_directory(target.as_fd()).failing(step)? {
             let cover = match &mut directory {
                 Some(cover) => cover,
-                None => directory.insert(Cover {
-                    mount: empty(path)?,
-                    used: false,
-                }),
+                None => directory.insert(Cover { mount: empty(path)?, used: false }),
             };
             cover.lay(target.as_fd()).failing(step)?;
         } else {
             let missing = || SpawnError::refused(step(), "the host's /dev/null was not opened");
-            file.as_mut()
-                .ok_or_else(missing)?
-                .lay(target.as_fd())
-                .failing(step)?;
+            file.as_mut().ok_or_else(missing)?.lay(target.as_fd()).failing(step)?;
         }
     }
     Ok(())
@@ -80,12 +74,7 @@ pub(super) fn make_read_only(root: &Root, paths: &[PathBuf]) -> Result<()> {
 fn existing(root: &Root, path: &Path, step: impl Fn() -> String) -> Result<Option<OwnedFd>> {
     match root.open_path(path) {
         Ok(fd) => Ok(Some(fd)),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Ok(None)
         }
         Err(error) => Err(error).failing(step),

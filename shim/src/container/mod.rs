@@ -93,7 +93,6 @@ pub struct Exec<'a> {
     pub seccomp: Option<OwnedFd>,
     pub seccomp_flags: &'a [String],
     pub cgroups: &'a [String],
-    pub cgroup_v2: bool,
     pub stdio: Stdio,
 }
 

@@ -17,17 +17,8 @@ use super::{devices, masks};
 
 const PROC_MAGIC: u64 = 0x9fa0;
 /// What other software may lay over single files of /proc to show a container its own limits.
-const PROC_FILES: [&str; 9] = [
-    "cpuinfo",
-    "diskstats",
-    "meminfo",
-    "stat",
-    "swaps",
-    "uptime",
-    "loadavg",
-    "slabinfo",
-    "net/dev",
-];
+const PROC_FILES: [&str; 9] =
+    ["cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev"];
 
 /// Everything that is mounted or made inside the root.
 pub(super) struct Interior {
@@ -86,40 +77,25 @@ fn attach_one(root: &Root, mount: Prepared, hierarchies: Option<&Hierarchies>) -
 /// Opens the object to mount on, making it where it is missing.
 fn target(root: &Root, destination: &Path, source: &Source) -> Result<OwnedFd> {
     let step = || format!("open the mount destination /{}", destination.display());
-    if ["proc", "sys", "dev"]
-        .iter()
-        .any(|name| destination == Path::new(name))
-    {
+    if ["proc", "sys", "dev"].iter().any(|name| destination == Path::new(name)) {
         return real_directory(root, destination);
     }
     match source {
         Source::Tree { directory: false, .. } => {
-            let target = root
-                .create_file(destination, Mode::from_raw_mode(0o644))
-                .failing(step)?;
+            let target = root.create_file(destination, Mode::from_raw_mode(0o644)).failing(step)?;
             if is_directory(target.as_fd()).failing(step)? {
-                let text = format!(
-                    "a file cannot be mounted on the directory /{}",
-                    destination.display()
-                );
+                let text = format!("a file cannot be mounted on the directory /{}", destination.display());
                 return Err(SpawnError::refused(step(), text));
             }
             Ok(target)
         }
-        _ => root
-            .mkdir_all(destination, Mode::from_raw_mode(0o755))
-            .failing(step),
+        _ => root.mkdir_all(destination, Mode::from_raw_mode(0o755)).failing(step),
     }
 }
 
 /// /proc, /sys and /dev must be what they seem: no image may lead the runtime's writes elsewhere.
 pub(super) fn real_directory(root: &Root, name: &Path) -> Result<OwnedFd> {
-    let step = || {
-        format!(
-            "open the image's /{} as a directory that is no link",
-            name.display()
-        )
-    };
+    let step = || format!("open the image's /{} as a directory that is no link", name.display());
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     match root.open_without_links(name, flags) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -143,11 +119,7 @@ fn guard_proc(destination: &Path, tree: BorrowedFd<'_>, target: BorrowedFd<'_>) 
 
 fn guard_proc_from(destination: &Path, kind: &str, target: BorrowedFd<'_>) -> Result<()> {
     let over = destination == Path::new("proc") || is_proc(target)?;
-    if over && kind != "proc" {
-        Err(not_over_proc(destination))
-    } else {
-        Ok(())
-    }
+    if over && kind != "proc" { Err(not_over_proc(destination)) } else { Ok(()) }
 }
 
 fn not_over_proc(destination: &Path) -> SpawnError {

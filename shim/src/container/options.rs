@@ -133,15 +133,9 @@ pub(super) fn root_propagation(name: &str) -> Result<Option<MountPropagationFlag
     if name.is_empty() {
         return Ok(None);
     }
-    let unknown = || {
-        SpawnError::refused(
-            "set the root's propagation",
-            format!("unknown rootfsPropagation {name:?}"),
-        )
-    };
-    propagation(name)
-        .map(|(propagation, _)| Some(propagation))
-        .ok_or_else(unknown)
+    let unknown =
+        || SpawnError::refused("set the root's propagation", format!("unknown rootfsPropagation {name:?}"));
+    propagation(name).map(|(propagation, _)| Some(propagation)).ok_or_else(unknown)
 }
 
 #[cfg(test)]
@@ -149,12 +143,7 @@ mod tests {
     use super::*;
 
     fn parse(options: &[&str]) -> Options {
-        Options::parse(
-            &options
-                .iter()
-                .map(|option| (*option).to_owned())
-                .collect::<Vec<_>>(),
-        )
+        Options::parse(&options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>())
     }
 
     #[test]
@@ -179,14 +168,7 @@ mod tests {
     #[test]
     fn what_only_the_file_system_knows_is_kept() {
         let options = parse(&["mode=755", "newinstance", "size=65536k", "strictatime"]);
-        let expected = [
-            ("mode", Some("755")),
-            ("newinstance", None),
-            ("size", Some("65536k")),
-        ];
-        assert_eq!(
-            options.data,
-            expected.map(|(key, value)| (key.to_owned(), value.map(str::to_owned)))
-        );
+        let expected = [("mode", Some("755")), ("newinstance", None), ("size", Some("65536k"))];
+        assert_eq!(options.data, expected.map(|(key, value)| (key.to_owned(), value.map(str::to_owned))));
     }
 }

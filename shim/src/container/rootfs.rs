@@ -14,15 +14,9 @@ use super::sources::{clone_of, make_read_only};
 /// dissolving it after a clone would wait for the kernel's RCU, and kernels before 6.15 cannot clone it.
 pub(super) fn prepare(root: OwnedFd) -> Result<OwnedFd> {
     let step = || "clone the container's root".to_owned();
-    let tree = if is_detached(&root).failing(step)? {
-        root
-    } else {
-        clone_of(root.as_fd(), true).failing(step)?
-    };
-    let private = Attributes {
-        propagation: MountPropagationFlags::PRIVATE,
-        ..Attributes::default()
-    };
+    let tree =
+        if is_detached(&root).failing(step)? { root } else { clone_of(root.as_fd(), true).failing(step)? };
+    let private = Attributes { propagation: MountPropagationFlags::PRIVATE, ..Attributes::default() };
     set_attributes(tree.as_fd(), true, &private)
         .failing(|| "make the container's root private".to_owned())?;
     Ok(tree)
@@ -38,10 +32,7 @@ fn is_detached(root: &OwnedFd) -> rustix::io::Result<bool> {
 
 /// In the new mount namespace: attaches the tree on the working directory, and cuts off the host's propagation before.
 pub(super) fn attach(tree: OwnedFd) -> Result<Root> {
-    let private = Attributes {
-        propagation: MountPropagationFlags::PRIVATE,
-        ..Attributes::default()
-    };
+    let private = Attributes { propagation: MountPropagationFlags::PRIVATE, ..Attributes::default() };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open("/", flags, Mode::empty())
         .map_err(std::io::Error::from)
@@ -65,15 +56,8 @@ pub(super) fn enter(root: &Root, readonly: bool, propagation: Option<MountPropag
     rustix::process::chdir("/").failing(step)?;
     if let Some(propagation) = propagation {
         // Only the root itself: what is mounted beneath it has the propagation that was asked for each.
-        set_attributes(
-            root.as_fd(),
-            false,
-            &Attributes {
-                propagation,
-                ..Attributes::default()
-            },
-        )
-        .failing(|| "set the root's propagation".to_owned())?;
+        set_attributes(root.as_fd(), false, &Attributes { propagation, ..Attributes::default() })
+            .failing(|| "set the root's propagation".to_owned())?;
     }
     Ok(())
 }

@@ -25,21 +25,14 @@ pub(super) enum Source {
     /// A detached tree of mounts with all its attributes.
     Tree { tree: OwnedFd, directory: bool },
     /// A file system to be made inside the container's namespaces.
-    Filesystem {
-        kind: String,
-        name: PathBuf,
-        options: Options,
-    },
+    Filesystem { kind: String, name: PathBuf, options: Options },
     /// The cgroup hierarchies, as seen through the container's cgroup namespace.
     Cgroups { options: Options },
 }
 
 /// Prepares the spec's mounts, in their order.
 pub(super) fn prepare(spec: &Spec, pod: &Pod) -> Result<Vec<Prepared>> {
-    spec.mounts
-        .iter()
-        .map(|mount| prepare_one(mount, spec, pod))
-        .collect()
+    spec.mounts.iter().map(|mount| prepare_one(mount, spec, pod)).collect()
 }
 
 fn prepare_one(mount: &Mount, spec: &Spec, pod: &Pod) -> Result<Prepared> {
@@ -50,11 +43,7 @@ fn prepare_one(mount: &Mount, spec: &Spec, pod: &Pod) -> Result<Prepared> {
         "shm" if mount.source == Path::new("pod") => shm(mount, &options, pod)?,
         "bind" | "rbind" | "" | "none" => bind(mount, &options, spec, pod)?,
         _ if options.bind.is_some() => bind(mount, &options, spec, pod)?,
-        kind => Source::Filesystem {
-            kind: kind.to_owned(),
-            name: mount.source.clone(),
-            options,
-        },
+        kind => Source::Filesystem { kind: kind.to_owned(), name: mount.source.clone(), options },
     };
     Ok(Prepared { destination, source })
 }
@@ -72,15 +61,9 @@ fn inside(destination: &Path) -> Result<PathBuf> {
     if destination.components().any(|name| name == Component::ParentDir) {
         return Err(refuse("contains \"..\""));
     }
-    let path: PathBuf = destination
-        .components()
-        .filter(|name| matches!(name, Component::Normal(_)))
-        .collect();
-    if path.as_os_str().is_empty() {
-        Err(refuse("is the root itself"))
-    } else {
-        Ok(path)
-    }
+    let path: PathBuf =
+        destination.components().filter(|name| matches!(name, Component::Normal(_))).collect();
+    if path.as_os_str().is_empty() { Err(refuse("is the root itself")) } else { Ok(path) }
 }
 
 fn shm(mount: &Mount, options: &Options, pod: &Pod) -> Result<Source> {
@@ -90,20 +73,10 @@ fn shm(mount: &Mount, options: &Options, pod: &Pod) -> Result<Source> {
         None => clone_at(Path::new("/dev/shm"), Bind::Tree).failing(step)?,
     };
     let private = MountPropagationFlags::PRIVATE;
-    set_attributes(
-        tree.as_fd(),
-        true,
-        &Attributes {
-            propagation: private,
-            ..Attributes::default()
-        },
-    )
-    .failing(step)?;
+    set_attributes(tree.as_fd(), true, &Attributes { propagation: private, ..Attributes::default() })
+        .failing(step)?;
     apply(tree.as_fd(), options).failing(step)?;
-    Ok(Source::Tree {
-        tree,
-        directory: true,
-    })
+    Ok(Source::Tree { tree, directory: true })
 }
 
 fn bind(mount: &Mount, options: &Options, spec: &Spec, pod: &Pod) -> Result<Source> {
@@ -113,18 +86,8 @@ fn bind(mount: &Mount, options: &Options, spec: &Spec, pod: &Pod) -> Result<Sour
         .failing(|| format!("open {source}, the source of the mount {destination}"))?;
     let step = || format!("prepare the mount of {source} on {destination}");
     let stat = rustix::fs::fstat(&tree).failing(step)?;
-    let (propagation, all) = options
-        .propagation
-        .unwrap_or((MountPropagationFlags::PRIVATE, true));
-    set_attributes(
-        tree.as_fd(),
-        all,
-        &Attributes {
-            propagation,
-            ..Attributes::default()
-        },
-    )
-    .failing(step)?;
+    let (propagation, all) = options.propagation.unwrap_or((MountPropagationFlags::PRIVATE, true));
+    set_attributes(tree.as_fd(), all, &Attributes { propagation, ..Attributes::default() }).failing(step)?;
     apply(tree.as_fd(), options).failing(step)?;
     if options.id_map.is_some() || !mount.uid_mappings.is_empty() {
         map_ids(tree.as_fd(), mount, options, spec, pod)?;
@@ -138,21 +101,10 @@ fn bind(mount: &Mount, options: &Options, spec: &Spec, pod: &Pod) -> Result<Sour
 }
 
 fn apply(tree: BorrowedFd<'_>, options: &Options) -> std::io::Result<()> {
-    let steps = [
-        (true, options.set_all, options.clear_all),
-        (false, options.set, options.clear),
-    ];
+    let steps = [(true, options.set_all, options.clear_all), (false, options.set, options.clear)];
     for (all, set, clear) in steps {
         if !set.is_empty() || !clear.is_empty() {
-            set_attributes(
-                tree,
-                all,
-                &Attributes {
-                    set,
-                    clear,
-                    ..Attributes::default()
-                },
-            )?;
+            set_attributes(tree, all, &Attributes { set, clear, ..Attributes::default() })?;
         }
     }
     Ok(())
@@ -172,10 +124,7 @@ fn map_ids(tree: BorrowedFd<'_>, mount: &Mount, options: &Options, spec: &Spec, 
             made.as_fd()
         }
     };
-    let attributes = Attributes {
-        id_map: Some(namespace),
-        ..Attributes::default()
-    };
+    let attributes = Attributes { id_map: Some(namespace), ..Attributes::default() };
     set_attributes(tree, options.id_map == Some(Bind::Tree), &attributes).failing(|| {
         let (source, destination) = (mount.source.display(), mount.destination.display());
         format!("map the owners of files in {source}, mounted on {destination}, to the pod's user namespace")
@@ -200,14 +149,7 @@ pub(super) fn clone_of(fd: BorrowedFd<'_>, recursive: bool) -> rustix::io::Resul
 /// Makes a mount read-only, with all beneath it where `recursive`.
 pub(super) fn make_read_only(mount: BorrowedFd<'_>, recursive: bool) -> std::io::Result<()> {
     let set = MountAttrFlags::MOUNT_ATTR_RDONLY;
-    set_attributes(
-        mount,
-        recursive,
-        &Attributes {
-            set,
-            ..Attributes::default()
-        },
-    )
+    set_attributes(mount, recursive, &Attributes { set, ..Attributes::default() })
 }
 
 #[cfg(test)]

@@ -110,10 +110,7 @@ impl Spawning {
             && (over || !self.wants_terminal || self.terminal.is_some())
         {
             self.told = true;
-            return Some(Progress::Spawned {
-                pid,
-                terminal: self.terminal.take(),
-            });
+            return Some(Progress::Spawned { pid, terminal: self.terminal.take() });
         }
         if !self.told && !self.ended {
             return None;

@@ -49,12 +49,8 @@ pub(super) struct Receiver {
 
 /// Makes both ends.
 pub(super) fn pair() -> io::Result<(Receiver, Reporter)> {
-    let (ours, theirs) = rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     Ok((Receiver { socket: ours }, Reporter { socket: theirs }))
 }
 
@@ -119,10 +115,7 @@ impl Receiver {
             _ => None,
         });
         parse(&bytes[..length], fd).map(Received::Packet).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a spawned process sent a packet that means nothing",
-            )
+            io::Error::new(io::ErrorKind::InvalidData, "a spawned process sent a packet that means nothing")
         })
     }
 }
@@ -130,9 +123,7 @@ impl Receiver {
 fn parse(packet: &[u8], fd: Option<OwnedFd>) -> Option<Packet> {
     let (tag, body) = packet.split_first()?;
     match *tag {
-        SPAWNED => Some(Packet::Spawned(Pid::from_raw(i32::from_le_bytes(
-            body.try_into().ok()?,
-        )))),
+        SPAWNED => Some(Packet::Spawned(Pid::from_raw(i32::from_le_bytes(body.try_into().ok()?)))),
         TERMINAL => Some(Packet::Terminal(fd?)),
         EXECUTING => Some(Packet::Executing),
         FAILED => {

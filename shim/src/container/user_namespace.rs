@@ -44,11 +44,7 @@ pub(super) fn mappings_of(pid: Pid) -> Result<Vec<IdMapping>> {
         .failing(|| "read the container's user mappings".to_owned())?;
     let mapping = |line: &str| {
         let mut numbers = line.split_whitespace().map_while(|number| number.parse().ok());
-        Some(IdMapping {
-            container: numbers.next()?,
-            host: numbers.next()?,
-            size: numbers.next()?,
-        })
+        Some(IdMapping { container: numbers.next()?, host: numbers.next()?, size: numbers.next()? })
     };
     Ok(map.lines().filter_map(mapping).collect())
 }

@@ -45,16 +45,10 @@ pub(super) enum Streams {
 impl Workload {
     pub(super) fn prepare(process: &Process, filter: Option<&OwnedFd>, flags: &[String]) -> Result<Self> {
         if process.args.is_empty() {
-            return Err(SpawnError::refused(
-                "execute",
-                "the process has no arguments, not even a program",
-            ));
+            return Err(SpawnError::refused("execute", "the process has no arguments, not even a program"));
         }
         if !process.cwd.is_absolute() {
-            let text = format!(
-                "working directory {:?} is not absolute",
-                process.cwd.display().to_string()
-            );
+            let text = format!("working directory {:?} is not absolute", process.cwd.display().to_string());
             return Err(SpawnError::refused("change the working directory", text));
         }
         let filter = match filter {
@@ -79,10 +73,7 @@ impl Workload {
     /// Makes the working directory where the image has none.
     pub(super) fn make_directory(&self) -> Result<()> {
         let step = || format!("make the working directory {}", self.directory.display());
-        match here()
-            .failing(step)?
-            .mkdir_all(&self.directory, Mode::from_raw_mode(0o755))
-        {
+        match here().failing(step)?.mkdir_all(&self.directory, Mode::from_raw_mode(0o755)) {
             Ok(_) => Ok(()),
             // It exists behind a link of procfs or is no directory; entering it will tell.
             Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ELOOP | nix::libc::ENOTDIR)) => {
@@ -113,9 +104,7 @@ impl Workload {
         let program = executable::find(&self.arguments[0], &self.environment)?;
         reset_signals();
         close_on_execute().failing(|| "close descriptors".to_owned())?;
-        reporter
-            .executing()
-            .failing(|| "report the execution".to_owned())?;
+        reporter.executing().failing(|| "report the execution".to_owned())?;
         if self.no_new_privileges {
             self.install_filter()?;
         }
@@ -198,9 +187,9 @@ impl Workload {
 
     fn install_filter(&self) -> Result<()> {
         match &self.filter {
-            Some((filter, flags)) => filter
-                .install(*flags)
-                .failing(|| "install the seccomp filter".to_owned()),
+            Some((filter, flags)) => {
+                filter.install(*flags).failing(|| "install the seccomp filter".to_owned())
+            }
             None => Ok(()),
         }
     }
@@ -213,9 +202,7 @@ fn here() -> std::io::Result<Root> {
 
 fn load(file: &OwnedFd, names: &[String]) -> Result<(Filter, u64)> {
     let step = || "read the seccomp filter".to_owned();
-    let filter = join::contents(file)
-        .and_then(|bytes| Filter::parse(&bytes))
-        .failing(step)?;
+    let filter = join::contents(file).and_then(|bytes| Filter::parse(&bytes)).failing(step)?;
     let mut flags = 0;
     for name in names {
         let unknown = || SpawnError::refused(step(), format!("unknown seccomp flag {name:?}"));

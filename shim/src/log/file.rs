@@ -23,12 +23,7 @@ impl LogFile {
     /// open's; a symlink is `ELOOP`, a FIFO, device or directory is refused.
     pub fn open(path: PathBuf) -> io::Result<Self> {
         let fd = open(&path)?;
-        Ok(Self {
-            path,
-            fd,
-            dropped: 0,
-            failing: false,
-        })
+        Ok(Self { path, fd, dropped: 0, failing: false })
     }
 
     /// Opens the path again and uses it from now on; on an error nothing changes.
@@ -85,10 +80,7 @@ impl LogFile {
         let cut = rustix::fs::fstat(&self.fd)
             .and_then(|stat| rustix::fs::ftruncate(&self.fd, (stat.st_size as u64).saturating_sub(torn)));
         if let Err(error) = cut {
-            eprintln!(
-                "log {}: cannot remove a torn record: {error}",
-                self.path.display()
-            );
+            eprintln!("log {}: cannot remove a torn record: {error}", self.path.display());
         }
         rest
     }
@@ -104,10 +96,7 @@ impl LogFile {
 
 fn open(path: &std::path::Path) -> io::Result<OwnedFd> {
     if !path.is_absolute() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "the path is not absolute",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is not absolute"));
     }
     // NONBLOCK: the open of a FIFO fails or returns at once; it has no effect on a regular file.
     let flags = OFlags::WRONLY
@@ -136,14 +125,7 @@ mod tests {
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&canary, &link).unwrap();
         let fifo = dir.path().join("fifo");
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &fifo,
-            FileType::Fifo,
-            Mode::from_raw_mode(0o600),
-            0,
-        )
-        .unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         for path in [
             link,
             fifo.clone(),
@@ -171,14 +153,8 @@ mod tests {
     #[test]
     fn a_full_file_system_drops_whole_records_and_writing_resumes_with_space() {
         let dir = Small(tempfile::tempdir().unwrap());
-        rustix::mount::mount(
-            "tmpfs",
-            dir.0.path(),
-            "tmpfs",
-            rustix::mount::MountFlags::empty(),
-            c"size=8k",
-        )
-        .unwrap();
+        rustix::mount::mount("tmpfs", dir.0.path(), "tmpfs", rustix::mount::MountFlags::empty(), c"size=8k")
+            .unwrap();
         let path = dir.0.path().join("log");
         let filler = dir.0.path().join("filler");
         std::fs::write(&filler, [0; 4096]).unwrap();
@@ -188,7 +164,7 @@ mod tests {
         let many: Vec<_> = record.iter().cycle().take(30).copied().collect();
         log.write(&many, 3);
         let whole = std::fs::read(&path).unwrap();
-        assert!(!whole.is_empty() && whole.len() % 706 == 0, "{}", whole.len());
+        assert!(!whole.is_empty() && whole.len().is_multiple_of(706), "{}", whole.len());
         assert_eq!(log.dropped() as usize, 10 * 706 - whole.len());
         std::fs::remove_file(filler).unwrap();
         log.write(&record, 3);

@@ -34,22 +34,10 @@ fn cut<'head, 'bytes: 'head>(
     // One byte more than fits: a line of exactly 16 KiB is one full record, and a part always has a successor.
     let seen = &bytes[..bytes.len().min(room + 1)];
     match seen.iter().position(|byte| *byte == b'\n') {
-        Some(at) => Some((
-            Record {
-                tag: Tag::Full,
-                head,
-                tail: &bytes[..at],
-            },
-            &bytes[at + 1..],
-        )),
-        None if seen.len() > room => Some((
-            Record {
-                tag: Tag::Part,
-                head,
-                tail: &bytes[..room],
-            },
-            &bytes[room..],
-        )),
+        Some(at) => Some((Record { tag: Tag::Full, head, tail: &bytes[..at] }, &bytes[at + 1..])),
+        None if seen.len() > room => {
+            Some((Record { tag: Tag::Part, head, tail: &bytes[..room] }, &bytes[room..]))
+        }
         None => None,
     }
 }
@@ -90,11 +78,7 @@ impl Lines {
 
     /// What is left when the stream has ended.
     pub fn unfinished(&self) -> Option<Record<'_>> {
-        (!self.start.is_empty()).then_some(Record {
-            tag: Tag::Full,
-            head: &self.start,
-            tail: &[],
-        })
+        (!self.start.is_empty()).then_some(Record { tag: Tag::Full, head: &self.start, tail: &[] })
     }
 }
 
@@ -123,11 +107,7 @@ mod tests {
             lines.keep(rest);
             assert!(lines.start.len() <= MAX_TEXT);
         }
-        all.extend(
-            lines
-                .unfinished()
-                .map(|record| (record.tag, record.head.to_vec())),
-        );
+        all.extend(lines.unfinished().map(|record| (record.tag, record.head.to_vec())));
         all
     }
 
@@ -142,12 +122,8 @@ mod tests {
 
     #[test]
     fn lines_at_the_limit_are_one_record_and_longer_ones_are_parts() {
-        for (length, expected) in [
-            (MAX_TEXT, 1),
-            (MAX_TEXT + 1, 2),
-            (2 * MAX_TEXT, 2),
-            (2 * MAX_TEXT + 1, 3),
-        ] {
+        for (length, expected) in [(MAX_TEXT, 1), (MAX_TEXT + 1, 2), (2 * MAX_TEXT, 2), (2 * MAX_TEXT + 1, 3)]
+        {
             let mut line = vec![b'x'; length];
             line.push(b'\n');
             for size in [1, 4096, MAX_TEXT, length + 1] {

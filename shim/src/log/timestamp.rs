@@ -14,10 +14,7 @@ impl Timestamp {
     /// Now, by the wall clock.
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self {
-            seconds: since.as_secs(),
-            nanos: since.subsec_nanos(),
-        }
+        Self { seconds: since.as_secs(), nanos: since.subsec_nanos() }
     }
 
     /// The later of both: a log's times never go back, even when the clock does.
@@ -40,11 +37,7 @@ impl fmt::Display for Timestamp {
         let month = if month < 10 { month + 3 } else { month - 9 };
         let year = era * 400 + year + u64::from(month <= 2);
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:09}Z",
-            self.nanos
-        )
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:09}Z", self.nanos)
     }
 }
 

@@ -30,10 +30,7 @@ fn canary(case: &Case) -> PathBuf {
 }
 
 fn silent(canary: &std::path::Path) {
-    let names: Vec<_> = fs::read_dir(canary)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
+    let names: Vec<_> = fs::read_dir(canary).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["file"]);
     assert_eq!(fs::read_to_string(canary.join("file")).unwrap(), "canary");
 }
@@ -59,10 +56,7 @@ fn over_proc() {
         let volume = case.volume("volume");
         case.bind(&volume, destination, &["rbind"]);
         let error = case.error();
-        assert!(
-            error.message.contains(destination) && error.message.contains("over /proc"),
-            "{error:?}"
-        );
+        assert!(error.message.contains(destination) && error.message.contains("over /proc"), "{error:?}");
     }
     let mut case = Case::sh("true");
     case.mount(json!({"type": "tmpfs", "source": "tmpfs", "destination": "/proc", "options": []}));
@@ -86,10 +80,7 @@ fn linked_null() {
     let before = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
     let error = case.error();
     assert!(error.message.starts_with("make device /dev/null"), "{error:?}");
-    assert_eq!(
-        before,
-        fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap()
-    );
+    assert_eq!(before, fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap());
     fs::remove_file(case.image().join("dev/null")).unwrap();
     assert_eq!(case.run().stdout, "1:3\n");
 }
@@ -100,10 +91,7 @@ fn linked_console() {
     case.spec["process"]["terminal"] = json!(true);
     let dev = case.volume("dev");
     symlink("../../../../canary/x", dev.join("console")).unwrap();
-    case.spec["mounts"]
-        .as_array_mut()
-        .unwrap()
-        .retain(|mount| mount["destination"] != "/dev");
+    case.spec["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/dev");
     symlink("../../../../canary/x", case.image().join("dev/console")).unwrap();
     let error = case.error();
     assert!(error.message.contains("/dev/console"), "{error:?}");
@@ -111,14 +99,8 @@ fn linked_console() {
 }
 
 fn working_directory() {
-    let links = [
-        "/proc/self/cwd",
-        "/proc/1/root",
-        "/proc/self/fd/3",
-        "/proc/self/fd/5",
-        "/link",
-        "/link/deep",
-    ];
+    let links =
+        ["/proc/self/cwd", "/proc/1/root", "/proc/self/fd/3", "/proc/self/fd/5", "/link", "/link/deep"];
     for directory in links {
         let mut case = Case::sh("pwd; ls /");
         let canary = canary(&case);
@@ -172,9 +154,8 @@ fn race() {
             );
         }
     };
-    let results: Vec<Result<i32, SpawnError>> = (0..100)
-        .map(|_| case.start().map(|running| running.finish().code))
-        .collect();
+    let results: Vec<Result<i32, SpawnError>> =
+        (0..100).map(|_| case.start().map(|running| running.finish().code)).collect();
     nix::sys::signal::kill(racer, nix::sys::signal::Signal::SIGKILL).unwrap();
     nix::sys::wait::waitpid(racer, None).unwrap();
     assert_eq!(before, mount_table());

@@ -13,20 +13,11 @@ pub const TESTS: &[Test] = &[
     ("exec_gives_output_and_exit_code", output),
     ("exec_has_exactly_the_standard_streams", descriptors),
     ("exec_has_a_terminal_of_the_container", terminal),
-    (
-        "exec_does_not_follow_a_working_directory_out_of_the_root",
-        directory,
-    ),
+    ("exec_does_not_follow_a_working_directory_out_of_the_root", directory),
     ("a_missing_program_is_named_with_path", missing),
-    (
-        "programs_that_cannot_be_executed_are_told_with_their_cause",
-        not_executable,
-    ),
+    ("programs_that_cannot_be_executed_are_told_with_their_cause", not_executable),
     ("an_exec_of_a_missing_program_is_told_too", missing_exec),
-    (
-        "an_exec_has_the_oom_score_of_the_container_where_none_is_asked_for",
-        oom_score,
-    ),
+    ("an_exec_has_the_oom_score_of_the_container_where_none_is_asked_for", oom_score),
     ("an_exec_in_a_container_that_has_ended_is_told", ended),
     ("a_process_killed_before_it_executes_is_a_failure", killed_early),
 ];
@@ -39,17 +30,9 @@ fn all_namespaces() {
         let of = |pid: nix::unistd::Pid| fs::read_link(format!("/proc/{pid}/ns/{namespace}")).unwrap();
         assert_eq!(of(running.pid), of(execed.pid), "{namespace}");
     }
-    let root = |pid: nix::unistd::Pid| {
-        field(
-            &fs::read_to_string(format!("/proc/{pid}/status")).unwrap(),
-            "PPid",
-        )
-    };
-    assert_eq!(
-        root(execed.pid),
-        std::process::id().to_string(),
-        "the shim is the parent"
-    );
+    let root =
+        |pid: nix::unistd::Pid| field(&fs::read_to_string(format!("/proc/{pid}/status")).unwrap(), "PPid");
+    assert_eq!(root(execed.pid), std::process::id().to_string(), "the shim is the parent");
     execed.kill();
     running.kill();
 }
@@ -57,24 +40,14 @@ fn all_namespaces() {
 fn output() {
     let (_case, running) = Case::sleeping();
     let output = running.exec_sh("echo out; echo err >&2; cat; exit 9");
-    assert_eq!(
-        (output.code, output.stdout.as_str(), output.stderr.as_str()),
-        (9, "out\n", "err\n")
-    );
+    assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (9, "out\n", "err\n"));
     running.kill();
 }
 
 fn descriptors() {
     let (_case, running) = Case::sleeping();
-    let output = running
-        .exec(&process(&["/bin/ls", "/proc/self/fd"]), &[])
-        .unwrap()
-        .finish();
-    assert_eq!(
-        output.stdout.split_whitespace().collect::<Vec<_>>(),
-        ["0", "1", "2", "3"],
-        "{output:?}"
-    );
+    let output = running.exec(&process(&["/bin/ls", "/proc/self/fd"]), &[]).unwrap().finish();
+    assert_eq!(output.stdout.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"], "{output:?}");
     running.kill();
 }
 
@@ -113,10 +86,7 @@ fn missing() {
     let error = Case::new(&["foo"]).error();
     assert_eq!(error.message, "exec \"foo\": executable file not found in $PATH");
     assert_eq!((error.step.as_str(), error.errno), ("execute", nix::libc::ENOENT));
-    assert_eq!(
-        Case::new(&["/foo"]).error().message,
-        "exec \"/foo\": no such file or directory"
-    );
+    assert_eq!(Case::new(&["/foo"]).error().message, "exec \"/foo\": no such file or directory");
 }
 
 fn not_executable() {
@@ -128,11 +98,7 @@ fn not_executable() {
     let rows = [
         ("#!/bin/sh\n", 0o644, "permission denied"),
         ("garbage that is no program", 0o755, "exec format error"),
-        (
-            "#!/no/interpreter\n",
-            0o755,
-            "no such file or directory (its interpreter is missing)",
-        ),
+        ("#!/no/interpreter\n", 0o755, "no such file or directory (its interpreter is missing)"),
     ];
     for (text, mode, why) in rows {
         for name in ["thing", "/bin/thing"] {
@@ -141,10 +107,7 @@ fn not_executable() {
             assert_eq!(case.error().message, format!("exec {name:?}: {why}"));
         }
     }
-    assert_eq!(
-        Case::new(&["/etc"]).error().message,
-        "exec \"/etc\": permission denied"
-    );
+    assert_eq!(Case::new(&["/etc"]).error().message, "exec \"/etc\": permission denied");
 }
 
 fn missing_exec() {
@@ -160,10 +123,7 @@ fn killed_early() {
     case.seccomp = Some(vec![0x06, 0, 0, 0, 0, 0, 0, 0x80]);
     case.spec["process"]["noNewPrivileges"] = json!(false);
     let error = case.error();
-    assert!(
-        error.message.contains("killed before it could execute"),
-        "{error:?}"
-    );
+    assert!(error.message.contains("killed before it could execute"), "{error:?}");
 }
 
 fn oom_score() {
@@ -185,11 +145,8 @@ fn ended() {
         seccomp: None,
         seccomp_flags: &[],
         cgroups: &[],
-        cgroup_v2: false,
         stdio,
     };
-    let error = crate::fixture::follow(crate::container::exec(request).unwrap(), running)
-        .err()
-        .unwrap();
+    let error = crate::fixture::follow(crate::container::exec(request).unwrap(), running).err().unwrap();
     assert_eq!(error.message, "the container is not running", "{pid}");
 }

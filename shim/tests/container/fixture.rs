@@ -53,16 +53,9 @@ impl Case {
     }
 
     pub fn new(arguments: &[&str]) -> Self {
-        let directory = tempfile::Builder::new()
-            .prefix("berth-container-")
-            .tempdir()
-            .unwrap();
+        let directory = tempfile::Builder::new().prefix("berth-container-").tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let pod = Pod {
-            shm: None,
-            user_ns: None,
-            init: None,
-        };
+        let pod = Pod { shm: None, user_ns: None, init: None };
         let case = Self {
             directory,
             spec: spec(arguments),
@@ -167,12 +160,7 @@ impl Case {
         fsconfig_set_string(context.as_fd(), "workdir", path(format!("work{run}"))).unwrap();
         let _ = rustix::mount::fsconfig_set_flag(context.as_fd(), "volatile");
         fsconfig_create(context.as_fd()).unwrap();
-        fsmount(
-            context.as_fd(),
-            FsMountFlags::FSMOUNT_CLOEXEC,
-            MountAttrFlags::empty(),
-        )
-        .unwrap()
+        fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap()
     }
 }
 
@@ -187,7 +175,6 @@ impl Running {
             seccomp: None,
             seccomp_flags: &[],
             cgroups,
-            cgroup_v2: false,
             stdio,
         });
         follow(spawning?, running)
@@ -199,20 +186,14 @@ impl Running {
     }
 
     pub fn exec_sh(&self, script: &str) -> Output {
-        self.exec(&process(&["/bin/sh", "-c", script]), &[])
-            .unwrap()
-            .finish()
+        self.exec(&process(&["/bin/sh", "-c", script]), &[]).unwrap().finish()
     }
 
     pub fn finish(mut self) -> Output {
         drop(self.stdin.take());
         let stdout = self.stdout.take().map(read).unwrap_or_default();
         let stderr = self.stderr.take().map(read).unwrap_or_default();
-        Output {
-            code: reap(self.pid),
-            stdout,
-            stderr,
-        }
+        Output { code: reap(self.pid), stdout, stderr }
     }
 
     pub fn kill(self) {
@@ -265,27 +246,15 @@ pub fn follow(mut spawning: Spawning, mut running: Running) -> Result<Running, S
 }
 
 pub fn streams(terminal: bool) -> (Stdio, Running) {
-    let mut running = Running {
-        pid: Pid::from_raw(0),
-        stdin: None,
-        stdout: None,
-        stderr: None,
-        terminal: None,
-    };
+    let mut running =
+        Running { pid: Pid::from_raw(0), stdin: None, stdout: None, stderr: None, terminal: None };
     if terminal {
         return (Stdio::Terminal, running);
     }
     let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     let ((stdin, a), (b, stdout), (c, stderr)) = (pipe(), pipe(), pipe());
     (running.stdin, running.stdout, running.stderr) = (Some(a), Some(b), Some(c));
-    (
-        Stdio::Pipes {
-            stdin,
-            stdout,
-            stderr,
-        },
-        running,
-    )
+    (Stdio::Pipes { stdin, stdout, stderr }, running)
 }
 
 pub fn memory_file(bytes: &[u8]) -> OwnedFd {
@@ -295,13 +264,7 @@ pub fn memory_file(bytes: &[u8]) -> OwnedFd {
 }
 
 pub fn process(arguments: &[&str]) -> Value {
-    let capabilities = [
-        "CAP_CHOWN",
-        "CAP_KILL",
-        "CAP_SETUID",
-        "CAP_SETGID",
-        "CAP_DAC_OVERRIDE",
-    ];
+    let capabilities = ["CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_DAC_OVERRIDE"];
     json!({
         "user": {"uid": 0, "gid": 0},
         "args": arguments,
@@ -343,19 +306,11 @@ fn spec(arguments: &[&str]) -> Value {
 /// The host's mounts, without those that others' tests may have beneath the temporary directory.
 pub fn mount_table() -> Vec<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    table
-        .lines()
-        .filter(|line| line.contains("berth-container-"))
-        .map(str::to_owned)
-        .collect()
+    table.lines().filter(|line| line.contains("berth-container-")).map(str::to_owned).collect()
 }
 
 /// The value of a line `name:\tvalue` as in /proc/self/status.
 pub fn field(text: &str, name: &str) -> String {
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(&format!("{name}:")));
-    line.unwrap_or_else(|| panic!("no {name} in {text}"))
-        .trim()
-        .to_owned()
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).trim().to_owned()
 }

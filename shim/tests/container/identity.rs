@@ -6,21 +6,12 @@ use crate::Test;
 use crate::fixture::{Case, field, process};
 
 pub const TESTS: &[Test] = &[
-    (
-        "capabilities_of_root_and_others_are_exactly_those_of_the_spec",
-        capabilities,
-    ),
+    ("capabilities_of_root_and_others_are_exactly_those_of_the_spec", capabilities),
     ("ambient_capabilities_are_given_only_where_asked_for", ambient),
-    (
-        "user_and_groups_are_set_and_the_runtime_s_groups_are_dropped",
-        groups,
-    ),
+    ("user_and_groups_are_set_and_the_runtime_s_groups_are_dropped", groups),
     ("a_user_may_open_its_standard_streams_anew", own_streams),
     ("no_new_privileges_is_set_only_where_asked_for", no_new_privileges),
-    (
-        "a_seccomp_filter_is_in_force_with_and_without_no_new_privileges",
-        seccomp,
-    ),
+    ("a_seccomp_filter_is_in_force_with_and_without_no_new_privileges", seccomp),
     ("an_empty_or_cut_seccomp_filter_stops_the_start", bad_seccomp),
     ("limits_and_oom_score_are_as_asked_for", limits),
     ("the_environment_is_exactly_that_of_the_spec", environment),
@@ -90,10 +81,7 @@ fn own_streams() {
     let mut case = Case::sh("echo again > /dev/stdout; echo bad > /dev/stderr; cat /dev/stdin");
     case.spec["process"]["user"] = json!({"uid": 1000, "gid": 1000});
     let output = case.run();
-    assert_eq!(
-        (output.code, output.stdout.as_str(), output.stderr.as_str()),
-        (0, "again\n", "bad\n")
-    );
+    assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (0, "again\n", "bad\n"));
 }
 
 fn no_new_privileges() {
@@ -130,10 +118,7 @@ fn seccomp() {
             assert_eq!(output.stdout, "Seccomp:\t2\n\n", "{output:?}");
         }
     }
-    assert_eq!(
-        Case::sh("grep ^Seccomp: /proc/self/status; uname").run().stdout,
-        "Seccomp:\t0\nLinux\n"
-    );
+    assert_eq!(Case::sh("grep ^Seccomp: /proc/self/status; uname").run().stdout, "Seccomp:\t0\nLinux\n");
 }
 
 fn bad_seccomp() {

@@ -33,24 +33,13 @@ pub fn tear_down() {
 }
 
 fn make_base() -> tempfile::TempDir {
-    let directory = tempfile::Builder::new()
-        .prefix("berth-container-")
-        .tempdir()
-        .unwrap();
+    let directory = tempfile::Builder::new().prefix("berth-container-").tempdir().unwrap();
     let image = directory.path();
     fs::set_permissions(image, fs::Permissions::from_mode(0o755)).unwrap();
     fs::create_dir(image.join("bin")).unwrap();
     fs::copy("/bin/busybox", image.join("bin/busybox")).unwrap();
-    let applets = Command::new("/bin/busybox")
-        .arg("--list")
-        .output()
-        .unwrap()
-        .stdout;
-    for applet in String::from_utf8(applets)
-        .unwrap()
-        .lines()
-        .filter(|name| *name != "busybox")
-    {
+    let applets = Command::new("/bin/busybox").arg("--list").output().unwrap().stdout;
+    for applet in String::from_utf8(applets).unwrap().lines().filter(|name| *name != "busybox") {
         symlink("busybox", image.join("bin").join(applet)).unwrap();
     }
     directory

@@ -21,10 +21,7 @@ mod users;
 type Test = (&'static str, fn());
 
 fn main() {
-    let wanted: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|word| !word.starts_with('-'))
-        .collect();
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let all: Vec<Test> = [
         running::TESTS,
         executing::TESTS,
@@ -54,10 +51,6 @@ fn main() {
         }
     }
     image::tear_down();
-    assert_eq!(
-        before,
-        fixture::mount_table(),
-        "the host's mount table has changed"
-    );
+    assert_eq!(before, fixture::mount_table(), "the host's mount table has changed");
     assert!(failed.is_empty(), "failed: {failed:?}");
 }

@@ -10,34 +10,19 @@ use crate::container::Pod;
 use crate::fixture::{Case, mount_table};
 
 pub const TESTS: &[Test] = &[
-    (
-        "the_standard_file_systems_are_mounted_with_their_options",
-        standard,
-    ),
+    ("the_standard_file_systems_are_mounted_with_their_options", standard),
     ("devices_and_links_are_in_dev", devices),
     ("masked_and_read_only_paths_cannot_be_read_or_written", masked),
-    (
-        "a_read_only_root_cannot_be_written_but_its_volumes_can",
-        read_only_root,
-    ),
+    ("a_read_only_root_cannot_be_written_but_its_volumes_can", read_only_root),
     ("volumes_of_directories_and_files_are_bound", volumes),
-    (
-        "a_recursively_read_only_volume_covers_the_mounts_beneath_it",
-        recursive,
-    ),
-    (
-        "private_slave_and_shared_volumes_propagate_as_they_should",
-        propagation,
-    ),
+    ("a_recursively_read_only_volume_covers_the_mounts_beneath_it", recursive),
+    ("private_slave_and_shared_volumes_propagate_as_they_should", propagation),
     ("the_pod_s_shm_is_one_for_its_containers", shared_memory),
     ("a_missing_source_is_named_with_its_destination", missing_source),
     ("bad_options_are_told_with_the_kernel_s_words", bad_options),
     ("a_dangling_link_in_the_image_is_followed_inside", dangling),
     ("the_host_sees_no_mount_while_the_container_runs", host_table),
-    (
-        "a_root_that_is_mounted_on_the_host_stays_there_untouched",
-        attached_root,
-    ),
+    ("a_root_that_is_mounted_on_the_host_stays_there_untouched", attached_root),
     ("the_host_s_dev_is_left_alone_when_it_is_bound", host_dev),
 ];
 
@@ -54,10 +39,7 @@ fn standard() {
         "shm /dev/shm tmpfs rw,nosuid,nodev,noexec",
         "cgroup /sys/fs/cgroup/memory cgroup ro,nosuid,nodev,noexec",
     ] {
-        assert!(
-            mounts.lines().any(|mount| mount.starts_with(line)),
-            "{line} in {mounts}"
-        );
+        assert!(mounts.lines().any(|mount| mount.starts_with(line)), "{line} in {mounts}");
     }
     assert!(mounts.contains(" / overlay "), "{mounts}");
     assert!(
@@ -100,25 +82,14 @@ fn masked() {
     for path in ["/masked/file", "/masked/directory"] {
         linux["maskedPaths"].as_array_mut().unwrap().push(json!(path));
     }
-    linux["readonlyPaths"]
-        .as_array_mut()
-        .unwrap()
-        .push(json!("/readonly"));
+    linux["readonlyPaths"].as_array_mut().unwrap().push(json!("/readonly"));
     let output = case.run();
     assert_eq!(
-        output
-            .stdout
-            .replace(['\n', ':'], "")
-            .replace("/sys/firmware", "")
-            .replace("/masked/directory", ""),
+        output.stdout.replace(['\n', ':'], "").replace("/sys/firmware", "").replace("/masked/directory", ""),
         "",
         "{output:?}"
     );
-    assert_eq!(
-        output.stderr.matches("Read-only file system").count(),
-        3,
-        "{output:?}"
-    );
+    assert_eq!(output.stderr.matches("Read-only file system").count(), 3, "{output:?}");
 }
 
 fn read_only_root() {
@@ -140,22 +111,12 @@ fn volumes() {
     fs::write(volume.join("file"), "in volume\n").unwrap();
     let hosts = case.directory.path().join("hosts");
     fs::write(&hosts, "127.0.0.1\n").unwrap();
-    case.bind(
-        &volume,
-        "/a/b",
-        &["rbind", "ro", "nosuid", "noexec", "nodev", "noatime"],
-    );
+    case.bind(&volume, "/a/b", &["rbind", "ro", "nosuid", "noexec", "nodev", "noatime"]);
     case.bind(&hosts, "/etc/hosts", &["bind", "rw"]);
     let output = case.run();
     assert!(output.stdout.starts_with("in volume\n127.0.0.1\n"), "{output:?}");
-    assert!(
-        output.stdout.contains(" ro,nosuid,nodev,noexec,noatime"),
-        "{output:?}"
-    );
-    assert!(
-        output.stderr.contains("/a/b/x: Read-only file system"),
-        "{output:?}"
-    );
+    assert!(output.stdout.contains(" ro,nosuid,nodev,noexec,noatime"), "{output:?}");
+    assert!(output.stderr.contains("/a/b/x: Read-only file system"), "{output:?}");
     assert_eq!(fs::read_to_string(&hosts).unwrap(), "hi\n");
 }
 
@@ -196,10 +157,7 @@ fn propagates(option: &str) -> (bool, bool) {
         process["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
     }
     let output = running.exec(&process, &[]).unwrap().finish();
-    let result = (
-        output.stdout.contains("marker"),
-        volume.join("inside/marker").exists(),
-    );
+    let result = (output.stdout.contains("marker"), volume.join("inside/marker").exists());
     running.kill();
     unmount(&volume, UnmountFlags::DETACH).unwrap();
     result
@@ -216,18 +174,11 @@ fn shared_memory() {
     rustix::mount::fsconfig_create(&context).unwrap();
     let flags = rustix::mount::FsMountFlags::FSMOUNT_CLOEXEC;
     let shm = rustix::mount::fsmount(&context, flags, rustix::mount::MountAttrFlags::empty()).unwrap();
-    let mut pod = Pod {
-        shm: Some(shm),
-        user_ns: None,
-        init: None,
-    };
+    let mut pod = Pod { shm: Some(shm), user_ns: None, init: None };
     for (script, expected) in [("echo shared > /dev/shm/x", ""), ("cat /dev/shm/x", "shared\n")] {
         let mut case = Case::sh(script);
         case.pod = pod;
-        case.spec["mounts"]
-            .as_array_mut()
-            .unwrap()
-            .retain(|mount| mount["destination"] != "/dev/shm");
+        case.spec["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/dev/shm");
         case.mount(json!({"type": "shm", "source": "pod", "destination": "/dev/shm", "options": ["nosuid", "noexec"]}));
         assert_eq!(case.run().stdout, expected);
         pod = case.pod;
@@ -238,10 +189,7 @@ fn missing_source() {
     let mut case = Case::sh("true");
     case.bind(std::path::Path::new("/no/such/thing"), "/v", &["rbind"]);
     let error = case.error();
-    assert_eq!(
-        error.message,
-        "open /no/such/thing, the source of the mount /v: No such file or directory"
-    );
+    assert_eq!(error.message, "open /no/such/thing, the source of the mount /v: No such file or directory");
     assert_eq!(error.errno, nix::libc::ENOENT);
 }
 
@@ -249,10 +197,7 @@ fn bad_options() {
     let mut case = Case::sh("true");
     case.mount(json!({"type": "tmpfs", "source": "tmpfs", "destination": "/t", "options": ["colour=red"]}));
     let error = case.error().message;
-    assert!(
-        error.starts_with("mount tmpfs on /t: Invalid argument") && error.contains("colour"),
-        "{error}"
-    );
+    assert!(error.starts_with("mount tmpfs on /t: Invalid argument") && error.contains("colour"), "{error}");
     let mut case = Case::sh("true");
     case.mount(json!({"type": "fancyfs", "source": "x", "destination": "/t"}));
     assert_eq!(case.error().message, "mount fancyfs on /t: No such device");

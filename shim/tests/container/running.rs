@@ -6,51 +6,32 @@ use crate::Test;
 use crate::fixture::{Case, field};
 
 pub const TESTS: &[Test] = &[
-    (
-        "the_workload_runs_and_its_output_and_exit_code_arrive",
-        output_and_exit_code,
-    ),
+    ("the_workload_runs_and_its_output_and_exit_code_arrive", output_and_exit_code),
     ("descriptors_are_exactly_the_standard_streams", descriptors),
     ("a_new_pid_namespace_has_the_workload_as_pid_1", pid_one),
     ("the_host_pid_namespace_is_kept_when_asked_for", host_pid),
-    (
-        "a_container_joins_the_pid_namespace_of_another_process",
-        joined_pid,
-    ),
+    ("a_container_joins_the_pid_namespace_of_another_process", joined_pid),
     ("the_one_hierarchy_of_cgroup_v2_is_mounted", cgroup_v2),
     ("a_root_of_128_layers_is_mounted", many_layers),
     ("signals_and_keyring_are_fresh", signals),
     ("a_missing_working_directory_is_made", working_directory),
     ("a_terminal_is_the_controlling_terminal_and_the_console", terminal),
-    (
-        "cgroups_of_v1_are_joined_and_the_namespace_is_rooted_there",
-        cgroups,
-    ),
+    ("cgroups_of_v1_are_joined_and_the_namespace_is_rooted_there", cgroups),
 ];
 
 fn output_and_exit_code() {
     let output = Case::sh("echo out; echo err >&2; cat; exit 7").run();
-    assert_eq!(
-        (output.code, output.stdout.as_str(), output.stderr.as_str()),
-        (7, "out\n", "err\n")
-    );
+    assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (7, "out\n", "err\n"));
 }
 
 fn descriptors() {
     let output = Case::new(&["/bin/ls", "/proc/self/fd"]).run();
     // 3 is the directory that ls reads.
-    assert_eq!(
-        output.stdout.split_whitespace().collect::<Vec<_>>(),
-        ["0", "1", "2", "3"],
-        "{output:?}"
-    );
+    assert_eq!(output.stdout.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"], "{output:?}");
 }
 
 fn pid_one() {
-    assert_eq!(
-        Case::sh("echo $$; ls -d /proc/[0-9]* | wc -l").run().stdout,
-        "1\n2\n".replace('2', "3")
-    );
+    assert_eq!(Case::sh("echo $$; ls -d /proc/[0-9]* | wc -l").run().stdout, "1\n2\n".replace('2', "3"));
 }
 
 fn host_pid() {
@@ -75,12 +56,7 @@ fn cgroup_v2() {
     let mut case = Case::sh("grep ' /sys/fs/cgroup ' /proc/mounts; touch /sys/fs/cgroup/x");
     case.cgroup_v2 = true;
     let output = case.run();
-    assert!(
-        output
-            .stdout
-            .starts_with("cgroup /sys/fs/cgroup cgroup2 ro,nosuid,nodev,noexec"),
-        "{output:?}"
-    );
+    assert!(output.stdout.starts_with("cgroup /sys/fs/cgroup cgroup2 ro,nosuid,nodev,noexec"), "{output:?}");
     assert!(output.stderr.contains("Read-only"), "{output:?}");
 }
 
@@ -119,10 +95,7 @@ fn terminal() {
         text.extend_from_slice(&buffer[..length]);
     }
     let text = String::from_utf8(text).unwrap();
-    assert!(
-        text.starts_with("/dev/pts/0\r\n40 100\r\nhi\r\nthere\r\nc"),
-        "{text}"
-    );
+    assert!(text.starts_with("/dev/pts/0\r\n40 100\r\nhi\r\nthere\r\nc"), "{text}");
     assert_eq!(running.finish().code, 3);
 }
 
@@ -132,9 +105,7 @@ fn cgroups() {
         .iter()
         .map(|controller| format!("/sys/fs/cgroup/{controller}/{name}"))
         .collect();
-    directories
-        .iter()
-        .for_each(|directory| std::fs::create_dir(directory).unwrap());
+    directories.iter().for_each(|directory| std::fs::create_dir(directory).unwrap());
     let mut case = Case::sh(
         "cat /proc/self/cgroup; cat /sys/fs/cgroup/pids/tasks; touch /sys/fs/cgroup/pids/x; read line",
     );

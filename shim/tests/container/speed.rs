@@ -10,12 +10,7 @@ pub const TESTS: &[Test] = &[("start_and_exec_of_true_are_measured", measure)];
 fn report(what: &str, mut times: Vec<Duration>) {
     times.sort();
     let at = |share: usize| times[times.len() * share / 100].as_micros();
-    println!(
-        "  {what}: min {} us, median {} us, p90 {} us",
-        times[0].as_micros(),
-        at(50),
-        at(90)
-    );
+    println!("  {what}: min {} us, median {} us, p90 {} us", times[0].as_micros(), at(50), at(90));
 }
 
 fn measure() {

@@ -51,13 +51,7 @@ fn in_pod(test: impl FnOnce(Pod)) {
             let file = File::open(format!("/proc/{keeper}/ns/{namespace}")).unwrap();
             nix::sched::setns(file, CloneFlags::empty()).unwrap();
         }
-        let test = std::panic::AssertUnwindSafe(|| {
-            test(Pod {
-                shm: None,
-                user_ns: Some(user),
-                init: None,
-            })
-        });
+        let test = std::panic::AssertUnwindSafe(|| test(Pod { shm: None, user_ns: Some(user), init: None }));
         let failed = std::panic::catch_unwind(test).is_err();
         berth_sys::process::exit_now(i32::from(failed));
     };

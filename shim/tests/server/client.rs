@@ -29,31 +29,16 @@ impl Shim {
         let stderr = std::fs::File::create(dir.path().join("stderr")).unwrap();
         let fd = listener.as_raw_fd();
         let mut command = Command::new(env!("CARGO_BIN_EXE_berth-shim"));
-        command
-            .args(["--pod", "p1"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(stderr);
+        command.args(["--pod", "p1"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         // SAFETY: dup2 and fcntl are async-signal-safe and touch no memory.
         #[allow(unsafe_code)]
         unsafe {
             command.pre_exec(move || {
-                let done = if fd == 3 {
-                    libc::fcntl(3, libc::F_SETFD, 0)
-                } else {
-                    libc::dup2(fd, 3)
-                };
-                if done < 0 {
-                    Err(std::io::Error::last_os_error())
-                } else {
-                    Ok(())
-                }
+                let done = if fd == 3 { libc::fcntl(3, libc::F_SETFD, 0) } else { libc::dup2(fd, 3) };
+                if done < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
             });
         }
-        Self {
-            child: command.spawn().unwrap(),
-            dir,
-        }
+        Self { child: command.spawn().unwrap(), dir }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -61,11 +46,7 @@ impl Shim {
     }
 
     pub fn connect(&self) -> Client {
-        Client {
-            socket: socket::connect(&self.path("s")).unwrap(),
-            last: 0,
-            events: Vec::new(),
-        }
+        Client { socket: socket::connect(&self.path("s")).unwrap(), last: 0, events: Vec::new() }
     }
 
     /// Connected, greeted and set up.
@@ -124,29 +105,16 @@ impl Client {
 
     pub fn send(&mut self, verb: Verb, fds: &[BorrowedFd<'_>]) -> u64 {
         self.last += 1;
-        let request = v1::Request {
-            id: self.last,
-            verb: Some(verb),
-        };
+        let request = v1::Request { id: self.last, verb: Some(verb) };
         let _ = socket::send(self.socket.as_fd(), &request.encode_to_vec(), fds);
         self.last
     }
 
     pub fn receive(&mut self) -> Option<(v1::Message, Vec<OwnedFd>)> {
         let mut buffer = vec![0; 65536];
-        let timeout = rustix::time::Timespec {
-            tv_sec: 10,
-            tv_nsec: 0,
-        };
-        let mut poll = [rustix::event::PollFd::new(
-            &self.socket,
-            rustix::event::PollFlags::IN,
-        )];
-        assert_eq!(
-            rustix::event::poll(&mut poll, Some(&timeout)).unwrap(),
-            1,
-            "the shim does not answer"
-        );
+        let timeout = rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 };
+        let mut poll = [rustix::event::PollFd::new(&self.socket, rustix::event::PollFlags::IN)];
+        assert_eq!(rustix::event::poll(&mut poll, Some(&timeout)).unwrap(), 1, "the shim does not answer");
         let packet = socket::recv(self.socket.as_fd(), &mut buffer).ok()?;
         (packet.len > 0).then(|| (v1::Message::decode(&buffer[..packet.len]).unwrap(), packet.fds))
     }

@@ -15,16 +15,10 @@ use crate::client::{Client, Shim};
 fn root() -> OwnedFd {
     let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
     rustix::mount::fsconfig_create(context.as_fd()).unwrap();
-    let root = rustix::mount::fsmount(
-        context.as_fd(),
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::empty(),
-    )
-    .unwrap();
-    let path = PathBuf::from(format!(
-        "/proc/self/fd/{}",
-        std::os::fd::AsRawFd::as_raw_fd(&root)
-    ));
+    let root =
+        rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+            .unwrap();
+    let path = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&root)));
     for name in ["bin", "proc", "dev", "etc"] {
         std::fs::create_dir(path.join(name)).unwrap();
     }
@@ -47,11 +41,7 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
-        let setup = v1::Setup {
-            new_ipc: true,
-            shared_pid: true,
-            ..Default::default()
-        };
+        let setup = v1::Setup { new_ipc: true, shared_pid: true, ..Default::default() };
         let (shim, client) = Shim::set_up(setup);
         Self { shim, client }
     }
@@ -64,10 +54,7 @@ impl Node {
     fn texts(&self, id: &str, stream: &str) -> Vec<String> {
         let log = self.log(id);
         let lines = log.lines().map(|line| line.splitn(4, ' ').collect::<Vec<_>>());
-        lines
-            .filter(|fields| fields[1] == stream)
-            .map(|fields| fields[3].to_owned())
-            .collect()
+        lines.filter(|fields| fields[1] == stream).map(|fields| fields[3].to_owned()).collect()
     }
 
     fn request(&self, id: &str, script: &str, terminal: bool) -> v1::Start {
@@ -107,11 +94,7 @@ impl Node {
     }
 
     fn signal(&mut self, id: &str, exec: &str, signal: i32) {
-        let request = v1::Signal {
-            container_id: id.into(),
-            exec_id: exec.into(),
-            signal,
-        };
+        let request = v1::Signal { container_id: id.into(), exec_id: exec.into(), signal };
         self.client.done(Verb::Signal(request), &[]);
     }
 
@@ -137,12 +120,7 @@ fn output_is_logged_and_the_exit_is_recorded_before_it_is_told() {
     let mut other = node.shim.connect();
     let state = other.hello();
     assert_eq!(state.containers[0].exited.as_ref().unwrap().exit_code, 7);
-    node.client.done(
-        Verb::Delete(v1::Delete {
-            container_id: "a".into(),
-        }),
-        &[],
-    );
+    node.client.done(Verb::Delete(v1::Delete { container_id: "a".into() }), &[]);
     assert!(node.client.hello().containers.is_empty());
 }
 
@@ -153,29 +131,19 @@ fn processes_start_with_clean_signals() {
     node.start("a", "cat /proc/self/status | while read k v; do case $k in Sig[BI]*) echo $k$v;; esac; done; yes | head -1");
     assert_eq!(node.client.exited("a", "").exit_code, 0);
     node.wait_for("the log", || node.texts("a", "stdout").len() == 3);
-    assert_eq!(
-        node.texts("a", "stdout"),
-        ["SigBlk:0000000000000000", "SigIgn:0000000000000000", "y"]
-    );
+    assert_eq!(node.texts("a", "stdout"), ["SigBlk:0000000000000000", "SigIgn:0000000000000000", "y"]);
 }
 
 #[test]
 fn a_signal_ends_a_container_with_128_and_its_number_and_a_busy_one_is_not_deleted() {
     let mut node = Node::new();
     node.start("a", "exec sleep 100");
-    let delete = || {
-        Verb::Delete(v1::Delete {
-            container_id: "a".into(),
-        })
-    };
+    let delete = || Verb::Delete(v1::Delete { container_id: "a".into() });
     assert_eq!(node.client.error(delete(), &[]).errno, libc::EBUSY);
     let shutdown = Verb::Shutdown(v1::Shutdown { force: false });
     assert_eq!(node.client.error(shutdown, &[]).errno, libc::EBUSY);
     let again = node.request("a", "true", false);
-    assert_eq!(
-        node.client.error(Verb::Start(again), &[root().as_fd()]).errno,
-        libc::EEXIST
-    );
+    assert_eq!(node.client.error(Verb::Start(again), &[root().as_fd()]).errno, libc::EEXIST);
     node.signal("a", "", 9);
     assert_eq!(node.client.exited("a", "").exit_code, 137);
     node.client.done(delete(), &[]);
@@ -186,15 +154,10 @@ fn a_start_that_fails_leaves_nothing_and_the_id_is_free() {
     let mut node = Node::new();
     let mut request = node.request("a", "true", false);
     request.log_path = "/dev/null".into();
-    assert_eq!(
-        node.client.error(Verb::Start(request), &[root().as_fd()]).step,
-        "open log"
-    );
+    assert_eq!(node.client.error(Verb::Start(request), &[root().as_fd()]).step, "open log");
     let request = node.request("a", "true", false);
     let config = PathBuf::from(&request.bundle).join("config.json");
-    let text = std::fs::read_to_string(&config)
-        .unwrap()
-        .replace("/bin/sh", "/bin/nosuch");
+    let text = std::fs::read_to_string(&config).unwrap().replace("/bin/sh", "/bin/nosuch");
     std::fs::write(&config, text).unwrap();
     let error = node.client.error(Verb::Start(request), &[root().as_fd()]);
     assert_eq!(error.errno, libc::ENOENT, "{error:?}");
@@ -206,15 +169,8 @@ fn a_start_that_fails_leaves_nothing_and_the_id_is_free() {
 #[test]
 fn a_rotated_log_goes_on_in_the_new_file_without_loss() {
     let mut node = Node::new();
-    node.start(
-        "a",
-        "i=0; while [ $i -lt 3000 ]; do echo $i; i=$((i+1)); done; exec sleep 100",
-    );
-    let reopen = || {
-        Verb::ReopenLog(v1::ReopenLog {
-            container_id: "a".into(),
-        })
-    };
+    node.start("a", "i=0; while [ $i -lt 3000 ]; do echo $i; i=$((i+1)); done; exec sleep 100");
+    let reopen = || Verb::ReopenLog(v1::ReopenLog { container_id: "a".into() });
     for turn in 0..20 {
         std::fs::rename(node.shim.path("a.log"), node.shim.path(&format!("a.log.{turn}"))).unwrap();
         node.client.done(reopen(), &[]);
@@ -228,10 +184,8 @@ fn a_rotated_log_goes_on_in_the_new_file_without_loss() {
         text + &node.log("a")
     };
     node.wait_for("all lines", || all(&node).lines().count() == 3000);
-    let numbers: Vec<_> = all(&node)
-        .lines()
-        .map(|l| l.rsplit(' ').next().unwrap().parse::<u32>().unwrap())
-        .collect();
+    let numbers: Vec<_> =
+        all(&node).lines().map(|l| l.rsplit(' ').next().unwrap().parse::<u32>().unwrap()).collect();
     assert!(numbers.iter().copied().eq(0..3000));
     node.signal("a", "", 9);
     node.client.exited("a", "");
@@ -249,17 +203,8 @@ fn an_exec_has_its_own_streams_and_its_end_is_told() {
     let (in_read, mut in_write) = std::io::pipe().unwrap();
     let (mut out_read, out_write) = std::io::pipe().unwrap();
     let json = std::fs::File::open(&path).unwrap();
-    let exec = v1::Exec {
-        container_id: "a".into(),
-        exec_id: "x".into(),
-        ..Default::default()
-    };
-    let fds = [
-        json.as_fd(),
-        in_read.as_fd(),
-        out_write.as_fd(),
-        out_write.as_fd(),
-    ];
+    let exec = v1::Exec { container_id: "a".into(), exec_id: "x".into(), ..Default::default() };
+    let fds = [json.as_fd(), in_read.as_fd(), out_write.as_fd(), out_write.as_fd()];
     let (body, _) = node.client.call(Verb::Exec(exec), &fds);
     assert!(matches!(body, Body::Started(_)), "{body:?}");
     drop((in_read, out_write));
@@ -279,14 +224,8 @@ fn an_attached_client_types_and_sees_and_stdin_ends_with_it() {
     node.start_request(request);
     let (in_read, mut in_write) = std::io::pipe().unwrap();
     let (mut out_read, out_write) = std::io::pipe().unwrap();
-    let attach = v1::Attach {
-        container_id: "a".into(),
-        stdin: true,
-        stdout: true,
-        stderr: false,
-    };
-    node.client
-        .done(Verb::Attach(attach), &[in_read.as_fd(), out_write.as_fd()]);
+    let attach = v1::Attach { container_id: "a".into(), stdin: true, stdout: true, stderr: false };
+    node.client.done(Verb::Attach(attach), &[in_read.as_fd(), out_write.as_fd()]);
     drop((in_read, out_write));
     let big = [vec![b'z'; 300_000], vec![b'\n']].concat();
     let reader = std::thread::spawn(move || {
@@ -302,12 +241,7 @@ fn an_attached_client_types_and_sees_and_stdin_ends_with_it() {
     std::thread::sleep(Duration::from_millis(200));
     drop(in_write);
     assert_eq!(node.client.exited("a", "").exit_code, 0);
-    node.client.done(
-        Verb::Delete(v1::Delete {
-            container_id: "a".into(),
-        }),
-        &[],
-    );
+    node.client.done(Verb::Delete(v1::Delete { container_id: "a".into() }), &[]);
     assert!(reader.join().unwrap().ends_with(b"over\n"));
     let log = node.texts("a", "stdout");
     assert_eq!(log.iter().map(String::len).sum::<usize>(), 300_004);
@@ -319,19 +253,10 @@ fn a_terminal_is_logged_and_resized() {
     let mut request = node.request("a", "read line; stty size; echo got $line", true);
     request.stdin = true;
     node.start_request(request);
-    let resize = v1::Resize {
-        container_id: "a".into(),
-        width: 123,
-        height: 45,
-        ..Default::default()
-    };
+    let resize = v1::Resize { container_id: "a".into(), width: 123, height: 45, ..Default::default() };
     node.client.done(Verb::Resize(resize), &[]);
     let (in_read, mut in_write) = std::io::pipe().unwrap();
-    let attach = v1::Attach {
-        container_id: "a".into(),
-        stdin: true,
-        ..Default::default()
-    };
+    let attach = v1::Attach { container_id: "a".into(), stdin: true, ..Default::default() };
     node.client.done(Verb::Attach(attach), &[in_read.as_fd()]);
     in_write.write_all(b"word\n").unwrap();
     assert_eq!(node.client.exited("a", "").exit_code, 0);
@@ -346,11 +271,7 @@ fn what_outlives_its_container_is_still_logged_and_does_not_delay_the_exit() {
     let began = Instant::now();
     node.start_request(request);
     node.client.exited("a", "");
-    assert!(
-        began.elapsed() < Duration::from_millis(290),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_millis(290), "{:?}", began.elapsed());
     node.wait_for("the late line", || node.texts("a", "stdout") == ["early", "late"]);
 }
 
@@ -358,8 +279,7 @@ fn what_outlives_its_container_is_still_logged_and_does_not_delay_the_exit() {
 fn a_forced_shutdown_kills_everything_first() {
     let mut node = Node::new();
     let pid = node.start("a", "trap '' TERM; while :; do sleep 1; done");
-    node.client
-        .done(Verb::Shutdown(v1::Shutdown { force: true }), &[]);
+    node.client.done(Verb::Shutdown(v1::Shutdown { force: true }), &[]);
     assert_eq!(node.shim.exits_within(Duration::from_secs(2)), Some(0));
     assert!(!PathBuf::from(format!("/proc/{pid}")).exists());
     let record = std::fs::read_to_string(node.shim.path("a.exit")).unwrap();

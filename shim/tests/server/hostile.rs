@@ -9,9 +9,7 @@ use prost::Message as _;
 use crate::client::Shim;
 
 fn open_files(shim: &Shim) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", shim.pid()))
-        .unwrap()
-        .count()
+    std::fs::read_dir(format!("/proc/{}/fd", shim.pid())).unwrap().count()
 }
 
 #[test]
@@ -19,7 +17,7 @@ fn bad_packets_end_their_connection_only_and_leak_no_descriptor() {
     let (shim, mut client) = Shim::set_up(v1::Setup::default());
     let before = open_files(&shim);
     let null = std::fs::File::open("/dev/null").unwrap();
-    let many = vec![null.as_fd(); 12];
+    let many = [null.as_fd(); 12];
     let packets: [(Vec<u8>, usize); 4] = [
         (vec![0xff; 100], 1),
         (vec![0; 65 * 1024], 1),
@@ -35,11 +33,7 @@ fn bad_packets_end_their_connection_only_and_leak_no_descriptor() {
     }
     let until = std::time::Instant::now() + std::time::Duration::from_secs(2);
     while open_files(&shim) != before {
-        assert!(
-            std::time::Instant::now() < until,
-            "{} files, {before} before",
-            open_files(&shim)
-        );
+        assert!(std::time::Instant::now() < until, "{} files, {before} before", open_files(&shim));
     }
 }
 
@@ -48,62 +42,29 @@ fn wrong_requests_are_answered_by_a_protocol_error() {
     let (shim, mut client) = Shim::set_up(v1::Setup::default());
     let before = open_files(&shim);
     let null = std::fs::File::open("/dev/null").unwrap();
-    let start = || {
-        Verb::Start(v1::Start {
-            container_id: "c".into(),
-            ..Default::default()
-        })
-    };
+    let start = || Verb::Start(v1::Start { container_id: "c".into(), ..Default::default() });
     for (verb, fds) in [
         (Verb::Hello(v1::Hello { version: 1 }), 1),
         (start(), 0),
         (start(), 2),
-        (
-            Verb::Attach(v1::Attach {
-                container_id: "c".into(),
-                stdout: true,
-                ..Default::default()
-            }),
-            3,
-        ),
+        (Verb::Attach(v1::Attach { container_id: "c".into(), stdout: true, ..Default::default() }), 3),
     ] {
         let error = client.error(verb.clone(), &vec![null.as_fd(); fds]);
         assert_eq!(error.step, "protocol", "{verb:?} with {fds}: {error:?}");
     }
-    socket::send(
-        client.socket.as_fd(),
-        &v1::Request { id: 77, verb: None }.encode_to_vec(),
-        &[],
-    )
-    .unwrap();
+    socket::send(client.socket.as_fd(), &v1::Request { id: 77, verb: None }.encode_to_vec(), &[]).unwrap();
     let (message, _) = client.receive().unwrap();
     assert_eq!(message.id, 77);
     let mut other = shim.connect();
-    assert_eq!(
-        other.error(Verb::Delete(v1::Delete::default()), &[]).step,
-        "protocol"
-    );
-    let signal = v1::Signal {
-        container_id: "c".into(),
-        signal: 15,
-        ..Default::default()
-    };
+    assert_eq!(other.error(Verb::Delete(v1::Delete::default()), &[]).step, "protocol");
+    let signal = v1::Signal { container_id: "c".into(), signal: 15, ..Default::default() };
     let error = client.error(Verb::Signal(signal), &[]);
     assert_eq!((error.step.as_str(), error.errno), ("signal", libc::ESRCH));
-    client.done(
-        Verb::Delete(v1::Delete {
-            container_id: "c".into(),
-        }),
-        &[],
-    );
+    client.done(Verb::Delete(v1::Delete { container_id: "c".into() }), &[]);
     drop(other);
     let until = std::time::Instant::now() + std::time::Duration::from_secs(2);
     while open_files(&shim) != before {
-        assert!(
-            std::time::Instant::now() < until,
-            "{} files, {before} before",
-            open_files(&shim)
-        );
+        assert!(std::time::Instant::now() < until, "{} files, {before} before", open_files(&shim));
     }
 }
 

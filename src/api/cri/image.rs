@@ -30,18 +30,10 @@ impl ImageService for ImageApi {
         &self,
         request: Request<v1::ListImagesRequest>,
     ) -> Result<Response<v1::ListImagesResponse>, Status> {
-        let wanted = request
-            .into_inner()
-            .filter
-            .and_then(|filter| filter.image)
-            .unwrap_or_default()
-            .image;
+        let wanted = request.into_inner().filter.and_then(|filter| filter.image).unwrap_or_default().image;
         let images = &self.services.images;
-        let found = if wanted.is_empty() {
-            images.list()
-        } else {
-            images.find(&wanted).into_iter().collect()
-        };
+        let found =
+            if wanted.is_empty() { images.list() } else { images.find(&wanted).into_iter().collect() };
         Ok(Response::new(v1::ListImagesResponse {
             images: found.iter().map(|image| convert::image(image)).collect(),
         }))
@@ -60,10 +52,8 @@ impl ImageService for ImageApi {
     ) -> Result<Response<v1::ImageStatusResponse>, Status> {
         let request = request.into_inner();
         let image = self.services.images.find(&convert::text(request.image)?);
-        let mut response = v1::ImageStatusResponse {
-            image: image.as_deref().map(convert::image),
-            ..Default::default()
-        };
+        let mut response =
+            v1::ImageStatusResponse { image: image.as_deref().map(convert::image), ..Default::default() };
         if let (Some(image), true) = (image, request.verbose) {
             let info = serde_json::to_string(&*image).map_err(|error| Status::internal(error.to_string()))?;
             response.info.insert("info".into(), info);
@@ -76,19 +66,10 @@ impl ImageService for ImageApi {
         request: Request<v1::PullImageRequest>,
     ) -> Result<Response<v1::PullImageResponse>, Status> {
         let request = request.into_inner();
-        let (reference, credentials) = (
-            convert::reference(request.image)?,
-            convert::credentials(request.auth),
-        );
-        let image = self
-            .services
-            .images
-            .pull(&reference, &credentials)
-            .await
-            .map_err(status)?;
-        Ok(Response::new(v1::PullImageResponse {
-            image_ref: image.id.to_string(),
-        }))
+        let (reference, credentials) =
+            (convert::reference(request.image)?, convert::credentials(request.auth));
+        let image = self.services.images.pull(&reference, &credentials).await.map_err(status)?;
+        Ok(Response::new(v1::PullImageResponse { image_ref: image.id.to_string() }))
     }
 
     async fn remove_image(

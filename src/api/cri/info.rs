@@ -16,16 +16,9 @@ type Info = BTreeMap<String, String>;
 
 /// The node's conditions.
 pub(super) async fn status(drivers: &Drivers, verbose: bool) -> v1::StatusResponse {
-    let ready = v1::RuntimeCondition {
-        r#type: "RuntimeReady".into(),
-        status: true,
-        ..Default::default()
-    };
-    let mut network = v1::RuntimeCondition {
-        r#type: "NetworkReady".into(),
-        status: true,
-        ..Default::default()
-    };
+    let ready = v1::RuntimeCondition { r#type: "RuntimeReady".into(), status: true, ..Default::default() };
+    let mut network =
+        v1::RuntimeCondition { r#type: "NetworkReady".into(), status: true, ..Default::default() };
     if let Err(not_ready) = drivers.network.status().await {
         network.status = false;
         network.reason = not_ready.reason.to_string();
@@ -33,9 +26,7 @@ pub(super) async fn status(drivers: &Drivers, verbose: bool) -> v1::StatusRespon
     }
     let info = if verbose { node(drivers) } else { Info::new() };
     v1::StatusResponse {
-        status: Some(v1::RuntimeStatus {
-            conditions: vec![ready, network],
-        }),
+        status: Some(v1::RuntimeStatus { conditions: vec![ready, network] }),
         info,
         runtime_handlers: vec![v1::RuntimeHandler {
             name: String::new(),
@@ -44,10 +35,7 @@ pub(super) async fn status(drivers: &Drivers, verbose: bool) -> v1::StatusRespon
                 user_namespaces: false,
             }),
         }],
-        features: Some(v1::RuntimeFeatures {
-            supplemental_groups_policy: true,
-            ..Default::default()
-        }),
+        features: Some(v1::RuntimeFeatures { supplemental_groups_policy: true, ..Default::default() }),
     }
 }
 
@@ -67,11 +55,7 @@ pub(super) fn runtime_config(drivers: &Drivers) -> v1::RuntimeConfigResponse {
         Driver::Systemd => v1::CgroupDriver::Systemd,
         _ => v1::CgroupDriver::Cgroupfs,
     };
-    v1::RuntimeConfigResponse {
-        linux: Some(v1::LinuxRuntimeConfiguration {
-            cgroup_driver: driver.into(),
-        }),
-    }
+    v1::RuntimeConfigResponse { linux: Some(v1::LinuxRuntimeConfiguration { cgroup_driver: driver.into() }) }
 }
 
 /// A pod's process, cgroup, network and request.
@@ -89,11 +73,7 @@ pub(super) fn pod(drivers: &Drivers, pod: &Pod) -> Result<Info, Status> {
 
 /// A container's process, cgroup, layers, request and OCI runtime spec.
 pub(super) fn container(drivers: &Drivers, container: &Container) -> Result<Info, Status> {
-    let pid = if let Phase::Running(run) = container.phase() {
-        run.pid
-    } else {
-        0
-    };
+    let pid = if let Phase::Running(run) = container.phase() { run.pid } else { 0 };
     let spec = drivers.bundles.read_config(&container.id).ok();
     let info = json!({
         "pid": pid,

@@ -32,11 +32,7 @@ fn answer<T>(message: T) -> Answer<T> {
 }
 
 fn no_empty_id(id: &str, field: &str) -> Result<(), Status> {
-    if id.is_empty() {
-        Err(Invalid::new(field, "is empty").into())
-    } else {
-        Ok(())
-    }
+    if id.is_empty() { Err(Invalid::new(field, "is empty").into()) } else { Ok(()) }
 }
 
 #[tonic::async_trait]
@@ -65,10 +61,7 @@ impl RuntimeService for RuntimeApi {
         &self,
         request: Request<v1::UpdateRuntimeConfigRequest>,
     ) -> Answer<v1::UpdateRuntimeConfigResponse> {
-        let network = request
-            .into_inner()
-            .runtime_config
-            .and_then(|config| config.network_config);
+        let network = request.into_inner().runtime_config.and_then(|config| config.network_config);
         let pod_cidr = network.unwrap_or_default().pod_cidr;
         if !pod_cidr.is_empty() {
             let set = self.services.drivers.network.set_pod_cidr(&pod_cidr).await;
@@ -84,9 +77,7 @@ impl RuntimeService for RuntimeApi {
         let request = request.into_inner();
         let spec = pod::spec(request.config, request.runtime_handler)?;
         let id = self.services.pods.run(spec).await.map_err(status)?;
-        answer(v1::RunPodSandboxResponse {
-            pod_sandbox_id: id.to_string(),
-        })
+        answer(v1::RunPodSandboxResponse { pod_sandbox_id: id.to_string() })
     }
 
     async fn stop_pod_sandbox(
@@ -116,16 +107,8 @@ impl RuntimeService for RuntimeApi {
         let request = request.into_inner();
         no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
         let found = self.services.pods.find(&request.pod_sandbox_id).map_err(status)?;
-        let info = if request.verbose {
-            info::pod(&self.services.drivers, &found)?
-        } else {
-            BTreeMap::new()
-        };
-        answer(v1::PodSandboxStatusResponse {
-            status: Some(pod::status(&found)),
-            info,
-            ..Default::default()
-        })
+        let info = if request.verbose { info::pod(&self.services.drivers, &found)? } else { BTreeMap::new() };
+        answer(v1::PodSandboxStatusResponse { status: Some(pod::status(&found)), info, ..Default::default() })
     }
 
     async fn list_pod_sandbox(
@@ -133,9 +116,7 @@ impl RuntimeService for RuntimeApi {
         request: Request<v1::ListPodSandboxRequest>,
     ) -> Answer<v1::ListPodSandboxResponse> {
         let found = self.services.pods.list(&pod::filter(request.into_inner().filter));
-        answer(v1::ListPodSandboxResponse {
-            items: found.iter().map(|found| pod::item(found)).collect(),
-        })
+        answer(v1::ListPodSandboxResponse { items: found.iter().map(|found| pod::item(found)).collect() })
     }
 
     async fn create_container(
@@ -146,15 +127,8 @@ impl RuntimeService for RuntimeApi {
         no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
         let pod = self.services.pods.find(&request.pod_sandbox_id).map_err(status)?;
         let spec = container::spec(request.config, &pod.sandbox.spec.log_directory)?;
-        let made = self
-            .services
-            .containers
-            .create(pod.sandbox.clone(), spec)
-            .await
-            .map_err(status)?;
-        answer(v1::CreateContainerResponse {
-            container_id: made.id.to_string(),
-        })
+        let made = self.services.containers.create(pod.sandbox.clone(), spec).await.map_err(status)?;
+        answer(v1::CreateContainerResponse { container_id: made.id.to_string() })
     }
 
     async fn start_container(
@@ -174,11 +148,7 @@ impl RuntimeService for RuntimeApi {
         let request = request.into_inner();
         no_empty_id(&request.container_id, "container_id")?;
         let grace = Duration::from_secs(u64::try_from(request.timeout).unwrap_or(0));
-        self.services
-            .containers
-            .stop(&request.container_id, grace)
-            .await
-            .map_err(status)?;
+        self.services.containers.stop(&request.container_id, grace).await.map_err(status)?;
         answer(v1::StopContainerResponse {})
     }
 
@@ -196,10 +166,7 @@ impl RuntimeService for RuntimeApi {
         &self,
         request: Request<v1::ListContainersRequest>,
     ) -> Answer<v1::ListContainersResponse> {
-        let found = self
-            .services
-            .containers
-            .list(&container::filter(request.into_inner().filter));
+        let found = self.services.containers.list(&container::filter(request.into_inner().filter));
         answer(v1::ListContainersResponse {
             containers: found.iter().map(|found| container_status::item(found)).collect(),
         })
@@ -211,20 +178,10 @@ impl RuntimeService for RuntimeApi {
     ) -> Answer<v1::ContainerStatusResponse> {
         let request = request.into_inner();
         no_empty_id(&request.container_id, "container_id")?;
-        let found = self
-            .services
-            .containers
-            .find(&request.container_id)
-            .map_err(status)?;
-        let info = if request.verbose {
-            info::container(&self.services.drivers, &found)?
-        } else {
-            BTreeMap::new()
-        };
-        answer(v1::ContainerStatusResponse {
-            status: Some(container_status::status(&found)),
-            info,
-        })
+        let found = self.services.containers.find(&request.container_id).map_err(status)?;
+        let info =
+            if request.verbose { info::container(&self.services.drivers, &found)? } else { BTreeMap::new() };
+        answer(v1::ContainerStatusResponse { status: Some(container_status::status(&found)), info })
     }
 
     async fn reopen_container_log(
@@ -240,15 +197,9 @@ impl RuntimeService for RuntimeApi {
     async fn exec_sync(&self, request: Request<v1::ExecSyncRequest>) -> Answer<v1::ExecSyncResponse> {
         let request = request.into_inner();
         no_empty_id(&request.container_id, "container_id")?;
-        let limit = u64::try_from(request.timeout)
-            .ok()
-            .filter(|seconds| *seconds > 0)
-            .map(Duration::from_secs);
-        let output = self
-            .services
-            .containers
-            .exec_sync(&request.container_id, request.cmd, limit)
-            .await;
+        let limit =
+            u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
+        let output = self.services.containers.exec_sync(&request.container_id, request.cmd, limit).await;
         let output = output.map_err(status)?;
         answer(v1::ExecSyncResponse {
             stdout: output.stdout,

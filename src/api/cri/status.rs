@@ -21,9 +21,7 @@ impl From<Invalid> for Status {
 
 /// An RPC that a later version answers.
 pub(super) fn unimplemented<T>(what: &str) -> Result<T, Status> {
-    Err(Status::unimplemented(format!(
-        "this version of Berth does not know {what} yet"
-    )))
+    Err(Status::unimplemented(format!("this version of Berth does not know {what} yet")))
 }
 
 fn code(kind: Kind) -> Code {

@@ -15,15 +15,11 @@ const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 pub(super) fn rows(config: &Config) -> Vec<Row> {
     let configured = first_config(&config.cni.conf_dir);
     let mut rows = match &configured {
-        Some(file) => vec![
-            row("network", format!("CNI: {}", file.display()), true, ""),
-            plugins(file, &config.cni),
-        ],
+        Some(file) => {
+            vec![row("network", format!("CNI: {}", file.display()), true, ""), plugins(file, &config.cni)]
+        }
         None => {
-            let found = format!(
-                "built-in (no CNI configuration in {})",
-                config.cni.conf_dir.display()
-            );
+            let found = format!("built-in (no CNI configuration in {})", config.cni.conf_dir.display());
             vec![row("network", found, true, ""), nftables()]
         }
     };
@@ -37,60 +33,36 @@ pub(super) fn rows(config: &Config) -> Vec<Row> {
 /// The first file by name, as CNI has it.
 fn first_config(dir: &Path) -> Option<PathBuf> {
     let is_config = |path: &PathBuf| {
-        path.extension().is_some_and(|extension| {
-            ["conflist", "conf", "json"]
-                .iter()
-                .any(|known| extension == *known)
-        })
+        path.extension()
+            .is_some_and(|extension| ["conflist", "conf", "json"].iter().any(|known| extension == *known))
     };
-    fs::read_dir(dir)
-        .ok()?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(is_config)
-        .min()
+    fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path()).filter(is_config).min()
 }
 
 fn plugins(file: &Path, config: &CniConfig) -> Row {
     let cost = "no pod gets a network until this is repaired";
-    let parsed = fs::read(file)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    let parsed = fs::read(file).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
     let Some(parsed) = parsed else {
         return needed("CNI plugins", "the configuration is not JSON", false, cost);
     };
-    let list = parsed["plugins"]
-        .as_array()
-        .cloned()
-        .unwrap_or_else(|| vec![parsed]);
+    let list = parsed["plugins"].as_array().cloned().unwrap_or_else(|| vec![parsed]);
     let kinds: Vec<&str> = list.iter().filter_map(|plugin| plugin["type"].as_str()).collect();
     let is_there = |kind: &&str| config.bin_dirs.iter().any(|dir| dir.join(kind).is_file());
     let missing: Vec<&str> = kinds.iter().copied().filter(|kind| !is_there(kind)).collect();
     if missing.is_empty() && !kinds.is_empty() {
         return needed("CNI plugins", kinds.join(" "), true, "");
     }
-    let dirs: Vec<_> = config
-        .bin_dirs
-        .iter()
-        .map(|dir| dir.display().to_string())
-        .collect();
+    let dirs: Vec<_> = config.bin_dirs.iter().map(|dir| dir.display().to_string()).collect();
     let cost = format!("{cost}: install them in {}", dirs.join(" or "));
-    needed(
-        "CNI plugins",
-        format!("missing: {}", missing.join(" ")),
-        false,
-        &cost,
-    )
+    needed("CNI plugins", format!("missing: {}", missing.join(" ")), false, &cost)
 }
 
 fn nftables() -> Row {
     match probe_nftables() {
         Ok(()) => needed("nftables", "yes", true, ""),
         Err(error) => {
-            let cost = format!(
-                "the built-in network cannot serve: load the module nf_tables ({})",
-                chain(&error)
-            );
+            let cost =
+                format!("the built-in network cannot serve: load the module nf_tables ({})", chain(&error));
             needed("nftables", "no", false, &cost)
         }
     }
@@ -101,12 +73,9 @@ fn forwarding(by_plugins: bool) -> Row {
     let writable = rustix::fs::access(FORWARD, rustix::fs::Access::WRITE_OK).is_ok();
     match (on, by_plugins) {
         (true, _) => row("ip_forward", "on", true, ""),
-        (false, true) => row(
-            "ip_forward",
-            "off",
-            false,
-            "unless the plugins turn it on, pods reach their own node only",
-        ),
+        (false, true) => {
+            row("ip_forward", "off", false, "unless the plugins turn it on, pods reach their own node only")
+        }
         (false, false) if writable => row("ip_forward", "off; the first pod turns it on", true, ""),
         (false, false) => needed(
             "ip_forward",
@@ -131,11 +100,7 @@ mod tests {
             bin_dirs: vec![dir.path().into()],
             ..CniConfig::default()
         };
-        fs::write(
-            &file,
-            r#"{"name":"x","plugins":[{"type":"bridge"},{"type":"portmap"}]}"#,
-        )
-        .unwrap();
+        fs::write(&file, r#"{"name":"x","plugins":[{"type":"bridge"},{"type":"portmap"}]}"#).unwrap();
         assert_eq!(first_config(dir.path()), Some(file.clone()));
         assert_eq!(plugins(&file, &config).found, "missing: portmap");
         fs::write(&file, r#"{"name":"x","type":"bridge"}"#).unwrap();

@@ -37,25 +37,14 @@ pub(super) fn checked(args: Vec<String>) -> Result<Vec<String>, SpecError> {
 
 /// Whether the kernel would take both, pointers included (execve(2)).
 pub(super) fn check_size(args: &[String], env: &[String]) -> Result<(), SpecError> {
-    let size = args
-        .iter()
-        .chain(env)
-        .map(|text| text.len() + 1 + size_of::<usize>())
-        .sum();
-    if size > MOST {
-        Err(SpecError::TooLarge { size })
-    } else {
-        Ok(())
-    }
+    let size = args.iter().chain(env).map(|text| text.len() + 1 + size_of::<usize>()).sum();
+    if size > MOST { Err(SpecError::TooLarge { size }) } else { Ok(()) }
 }
 
 /// The container's working directory, else the image's, else `/`.
 pub(super) fn working_dir(inputs: &Inputs<'_>) -> Result<PathBuf, SpecError> {
     let given = [&inputs.container.working_dir, &inputs.image.working_dir];
-    let path = given
-        .into_iter()
-        .find(|path| !path.is_empty())
-        .map_or("/", String::as_str);
+    let path = given.into_iter().find(|path| !path.is_empty()).map_or("/", String::as_str);
     // An image may say `WORKDIR app`; builders write it absolute, and from `/` it is the same.
     let path = if path == inputs.image.working_dir && !path.starts_with('/') {
         format!("/{path}")

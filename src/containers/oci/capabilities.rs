@@ -38,25 +38,15 @@ pub fn granted(security: &Security, node: Set) -> Result<Set, UnknownCapability>
     let base = match (add_all, drop_all) {
         (true, _) => Set::ALL,
         (false, true) => Set::EMPTY,
-        (false, false) => DEFAULT
-            .iter()
-            .filter_map(|name| Capability::parse(name).ok())
-            .collect(),
+        (false, false) => DEFAULT.iter().filter_map(|name| Capability::parse(name).ok()).collect(),
     };
-    let kept: Set = base
-        .union(add)
-        .iter()
-        .filter(|capability| !drop.contains(*capability))
-        .collect();
+    let kept: Set = base.union(add).iter().filter(|capability| !drop.contains(*capability)).collect();
     Ok(kept.intersection(node))
 }
 
 fn parse(names: &[String]) -> Result<(bool, Set), UnknownCapability> {
     let (all, named): (Vec<_>, Vec<_>) = names.iter().partition(|name| name.eq_ignore_ascii_case("ALL"));
-    let named = named
-        .into_iter()
-        .map(|name| Capability::parse(name))
-        .collect::<Result<Set, _>>()?;
+    let named = named.into_iter().map(|name| Capability::parse(name)).collect::<Result<Set, _>>()?;
     Ok((!all.is_empty(), named))
 }
 
@@ -68,11 +58,7 @@ pub(super) fn capabilities(inputs: &Inputs<'_>) -> Result<oci::LinuxCapabilities
     let node = inputs.host.capabilities;
     let (ambient_all, ambient) = parse(&security.capabilities.add_ambient)?;
     let bounding = granted(security, node)?;
-    let ambient = if ambient_all {
-        bounding
-    } else {
-        ambient.intersection(node)
-    };
+    let ambient = if ambient_all { bounding } else { ambient.intersection(node) };
     let bounding = bounding.union(ambient);
     let mut sets = oci::LinuxCapabilities::default();
     sets.set_bounding(Some(named(bounding)))

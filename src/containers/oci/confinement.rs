@@ -37,13 +37,11 @@ pub(super) fn apparmor(inputs: &Inputs<'_>) -> Result<Option<String>, SpecError>
             let loaded = host.apparmor && host.apparmor_profiles.contains(APPARMOR_DEFAULT);
             Ok((loaded && !security.privileged).then(|| APPARMOR_DEFAULT.to_string()))
         }
-        AppArmor::Localhost(profile) if !host.apparmor => Err(SpecError::AppArmorDisabled {
-            profile: profile.clone(),
-        }),
+        AppArmor::Localhost(profile) if !host.apparmor => {
+            Err(SpecError::AppArmorDisabled { profile: profile.clone() })
+        }
         AppArmor::Localhost(profile) if profile.is_empty() || !host.apparmor_profiles.contains(profile) => {
-            Err(SpecError::AppArmorProfile {
-                profile: profile.clone(),
-            })
+            Err(SpecError::AppArmorProfile { profile: profile.clone() })
         }
         AppArmor::Localhost(profile) => Ok(Some(profile.clone())),
     }
@@ -53,24 +51,12 @@ pub(super) fn apparmor(inputs: &Inputs<'_>) -> Result<Option<String>, SpecError>
 pub(super) fn process_label(inputs: &Inputs<'_>) -> Result<Option<String>, SpecError> {
     let label = checked_label(inputs)?;
     Ok(label.map(|label| {
-        let kind = if inputs.container.security.privileged {
-            "spc_t"
-        } else {
-            "container_t"
-        };
+        let kind = if inputs.container.security.privileged { "spc_t" } else { "container_t" };
         let part = |given: &str, default: &str| {
-            if given.is_empty() {
-                default.to_string()
-            } else {
-                given.to_string()
-            }
+            if given.is_empty() { default.to_string() } else { given.to_string() }
         };
         let (user, role) = (part(&label.user, "system_u"), part(&label.role, "system_r"));
-        format!(
-            "{user}:{role}:{}:{}",
-            part(&label.kind, kind),
-            part(&label.level, "s0")
-        )
+        format!("{user}:{role}:{}:{}", part(&label.kind, kind), part(&label.level, "s0"))
     }))
 }
 
@@ -78,11 +64,7 @@ pub(super) fn process_label(inputs: &Inputs<'_>) -> Result<Option<String>, SpecE
 pub(super) fn mount_label(inputs: &Inputs<'_>) -> Result<Option<String>, SpecError> {
     let label = checked_label(inputs)?;
     Ok(label.map(|label| {
-        let level = if label.level.is_empty() {
-            "s0"
-        } else {
-            &label.level
-        };
+        let level = if label.level.is_empty() { "s0" } else { &label.level };
         format!("system_u:object_r:container_file_t:{level}")
     }))
 }
@@ -92,27 +74,14 @@ fn checked_label<'a>(inputs: &Inputs<'a>) -> Result<Option<&'a SelinuxLabel>, Sp
     let Some(label) = &inputs.container.security.selinux else {
         return Ok(None);
     };
-    let parts = [
-        ("user", &label.user),
-        ("role", &label.role),
-        ("type", &label.kind),
-    ];
+    let parts = [("user", &label.user), ("role", &label.role), ("type", &label.kind)];
     for (part, text) in parts {
-        if !text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
-        {
-            return Err(SpecError::Selinux {
-                part,
-                text: text.clone(),
-            });
+        if !text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')) {
+            return Err(SpecError::Selinux { part, text: text.clone() });
         }
     }
     if !label.level.is_empty() && !is_level(&label.level) {
-        return Err(SpecError::Selinux {
-            part: "level",
-            text: label.level.clone(),
-        });
+        return Err(SpecError::Selinux { part: "level", text: label.level.clone() });
     }
     Ok(inputs.host.selinux.then_some(label))
 }
@@ -143,18 +112,9 @@ mod tests {
         for level in ["s0", "s0:c1", "s0:c4,c5", "s0-s15:c0.c1023", "s0:c1.c3,c7"] {
             assert!(is_level(level), "{level}");
         }
-        for level in [
-            "s0,c4,c5",
-            "s",
-            "c1",
-            "s0:",
-            "s0:c",
-            "s0-s1-s2",
-            "s0:c1.c2.c3",
-            "s0:c1,",
-            "s0 ",
-            "s0:c123456",
-        ] {
+        for level in
+            ["s0,c4,c5", "s", "c1", "s0:", "s0:c", "s0-s1-s2", "s0:c1.c2.c3", "s0:c1,", "s0 ", "s0:c123456"]
+        {
             assert!(!is_level(level), "{level}");
         }
     }

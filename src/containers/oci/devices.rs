@@ -40,21 +40,14 @@ const DEFAULT: [(char, Option<u32>, Option<u32>, &str); 12] = [
 /// The allow list: the default and the devices asked for; with privileged, everything.
 pub fn device_rules(privileged: bool, devices: &[HostDevice]) -> Vec<DeviceRule> {
     if privileged {
-        return vec![DeviceRule {
-            kind: 'a',
-            major: None,
-            minor: None,
-            access: "rwm".to_string(),
-        }];
+        return vec![DeviceRule { kind: 'a', major: None, minor: None, access: "rwm".to_string() }];
     }
-    let default = DEFAULT
-        .into_iter()
-        .map(|(kind, major, minor, access)| DeviceRule {
-            kind,
-            major,
-            minor,
-            access: access.to_string(),
-        });
+    let default = DEFAULT.into_iter().map(|(kind, major, minor, access)| DeviceRule {
+        kind,
+        major,
+        minor,
+        access: access.to_string(),
+    });
     let asked = devices.iter().map(|device| DeviceRule {
         kind: letter(device.kind),
         major: Some(device.major),
@@ -77,14 +70,9 @@ pub(super) fn nodes(devices: &[HostDevice]) -> Result<Vec<oci::LinuxDevice>, Spe
 }
 
 fn node(device: &HostDevice) -> Result<oci::LinuxDevice, SpecError> {
-    let wrong = |problem| SpecError::Device {
-        path: device.path.clone(),
-        problem,
-    };
+    let wrong = |problem| SpecError::Device { path: device.path.clone(), problem };
     if !is_plain(&device.path) {
-        return Err(wrong(
-            "the path inside the container must be absolute and without `..`",
-        ));
+        return Err(wrong("the path inside the container must be absolute and without `..`"));
     }
     let access = &device.access;
     if access.is_empty() || !access.chars().all(|letter| matches!(letter, 'r' | 'w' | 'm')) {
@@ -105,24 +93,15 @@ fn node(device: &HostDevice) -> Result<oci::LinuxDevice, SpecError> {
 }
 
 fn is_plain(path: &Path) -> bool {
-    let named = path
-        .components()
-        .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let named = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     named && path.is_absolute() && path != Path::new("/") && !path.as_os_str().as_encoded_bytes().contains(&0)
 }
 
 /// The rules as the runtime spec lists them: first everything is denied.
 pub(super) fn cgroup_rules(privileged: bool, devices: &[HostDevice]) -> Vec<oci::LinuxDeviceCgroup> {
-    let all = DeviceRule {
-        kind: 'a',
-        major: None,
-        minor: None,
-        access: "rwm".to_string(),
-    };
+    let all = DeviceRule { kind: 'a', major: None, minor: None, access: "rwm".to_string() };
     let denied = (!privileged).then_some((false, all));
-    let allowed = device_rules(privileged, devices)
-        .into_iter()
-        .map(|rule| (true, rule));
+    let allowed = device_rules(privileged, devices).into_iter().map(|rule| (true, rule));
     let rules = denied.into_iter().chain(allowed);
     rules
         .map(|(allow, rule)| {

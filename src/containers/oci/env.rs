@@ -26,10 +26,7 @@ impl Environment {
     }
 
     fn into_strings(self) -> Vec<String> {
-        self.0
-            .into_iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect()
+        self.0.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
     }
 }
 
@@ -69,19 +66,14 @@ pub(super) fn with_terminal(mut env: Vec<String>) -> Vec<String> {
 
 fn check_name(name: &str) -> Result<&str, SpecError> {
     if name.is_empty() || name.contains(['=', '\0']) {
-        return Err(SpecError::VariableName {
-            name: name.chars().take(80).collect(),
-        });
+        return Err(SpecError::VariableName { name: name.chars().take(80).collect() });
     }
     Ok(name)
 }
 
 /// The OCI runtime spec is JSON, and JSON is text: bytes that are not UTF-8 can't be handed on as they are.
 fn check_value<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, SpecError> {
-    let wrong = |problem| SpecError::VariableValue {
-        name: name.chars().take(80).collect(),
-        problem,
-    };
+    let wrong = |problem| SpecError::VariableValue { name: name.chars().take(80).collect(), problem };
     if value.contains(&0) {
         return Err(wrong("contains a NUL byte"));
     }

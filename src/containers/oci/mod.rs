@@ -166,8 +166,7 @@ pub enum SpecError {
 pub fn spec(inputs: &Inputs<'_>) -> Result<oci::Spec, SpecError> {
     let mut root = oci::Root::default();
     // The root comes to the shim as an fd; other OCI runtimes find it mounted here.
-    root.set_path(PathBuf::from("rootfs"))
-        .set_readonly(Some(inputs.container.security.readonly_rootfs));
+    root.set_path(PathBuf::from("rootfs")).set_readonly(Some(inputs.container.security.readonly_rootfs));
     let mut spec = oci::Spec::default();
     spec.set_version("1.2.0".to_string())
         .set_root(Some(root))
@@ -216,9 +215,7 @@ fn paths(given: &[String]) -> Result<Vec<String>, SpecError> {
 
 /// The capabilities of a set as the crate of the specification names them.
 fn named(set: capability::Set) -> oci::Capabilities {
-    set.iter()
-        .filter_map(|capability| capability.name().parse().ok())
-        .collect()
+    set.iter().filter_map(|capability| capability.name().parse().ok()).collect()
 }
 
 #[cfg(test)]

@@ -22,12 +22,7 @@ const PROC_FILES: [&str; 8] = [
 
 /// The runtime's own mounts, without those that the request covers, and then the request's, parents first.
 pub(super) fn mounts(inputs: &Inputs<'_>) -> Result<Vec<oci::Mount>, SpecError> {
-    let mut asked = inputs
-        .container
-        .mounts
-        .iter()
-        .map(requested)
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut asked = inputs.container.mounts.iter().map(requested).collect::<Result<Vec<_>, _>>()?;
     // Stable: of two volumes at one place the later wins, as the request has it.
     asked.sort_by_key(|mount| mount.destination().components().count());
     let covered = |mount: &oci::Mount| {
@@ -45,10 +40,7 @@ pub(super) fn mounts(inputs: &Inputs<'_>) -> Result<Vec<oci::Mount>, SpecError> 
 /// Propagation of the root: what a volume asks for would be lost below a more private root.
 pub(super) fn root_propagation(container: &ContainerSpec) -> &'static str {
     let asks = |wanted| container.mounts.iter().any(|mount| mount.propagation == wanted);
-    match (
-        asks(Propagation::Bidirectional),
-        asks(Propagation::HostToContainer),
-    ) {
+    match (asks(Propagation::Bidirectional), asks(Propagation::HostToContainer)) {
         (true, _) => "rshared",
         (false, true) => "rslave",
         (false, false) => "rprivate",
@@ -70,44 +62,22 @@ fn own(inputs: &Inputs<'_>) -> Vec<oci::Mount> {
     let writable = if security.privileged { "rw" } else { "ro" };
     let sysfs = match namespaces.host_network && namespaces.user.is_some() {
         // sysfs shows a network namespace, and only its owner may mount it.
-        true => mount(
-            "/sys",
-            "bind",
-            "/sys",
-            &["rbind", "nosuid", "noexec", "nodev", "ro", "rprivate"],
-        ),
+        true => mount("/sys", "bind", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro", "rprivate"]),
         false => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", writable]),
     };
     let shm = match namespaces.host_ipc {
         true => mount("/dev/shm", "bind", "/dev/shm", &["rbind", "rw", "rprivate"]),
-        false => mount(
-            "/dev/shm",
-            "shm",
-            "pod",
-            &["nosuid", "noexec", "nodev", "mode=1777"],
-        ),
+        false => mount("/dev/shm", "shm", "pod", &["nosuid", "noexec", "nodev", "mode=1777"]),
     };
     let dev = ["nosuid", "strictatime", "mode=755", "size=65536k"];
-    let pts = [
-        "nosuid",
-        "noexec",
-        "newinstance",
-        "ptmxmode=0666",
-        "mode=0620",
-        "gid=5",
-    ];
+    let pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &dev),
         mount("/dev/pts", "devpts", "devpts", &pts),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         sysfs,
-        mount(
-            "/sys/fs/cgroup",
-            "cgroup",
-            "cgroup",
-            &["nosuid", "noexec", "nodev", "relatime", writable],
-        ),
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", writable]),
         shm,
     ];
     let readonly = if security.readonly_rootfs { "ro" } else { "rw" };
@@ -142,9 +112,7 @@ fn requested(asked: &Mount) -> Result<oci::Mount, SpecError> {
         return Err(wrong("/proc can't be covered"));
     }
     if asked.recursive_read_only && !(asked.readonly && asked.propagation == Propagation::Private) {
-        return Err(wrong(
-            "recursive_read_only needs readonly and private propagation",
-        ));
+        return Err(wrong("recursive_read_only needs readonly and private propagation"));
     }
     let propagation = match asked.propagation {
         Propagation::Private => "rprivate",
@@ -161,11 +129,7 @@ fn requested(asked: &Mount) -> Result<oci::Mount, SpecError> {
         .set_destination(destination)
         .set_typ(Some("bind".to_string()))
         .set_source(Some(source))
-        .set_options(Some(vec![
-            "rbind".to_string(),
-            propagation.to_string(),
-            access.to_string(),
-        ]));
+        .set_options(Some(vec!["rbind".to_string(), propagation.to_string(), access.to_string()]));
     if !asked.uid_mappings.is_empty() || !asked.gid_mappings.is_empty() {
         mount.set_uid_mappings(Some(mappings(&asked.uid_mappings)));
         mount.set_gid_mappings(Some(mappings(&asked.gid_mappings)));
@@ -180,12 +144,7 @@ pub(super) fn mappings(given: &[IdMapping]) -> Vec<oci::LinuxIdMapping> {
         .filter_map(|given| {
             let mapping = oci::LinuxIdMappingBuilder::default();
             // The builder has a default for each field: it never fails.
-            mapping
-                .host_id(given.host_id)
-                .container_id(given.container_id)
-                .size(given.length)
-                .build()
-                .ok()
+            mapping.host_id(given.host_id).container_id(given.container_id).size(given.length).build().ok()
         })
         .collect()
 }
@@ -196,7 +155,5 @@ fn normal(path: &str) -> Option<PathBuf> {
         return None;
     }
     let parts = Path::new(path).components();
-    parts
-        .map(|part| (!matches!(part, Component::ParentDir)).then_some(part))
-        .collect()
+    parts.map(|part| (!matches!(part, Component::ParentDir)).then_some(part)).collect()
 }

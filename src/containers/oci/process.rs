@@ -49,10 +49,6 @@ pub fn exec_process(container: &oci::Process, cmd: &[String], tty: bool) -> Resu
     }
     args::check_size(&args, &env)?;
     let mut process = container.clone();
-    process
-        .set_terminal(Some(tty))
-        .set_console_size(None)
-        .set_args(Some(args))
-        .set_env(Some(env));
+    process.set_terminal(Some(tty)).set_console_size(None).set_args(Some(args)).set_env(Some(env));
     Ok(process)
 }

@@ -11,10 +11,7 @@ pub(super) fn resources(inputs: &Inputs<'_>) -> Result<oci::LinuxResources, Spec
     let asked = &inputs.container.resources;
     let mut resources = oci::LinuxResources::default();
     resources
-        .set_devices(Some(devices::cgroup_rules(
-            inputs.container.security.privileged,
-            inputs.devices,
-        )))
+        .set_devices(Some(devices::cgroup_rules(inputs.container.security.privileged, inputs.devices)))
         .set_cpu(cpu(asked))
         .set_memory(memory(asked));
     if let Some(limit) = asked.pids_limit {
@@ -26,10 +23,7 @@ pub(super) fn resources(inputs: &Inputs<'_>) -> Result<oci::LinuxResources, Spec
         resources.set_hugepage_limits(Some(asked.hugepage_limits.iter().map(hugepages).collect()));
     }
     if !asked.unified.is_empty() {
-        let unified = asked
-            .unified
-            .iter()
-            .map(|(file, value)| (file.clone(), value.clone()));
+        let unified = asked.unified.iter().map(|(file, value)| (file.clone(), value.clone()));
         resources.set_unified(Some(unified.collect()));
     }
     Ok(resources)
@@ -48,16 +42,12 @@ fn cpu(asked: &Resources) -> Option<oci::LinuxCpu> {
 
 fn memory(asked: &Resources) -> Option<oci::LinuxMemory> {
     let mut memory = oci::LinuxMemory::default();
-    memory
-        .set_limit(asked.memory_limit)
-        .set_swap(asked.memory_swap_limit);
+    memory.set_limit(asked.memory_limit).set_swap(asked.memory_swap_limit);
     (memory != oci::LinuxMemory::default()).then_some(memory)
 }
 
 fn hugepages(asked: &crate::containers::spec::HugepageLimit) -> oci::LinuxHugepageLimit {
     let mut limit = oci::LinuxHugepageLimit::default();
-    limit
-        .set_page_size(asked.page_size.clone())
-        .set_limit(i64::try_from(asked.limit).unwrap_or(i64::MAX));
+    limit.set_page_size(asked.page_size.clone()).set_limit(i64::try_from(asked.limit).unwrap_or(i64::MAX));
     limit
 }

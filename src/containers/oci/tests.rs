@@ -29,10 +29,7 @@ fn texts(texts: &[&str]) -> Vec<String> {
 
 fn container() -> ContainerSpec {
     ContainerSpec {
-        metadata: ContainerMetadata {
-            name: "main".into(),
-            attempt: 0,
-        },
+        metadata: ContainerMetadata { name: "main".into(), attempt: 0 },
         image: "sha256:abc".into(),
         user_specified_image: "busybox:1.36".into(),
         command: vec![],
@@ -59,12 +56,7 @@ fn container() -> ContainerSpec {
 
 fn pod() -> PodSpec {
     PodSpec {
-        metadata: PodMetadata {
-            name: "p".into(),
-            namespace: "n".into(),
-            uid: "u".into(),
-            attempt: 0,
-        },
+        metadata: PodMetadata { name: "p".into(), namespace: "n".into(), uid: "u".into(), attempt: 0 },
         hostname: "web-0".into(),
         log_directory: String::new(),
         dns: None,
@@ -86,21 +78,9 @@ fn case() -> Case {
     Case {
         container: container(),
         pod: pod(),
-        image: ImageConfig {
-            cmd: texts(&["sh"]),
-            ..ImageConfig::default()
-        },
-        user: User {
-            uid: 0,
-            gid: 0,
-            groups: vec![0, 10],
-            home: Some("/root".into()),
-        },
-        host: Host {
-            hostname: "node".into(),
-            capabilities: capability::Set::ALL,
-            ..Host::default()
-        },
+        image: ImageConfig { cmd: texts(&["sh"]), ..ImageConfig::default() },
+        user: User { uid: 0, gid: 0, groups: vec![0, 10], home: Some("/root".into()) },
+        host: Host { hostname: "node".into(), capabilities: capability::Set::ALL, ..Host::default() },
         files: PodFiles {
             resolv_conf: "/p/resolv".into(),
             hosts: "/p/hosts".into(),
@@ -147,27 +127,17 @@ fn mount(host: &str, container: &str) -> Mount {
 }
 
 fn destinations(spec: &Value) -> Vec<&str> {
-    spec["mounts"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|mount| mount["destination"].as_str().unwrap())
-        .collect()
+    spec["mounts"].as_array().unwrap().iter().map(|mount| mount["destination"].as_str().unwrap()).collect()
 }
 
 fn at<'a>(spec: &'a Value, destination: &str) -> &'a Value {
     let mut mounts = spec["mounts"].as_array().unwrap().iter();
-    mounts
-        .find(|mount| mount["destination"] == destination)
-        .unwrap_or_else(|| panic!("no {destination}"))
+    mounts.find(|mount| mount["destination"] == destination).unwrap_or_else(|| panic!("no {destination}"))
 }
 
 fn set(spec: &Value, name: &str) -> Vec<String> {
     let set = spec["process"]["capabilities"][name].as_array().unwrap();
-    let mut names: Vec<_> = set
-        .iter()
-        .map(|name| name.as_str().unwrap().to_string())
-        .collect();
+    let mut names: Vec<_> = set.iter().map(|name| name.as_str().unwrap().to_string()).collect();
     names.sort();
     names
 }
@@ -180,14 +150,8 @@ fn a_plain_container_is_confined() {
     assert_eq!(process["args"], json!(["sh"]));
     let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     assert_eq!(process["env"], json!([path, "HOSTNAME=web-0", "HOME=/root"]));
-    assert_eq!(
-        process["user"],
-        json!({"uid": 0, "gid": 0, "additionalGids": [0, 10]})
-    );
-    assert_eq!(
-        (&process["cwd"], &process["terminal"]),
-        (&json!("/"), &json!(false))
-    );
+    assert_eq!(process["user"], json!({"uid": 0, "gid": 0, "additionalGids": [0, 10]}));
+    assert_eq!((&process["cwd"], &process["terminal"]), (&json!("/"), &json!(false)));
     assert_eq!(process["noNewPrivileges"], json!(false));
     for absent in ["rlimits", "apparmorProfile", "selinuxLabel", "oomScoreAdj"] {
         assert_eq!(process[absent], Value::Null, "{absent}");
@@ -196,14 +160,8 @@ fn a_plain_container_is_confined() {
     assert_eq!(linux["maskedPaths"], json!(["/proc/kcore", "/sys/firmware"]));
     assert_eq!(linux["readonlyPaths"], json!(["/proc/sys"]));
     assert_eq!(linux["cgroupsPath"], "/kubepods/pod1/c1");
-    assert_eq!(
-        linux["namespaces"],
-        json!([{"type": "mount"}, {"type": "pid"}, {"type": "cgroup"}])
-    );
-    assert_eq!(
-        linux["resources"]["devices"][0],
-        json!({"allow": false, "type": "a", "access": "rwm"})
-    );
+    assert_eq!(linux["namespaces"], json!([{"type": "mount"}, {"type": "pid"}, {"type": "cgroup"}]));
+    assert_eq!(linux["resources"]["devices"][0], json!({"allow": false, "type": "a", "access": "rwm"}));
     let own = [
         "/proc",
         "/dev",
@@ -218,22 +176,9 @@ fn a_plain_container_is_confined() {
     ];
     assert_eq!(destinations(&spec), own);
     assert_eq!(at(&spec, "/dev/shm")["type"], "shm");
-    assert!(
-        at(&spec, "/sys")["options"]
-            .as_array()
-            .unwrap()
-            .contains(&json!("ro"))
-    );
-    assert!(
-        at(&spec, "/sys/fs/cgroup")["options"]
-            .as_array()
-            .unwrap()
-            .contains(&json!("ro"))
-    );
-    assert_eq!(
-        at(&spec, "/etc/hosts")["options"],
-        json!(["rbind", "rprivate", "rw"])
-    );
+    assert!(at(&spec, "/sys")["options"].as_array().unwrap().contains(&json!("ro")));
+    assert!(at(&spec, "/sys/fs/cgroup")["options"].as_array().unwrap().contains(&json!("ro")));
+    assert_eq!(at(&spec, "/etc/hosts")["options"], json!(["rbind", "rprivate", "rw"]));
 }
 
 #[test]
@@ -250,9 +195,7 @@ fn a_privileged_container_has_what_the_node_has_and_nothing_hidden() {
     let mut case = case();
     case.container.security.privileged = true;
     case.container.security.capabilities.drop = vec!["ALL".into()];
-    case.host
-        .capabilities
-        .remove(capability::Capability::parse("SYS_RESOURCE").unwrap());
+    case.host.capabilities.remove(capability::Capability::parse("SYS_RESOURCE").unwrap());
     case.host.apparmor = true;
     case.host.apparmor_profiles.insert(APPARMOR_DEFAULT.into());
     let spec = case.json();
@@ -260,21 +203,10 @@ fn a_privileged_container_has_what_the_node_has_and_nothing_hidden() {
     assert_eq!(spec["linux"]["maskedPaths"], json!([]));
     assert_eq!(spec["linux"]["readonlyPaths"], json!([]));
     assert_eq!(spec["process"]["apparmorProfile"], Value::Null);
-    assert_eq!(
-        spec["linux"]["resources"]["devices"],
-        json!([{"allow": true, "type": "a", "access": "rwm"}])
-    );
-    assert_eq!(
-        spec["linux"]["namespaces"],
-        json!([{"type": "mount"}, {"type": "pid"}])
-    );
+    assert_eq!(spec["linux"]["resources"]["devices"], json!([{"allow": true, "type": "a", "access": "rwm"}]));
+    assert_eq!(spec["linux"]["namespaces"], json!([{"type": "mount"}, {"type": "pid"}]));
     for place in ["/sys", "/sys/fs/cgroup"] {
-        assert!(
-            at(&spec, place)["options"]
-                .as_array()
-                .unwrap()
-                .contains(&json!("rw"))
-        );
+        assert!(at(&spec, place)["options"].as_array().unwrap().contains(&json!("rw")));
     }
 }
 
@@ -285,13 +217,8 @@ fn apparmor_profiles_must_be_loaded() {
     case.container.security.apparmor = AppArmor::Localhost("mine".into());
     assert!(matches!(case.spec(), Err(SpecError::AppArmorDisabled { .. })));
     case.host.apparmor = true;
-    assert_eq!(
-        case.error(),
-        "AppArmor profile \"mine\" is not loaded on this node"
-    );
-    case.host
-        .apparmor_profiles
-        .extend(["mine".to_string(), APPARMOR_DEFAULT.to_string()]);
+    assert_eq!(case.error(), "AppArmor profile \"mine\" is not loaded on this node");
+    case.host.apparmor_profiles.extend(["mine".to_string(), APPARMOR_DEFAULT.to_string()]);
     assert_eq!(profile(&case), "mine");
     case.container.security.apparmor = AppArmor::RuntimeDefault;
     assert_eq!(profile(&case), APPARMOR_DEFAULT);
@@ -302,30 +229,16 @@ fn apparmor_profiles_must_be_loaded() {
 #[test]
 fn selinux_labels_are_checked_everywhere_and_used_where_selinux_is() {
     let mut case = case();
-    let label = SelinuxLabel {
-        level: "s0:c4,c5".into(),
-        ..SelinuxLabel::default()
-    };
+    let label = SelinuxLabel { level: "s0:c4,c5".into(), ..SelinuxLabel::default() };
     case.container.security.selinux = Some(label);
     assert_eq!(case.json()["process"]["selinuxLabel"], Value::Null);
     case.host.selinux = true;
-    assert_eq!(
-        case.json()["process"]["selinuxLabel"],
-        "system_u:system_r:container_t:s0:c4,c5"
-    );
-    assert_eq!(
-        case.json()["linux"]["mountLabel"],
-        "system_u:object_r:container_file_t:s0:c4,c5"
-    );
+    assert_eq!(case.json()["process"]["selinuxLabel"], "system_u:system_r:container_t:s0:c4,c5");
+    assert_eq!(case.json()["linux"]["mountLabel"], "system_u:object_r:container_file_t:s0:c4,c5");
     case.host.selinux = false;
-    case.container.security.selinux = Some(SelinuxLabel {
-        level: "s0,c4,c5".into(),
-        ..SelinuxLabel::default()
-    });
-    assert!(matches!(
-        case.spec(),
-        Err(SpecError::Selinux { part: "level", .. })
-    ));
+    case.container.security.selinux =
+        Some(SelinuxLabel { level: "s0,c4,c5".into(), ..SelinuxLabel::default() });
+    assert!(matches!(case.spec(), Err(SpecError::Selinux { part: "level", .. })));
 }
 
 #[test]
@@ -356,23 +269,12 @@ fn limits_and_devices_are_listed() {
     assert_eq!(resources["memory"], json!({"limit": 1 << 20}));
     assert_eq!(resources["pids"], json!({"limit": 100}));
     let last = resources["devices"].as_array().unwrap().last().unwrap();
-    assert_eq!(
-        last,
-        &json!({"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"})
-    );
+    assert_eq!(last, &json!({"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"}));
     assert_eq!(spec["linux"]["devices"][0]["path"], "/dev/fuse");
     assert_eq!(spec["process"]["oomScoreAdj"], -997);
-    for (path, access) in [
-        ("/dev/../x", "rw"),
-        ("dev", "rw"),
-        ("/dev/a", ""),
-        ("/dev/a", "rwx"),
-    ] {
+    for (path, access) in [("/dev/../x", "rw"), ("dev", "rw"), ("/dev/a", ""), ("/dev/a", "rwx")] {
         (case.devices[0].path, case.devices[0].access) = (path.into(), access.into());
-        assert!(
-            matches!(case.spec(), Err(SpecError::Device { .. })),
-            "{path} {access}"
-        );
+        assert!(matches!(case.spec(), Err(SpecError::Device { .. })), "{path} {access}");
     }
 }
 

@@ -15,9 +15,7 @@ use super::{v1, v2};
 /// version 1 with a usable cpuset. Returns the directories that did not exist, outermost first, `path`'s own last.
 pub(super) fn make(hierarchies: &Hierarchies, path: &str) -> Result<Vec<PathBuf>, CgroupError> {
     let mut made = Vec::new();
-    let result = hierarchies
-        .mounts()
-        .try_for_each(|mount| make_in(hierarchies, mount, path, &mut made));
+    let result = hierarchies.mounts().try_for_each(|mount| make_in(hierarchies, mount, path, &mut made));
     if result.is_err() {
         undo(&made);
     }
@@ -40,10 +38,7 @@ fn make_in(
     made: &mut Vec<PathBuf>,
 ) -> Result<(), CgroupError> {
     let cpuset = matches!(hierarchies, Hierarchies::V1(_))
-        && hierarchies
-            .dir("cpuset", "")
-            .as_deref()
-            .is_some_and(|d| same(d, mount));
+        && hierarchies.dir("cpuset", "").as_deref().is_some_and(|d| same(d, mount));
     let v2 = matches!(hierarchies, Hierarchies::V2(_));
     let mut dir = mount.to_path_buf();
     for name in path.split('/').filter(|name| !name.is_empty()) {
@@ -105,12 +100,7 @@ pub(super) fn container(
             && matches!(hierarchies, Hierarchies::V2(_))
             && !resources.unified.contains_key("memory.oom.group")
         {
-            settings.push(Setting::new(
-                "memory",
-                "memory.oom.group",
-                1,
-                "killing all of a container at OOM",
-            ));
+            settings.push(Setting::new("memory", "memory.oom.group", 1, "killing all of a container at OOM"));
         }
         setting::apply(&settings, &|controller| hierarchies.dir(controller, path))?;
         match hierarchies {

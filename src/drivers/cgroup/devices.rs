@@ -42,14 +42,7 @@ impl DeviceRule {
     /// A rule with access in the letters r, w, m (others count for nothing).
     pub fn new(kind: DeviceKind, major: Option<u32>, minor: Option<u32>, access: &str) -> Self {
         let has = |letter| access.contains(letter);
-        Self {
-            kind,
-            major,
-            minor,
-            read: has('r'),
-            write: has('w'),
-            mknod: has('m'),
-        }
+        Self { kind, major, minor, read: has('r'), write: has('w'), mknod: has('m') }
     }
 }
 
@@ -99,9 +92,7 @@ fn verify_v1(dir: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {
         path: dir.join("devices.list"),
         source: std::io::Error::other(error),
     };
-    let listed = DevicesController::new(dir.into(), "/".into())
-        .allowed_devices()
-        .map_err(unreadable)?;
+    let listed = DevicesController::new(dir.into(), "/".into()).allowed_devices().map_err(unreadable)?;
     for entry in listed {
         // The kernel merges rules of one device, so each letter is looked up by itself.
         let number = |n: i64| u32::try_from(n).ok();
@@ -121,10 +112,7 @@ fn verify_v1(dir: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {
             })
         };
         if !entry.access.iter().all(granted) {
-            return Err(CgroupError::DeviceList {
-                path: dir.into(),
-                entry: format!("{entry:?}"),
-            });
+            return Err(CgroupError::DeviceList { path: dir.into(), entry: format!("{entry:?}") });
         }
     }
     Ok(())
@@ -143,11 +131,7 @@ impl Filters {
         let DeviceRules::Only(rules) = rules else {
             return Ok(());
         };
-        self.attach(dir, rules)
-            .map_err(|source| CgroupError::DeviceFilter {
-                path: dir.into(),
-                source,
-            })
+        self.attach(dir, rules).map_err(|source| CgroupError::DeviceFilter { path: dir.into(), source })
     }
 
     fn attach(&self, dir: &Path, rules: &[DeviceRule]) -> std::io::Result<()> {
@@ -186,22 +170,12 @@ const WRITE: i32 = 4;
 
 /// `r<to> = *(u32 *)(r1 + offset)`
 fn load(to: u8, offset: i16) -> Instruction {
-    Instruction {
-        code: 0x61,
-        registers: 0x10 | to,
-        offset,
-        immediate: 0,
-    }
+    Instruction { code: 0x61, registers: 0x10 | to, offset, immediate: 0 }
 }
 
 /// An operation with a constant.
 fn constant(code: u8, register: u8, immediate: i32) -> Instruction {
-    Instruction {
-        code,
-        registers: register,
-        offset: 0,
-        immediate,
-    }
+    Instruction { code, registers: register, offset: 0, immediate }
 }
 
 const AND32: u8 = 0x54;
@@ -209,12 +183,7 @@ const SHIFT_RIGHT32: u8 = 0x74;
 const MOVE64: u8 = 0xb7;
 const COPY32: u8 = 0xbc;
 const JUMP_UNLESS_EQUAL32: u8 = 0x56;
-const EXIT: Instruction = Instruction {
-    code: 0x95,
-    registers: 0,
-    offset: 0,
-    immediate: 0,
-};
+const EXIT: Instruction = Instruction { code: 0x95, registers: 0, offset: 0, immediate: 0 };
 
 /// The program: r2 = kind, r3 = access, r4 = major, r5 = minor; each rule either returns 1 or falls through to the next; at
 /// the end stands 0.
@@ -238,12 +207,7 @@ fn compile(rules: &[DeviceRule]) -> Vec<Instruction> {
         let denied = !((i32::from(rule.mknod) * MKNOD)
             | (i32::from(rule.read) * READ)
             | (i32::from(rule.write) * WRITE));
-        body.push(Instruction {
-            code: COPY32,
-            registers: 0x31,
-            offset: 0,
-            immediate: 0,
-        });
+        body.push(Instruction { code: COPY32, registers: 0x31, offset: 0, immediate: 0 });
         body.push(constant(AND32, 1, denied));
         body.push(constant(JUMP_UNLESS_EQUAL32, 1, 0));
         body.push(constant(MOVE64, 0, 1));

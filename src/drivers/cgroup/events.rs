@@ -24,32 +24,18 @@ pub(super) fn oom_kills(hierarchies: &Hierarchies, path: &str) -> io::Result<u64
 
 /// A number of a flat keyed file.
 fn field(text: &str, name: &str) -> u64 {
-    text.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
-        .unwrap_or(0)
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Whether a process is in a cgroup or below it, in every hierarchy that has limits.
 pub(super) fn verify(hierarchies: &Hierarchies, path: &str, pid: i32) -> Result<(), CgroupError> {
     let file = format!("/proc/{pid}/cgroup");
-    let text = fs::read_to_string(&file).map_err(|source| CgroupError::Read {
-        path: file.into(),
-        source,
-    })?;
-    let lines: Vec<(&str, &str)> = text
-        .lines()
-        .filter_map(|line| line.split_once(':')?.1.split_once(':'))
-        .collect();
-    let astray = |found: &str| CgroupError::Astray {
-        pid,
-        expected: path.into(),
-        found: found.into(),
-    };
-    let inside = |found: &str| {
-        found
-            .strip_prefix(path)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
+    let text = fs::read_to_string(&file).map_err(|source| CgroupError::Read { path: file.into(), source })?;
+    let lines: Vec<(&str, &str)> =
+        text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':')).collect();
+    let astray = |found: &str| CgroupError::Astray { pid, expected: path.into(), found: found.into() };
+    let inside =
+        |found: &str| found.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let check = |names: &str| match lines.iter().find(|(n, _)| *n == names) {
         Some((_, found)) if inside(found) => Ok(()),
         Some((_, found)) => Err(astray(found)),
@@ -57,9 +43,7 @@ pub(super) fn verify(hierarchies: &Hierarchies, path: &str, pid: i32) -> Result<
     };
     match hierarchies {
         Hierarchies::V2(_) => check(""),
-        Hierarchies::V1(all) => all
-            .iter()
-            .try_for_each(|hierarchy| check(&hierarchy.controllers.join(","))),
+        Hierarchies::V1(all) => all.iter().try_for_each(|hierarchy| check(&hierarchy.controllers.join(","))),
     }
 }
 

@@ -61,17 +61,10 @@ impl Hierarchies {
                 .filter(|o| !OPTIONS.contains(&o.as_str()) && !o.starts_with("release_agent="))
                 .collect();
             if !controllers.is_empty() && found.iter().all(|h| h.controllers != controllers) {
-                found.push(Hierarchy {
-                    mount: mount.mount_point,
-                    controllers,
-                });
+                found.push(Hierarchy { mount: mount.mount_point, controllers });
             }
         }
-        if found.is_empty() {
-            Err(CgroupError::NoHierarchy)
-        } else {
-            Ok(Self::V1(found))
-        }
+        if found.is_empty() { Err(CgroupError::NoHierarchy) } else { Ok(Self::V1(found)) }
     }
 
     /// Version.
@@ -128,16 +121,10 @@ mod tests {
     #[test]
     fn controllers_that_are_mounted_together_share_a_directory() {
         let both = vec!["cpu".to_string(), "cpuacct".to_string()];
-        let all = Hierarchies::V1(vec![Hierarchy {
-            mount: "/c/cpu,cpuacct".into(),
-            controllers: both,
-        }]);
+        let all = Hierarchies::V1(vec![Hierarchy { mount: "/c/cpu,cpuacct".into(), controllers: both }]);
         assert_eq!(all.dir("cpuacct", "/a/b"), Some("/c/cpu,cpuacct/a/b".into()));
         assert_eq!(all.dirs("/a"), [PathBuf::from("/c/cpu,cpuacct/a")]);
         assert_eq!(all.dir("memory", "/a"), None);
-        assert_eq!(
-            Hierarchies::V2("/c".into()).dir("memory", "/a"),
-            Some("/c/a".into())
-        );
+        assert_eq!(Hierarchies::V2("/c".into()).dir("memory", "/a"), Some("/c/a".into()));
     }
 }

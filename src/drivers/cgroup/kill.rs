@@ -24,11 +24,7 @@ pub(super) fn processes(hierarchies: &Hierarchies, path: &str) -> Vec<i32> {
     let mut pids: Vec<i32> = tree(&dir)
         .iter()
         .filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok())
-        .flat_map(|text| {
-            text.lines()
-                .filter_map(|line| line.parse().ok())
-                .collect::<Vec<i32>>()
-        })
+        .flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>())
         .collect();
     pids.sort_unstable();
     pids.dedup();
@@ -41,9 +37,7 @@ pub(super) fn tree(dir: &Path) -> Vec<PathBuf> {
     let mut open = vec![dir.to_path_buf()];
     while let Some(dir) = open.pop() {
         let Ok(entries) = fs::read_dir(&dir) else { continue };
-        let children = entries
-            .flatten()
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let children = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         open.extend(children.map(|entry| entry.path()));
         all.push(dir);
     }
@@ -88,11 +82,7 @@ fn thaw_v2(dir: &Path) -> Result<(), CgroupError> {
 fn frozen(hierarchies: &Hierarchies, path: &str, dir: &Path) -> Result<(), CgroupError> {
     let v2 = matches!(hierarchies, Hierarchies::V2(_));
     // cgroups-rs knows the files of both freezers.
-    let freezer_dir = if v2 {
-        Some(dir.to_path_buf())
-    } else {
-        hierarchies.dir("freezer", path)
-    };
+    let freezer_dir = if v2 { Some(dir.to_path_buf()) } else { hierarchies.dir("freezer", path) };
     let freezer = freezer_dir.map(|dir| FreezerController::new(dir, "/".into(), v2));
     for _ in 0..20 {
         let complete = freezer.as_ref().is_some_and(wait_frozen);
@@ -123,10 +113,7 @@ fn wait_frozen(freezer: &FreezerController) -> bool {
 fn kill_each(pids: &[i32]) -> usize {
     let own = rustix::process::getpid();
     let target = |pid: &i32| Pid::from_raw(*pid).filter(|pid| !pid.is_init() && *pid != own);
-    pids.iter()
-        .filter_map(target)
-        .filter(|pid| kill_process(*pid, Signal::KILL).is_ok())
-        .count()
+    pids.iter().filter_map(target).filter(|pid| kill_process(*pid, Signal::KILL).is_ok()).count()
 }
 
 /// Waits until no process is left. Past the time, tells who is left and where each waits in the kernel.
@@ -141,10 +128,7 @@ pub(super) fn wait_empty(hierarchies: &Hierarchies, path: &str, time: Duration) 
         if Instant::now() >= end {
             let channel = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
             let processes = left.iter().map(|pid| (*pid, channel(pid))).collect();
-            return Err(CgroupError::Unkillable {
-                path: path.into(),
-                processes,
-            });
+            return Err(CgroupError::Unkillable { path: path.into(), processes });
         }
         sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));

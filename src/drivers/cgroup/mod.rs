@@ -134,11 +134,7 @@ impl Cgroups {
         pod: &PodId,
         shim: Option<i32>,
     ) -> Result<PodCgroup, CgroupError> {
-        let parent = if parent.is_empty() {
-            &self.inner.parent
-        } else {
-            parent
-        };
+        let parent = if parent.is_empty() { &self.inner.parent } else { parent };
         let above = parent::path(self.inner.driver, parent)?;
         let shared = parent == self.inner.parent;
         match self.inner.driver {
@@ -146,9 +142,8 @@ impl Cgroups {
                 let unit = format!("berth-{pod}.scope");
                 let pid = shim.ok_or_else(|| CgroupError::NoProcess { unit: unit.clone() })?;
                 systemd::start_scope(&unit, parent::slice_name(parent), pid).await?;
-                let made = self
-                    .make_pod(format!("{above}/{unit}"), Some(unit.clone()), Some(pid), shared)
-                    .await;
+                let made =
+                    self.make_pod(format!("{above}/{unit}"), Some(unit.clone()), Some(pid), shared).await;
                 if made.is_err() {
                     // The scope has the shim in it, which goes with it: the pod can't be made.
                     systemd::stop_scope(&unit).await?;
@@ -156,8 +151,7 @@ impl Cgroups {
                 made
             }
             Driver::Auto | Driver::Cgroupfs => {
-                self.make_pod(format!("{above}/berth-{pod}"), None, None, shared)
-                    .await
+                self.make_pod(format!("{above}/berth-{pod}"), None, None, shared).await
             }
         }
     }
@@ -173,19 +167,13 @@ impl Cgroups {
             let v2 = inner.hierarchies.mode() == Mode::V2;
             // Version 2 allows no processes beside child cgroups that have controllers.
             let shim = if v2 { format!("{path}/shim") } else { path.clone() };
-            let own: Vec<PathBuf> = inner
-                .hierarchies
-                .dirs(&path)
-                .into_iter()
-                .chain(inner.hierarchies.dirs(&shim))
-                .collect();
+            let own: Vec<PathBuf> =
+                inner.hierarchies.dirs(&path).into_iter().chain(inner.hierarchies.dirs(&shim)).collect();
             let made = match (joins, &inner.hierarchies) {
                 (Some(pid), Hierarchies::V2(root)) => adopt(&below(root, &shim), pid)?,
                 _ => create::make(&inner.hierarchies, &shim)?,
             };
-            let above = made
-                .iter()
-                .filter(|dir| !shared && scope.is_none() && !own.contains(dir));
+            let above = made.iter().filter(|dir| !shared && scope.is_none() && !own.contains(dir));
             let made = above.map(text).collect();
             Ok(PodCgroup {
                 shim: inner.hierarchies.dirs(&shim).iter().map(text).collect(),
@@ -212,11 +200,7 @@ impl Cgroups {
             let limits = (&resources, &devices);
             create::container(&inner.hierarchies, &inner.filters, &path, limits, inner.oom_group)?;
             let dirs = inner.hierarchies.dirs(&path).iter().map(text).collect();
-            Ok(ContainerCgroup {
-                path,
-                v2: inner.hierarchies.mode() == Mode::V2,
-                dirs,
-            })
+            Ok(ContainerCgroup { path, v2: inner.hierarchies.mode() == Mode::V2, dirs })
         })
         .await
     }
@@ -228,8 +212,7 @@ impl Cgroups {
         resources: &Resources,
     ) -> Result<(), CgroupError> {
         let (path, resources) = (container.path.clone(), resources.clone());
-        self.blocking(move |inner| update::container(&inner.hierarchies, &path, &resources))
-            .await
+        self.blocking(move |inner| update::container(&inner.hierarchies, &path, &resources)).await
     }
 
     /// How many processes of the container the kernel has killed for memory. NotFound where the cgroup is gone.
@@ -250,30 +233,26 @@ impl Cgroups {
     /// Sends SIGKILL to all of them (a pod's shim too); none escapes by forking. Does not wait for their end.
     pub async fn kill(&self, place: &impl Place) -> Result<(), CgroupError> {
         let path = place.place().to_string();
-        self.blocking(move |inner| kill::kill(&inner.hierarchies, &path))
-            .await
+        self.blocking(move |inner| kill::kill(&inner.hierarchies, &path)).await
     }
 
     /// Waits until a cgroup has no process; past `time` the error names each pid and where it waits in the kernel.
     pub async fn wait_empty(&self, place: &impl Place, time: Duration) -> Result<(), CgroupError> {
         let path = place.place().to_string();
-        self.blocking(move |inner| kill::wait_empty(&inner.hierarchies, &path, time))
-            .await
+        self.blocking(move |inner| kill::wait_empty(&inner.hierarchies, &path, time)).await
     }
 
     /// Removes a container's cgroup and those its processes made. Absent is fine; a busy one is retried for two seconds.
     pub async fn remove_container(&self, container: &ContainerCgroup) -> Result<(), CgroupError> {
         let path = container.path.clone();
-        self.blocking(move |inner| remove::remove(&inner.hierarchies, &path))
-            .await
+        self.blocking(move |inner| remove::remove(&inner.hierarchies, &path)).await
     }
 
     /// Removes a pod's cgroup with all that is below it, and parents that were made for it. The shim must have ended.
     pub async fn remove_pod(&self, pod: &PodCgroup) -> Result<(), CgroupError> {
         if let Some(unit) = &pod.scope {
             let path = pod.path.clone();
-            self.blocking(move |inner| remove::await_empty(&inner.hierarchies, &path))
-                .await?;
+            self.blocking(move |inner| remove::await_empty(&inner.hierarchies, &path)).await?;
             systemd::stop_scope(unit).await?;
         }
         let (path, made) = (pod.path.clone(), pod.made.clone());
@@ -291,9 +270,7 @@ impl Cgroups {
         work: impl FnOnce(&Inner) -> Result<T, CgroupError> + Send + 'static,
     ) -> Result<T, CgroupError> {
         let inner = Arc::clone(&self.inner);
-        tokio::task::spawn_blocking(move || work(&inner))
-            .await
-            .map_err(CgroupError::Interrupted)?
+        tokio::task::spawn_blocking(move || work(&inner)).await.map_err(CgroupError::Interrupted)?
     }
 }
 
@@ -301,22 +278,14 @@ impl Cgroups {
 fn adopt(dir: &Path, pid: i32) -> Result<Vec<PathBuf>, CgroupError> {
     match std::fs::create_dir(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(CgroupError::Create {
-                path: dir.into(),
-                source: error,
-            });
+            return Err(CgroupError::Create { path: dir.into(), source: error });
         }
         _ => {}
     }
     let (path, value) = (dir.join("cgroup.procs"), pid.to_string());
     match setting::write(&path, &value) {
         Ok(()) => Ok(Vec::new()),
-        Err(source) => Err(CgroupError::Write {
-            resource: "the shim's cgroup",
-            path,
-            value,
-            source,
-        }),
+        Err(source) => Err(CgroupError::Write { resource: "the shim's cgroup", path, value, source }),
     }
 }
 

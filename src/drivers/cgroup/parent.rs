@@ -8,10 +8,7 @@ const NAME_MAX: usize = 255;
 
 /// The parent's path from the root of the hierarchy, absolute, without a slash at the end (the root itself is empty).
 pub(super) fn path(driver: Driver, parent: &str) -> Result<String, CgroupError> {
-    let refuse = |reason| CgroupError::Parent {
-        parent: parent.chars().take(300).collect(),
-        reason,
-    };
+    let refuse = |reason| CgroupError::Parent { parent: parent.chars().take(300).collect(), reason };
     match driver {
         Driver::Systemd => slice_path(slice_name(parent)).ok_or_else(|| {
             refuse(
@@ -43,9 +40,7 @@ pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> 
         return Ok(parent);
     }
     let wanted = "an absolute path without \"..\", or the name of a systemd slice";
-    Err(serde::de::Error::custom(format!(
-        "{parent:?} can not be a cgroup parent: that is {wanted}"
-    )))
+    Err(serde::de::Error::custom(format!("{parent:?} can not be a cgroup parent: that is {wanted}")))
 }
 
 /// The unit's name, of `a-b.slice` as of `/a.slice/a-b.slice`.
@@ -103,18 +98,13 @@ mod tests {
         assert_eq!(path("a-b-c.slice"), "/a.slice/a-b.slice/a-b-c.slice");
         assert_eq!(path("/a.slice/a-b.slice"), "/a.slice/a-b.slice");
         assert_eq!(path("-.slice"), "");
-        assert_eq!(
-            path("kubepods-pod1_2.slice"),
-            "/kubepods.slice/kubepods-pod1_2.slice"
-        );
+        assert_eq!(path("kubepods-pod1_2.slice"), "/kubepods.slice/kubepods-pod1_2.slice");
     }
 
     #[test]
     fn a_parent_that_leads_elsewhere_is_refused() {
         let long = format!("/{}", "x".repeat(256));
-        for bad in [
-            "", "a", "a.slice", "/..", "/a/../b", "/a/.", "/a\nb", "/a\0", &long,
-        ] {
+        for bad in ["", "a", "a.slice", "/..", "/a/../b", "/a/.", "/a\nb", "/a\0", &long] {
             assert!(path(Driver::Cgroupfs, bad).is_err(), "{bad:?}");
         }
         let long = format!("{}.slice", "x".repeat(250));

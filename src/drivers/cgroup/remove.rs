@@ -40,21 +40,15 @@ fn remove_tree(dir: &Path, end: Instant) -> Result<(), (PathBuf, io::Error)> {
     let mut pause = Duration::from_millis(1);
     loop {
         // Read anew each time: a process may still make children.
-        let failed = kill::tree(dir)
-            .into_iter()
-            .rev()
-            .find_map(|dir| match std::fs::remove_dir(&dir) {
-                Ok(()) => None,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => Some((dir, error)),
-            });
+        let failed = kill::tree(dir).into_iter().rev().find_map(|dir| match std::fs::remove_dir(&dir) {
+            Ok(()) => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => Some((dir, error)),
+        });
         let Some((left, error)) = failed else {
             return Ok(());
         };
-        let busy = matches!(
-            error.kind(),
-            io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty
-        );
+        let busy = matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty);
         if !busy || Instant::now() >= end {
             return Err((left, error));
         }

@@ -27,12 +27,7 @@ impl Setting {
         value: impl ToString,
         resource: &'static str,
     ) -> Self {
-        Self {
-            controller,
-            file: file.into(),
-            value: value.to_string(),
-            resource,
-        }
+        Self { controller, file: file.into(), value: value.to_string(), resource }
     }
 }
 
@@ -58,9 +53,7 @@ pub(super) fn apply(settings: &[Setting], dir: &dyn Fn(&str) -> Option<PathBuf>)
             value: setting.value.clone(),
             file: setting.file.clone(),
         };
-        let path = dir(setting.controller)
-            .ok_or_else(unenforceable)?
-            .join(&setting.file);
+        let path = dir(setting.controller).ok_or_else(unenforceable)?.join(&setting.file);
         let old = match fs::read_to_string(&path) {
             Ok(old) => old,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(unenforceable()),
@@ -101,11 +94,7 @@ fn old_value(file: &str, new: &str, old: &str) -> String {
         .map(key)
         .filter(|k| k.contains(':') && !listed.contains(k))
         .map(|k| format!("{k} {reset}"));
-    old.lines()
-        .map(str::to_string)
-        .chain(fresh)
-        .collect::<Vec<_>>()
-        .join("\n")
+    old.lines().map(str::to_string).chain(fresh).collect::<Vec<_>>().join("\n")
 }
 
 /// Writes each line by its own write(2).
@@ -134,15 +123,9 @@ mod tests {
         fs::write(at.join("two"), "2\n").unwrap();
         let find = |controller: &str| (controller == "c").then(|| at.clone());
         let setting = |controller, file: &str| Setting::new(controller, file, "9", "a limit");
-        let error = apply(
-            &[setting("c", "one"), setting("c", "two"), setting("c", "three")],
-            &find,
-        )
-        .unwrap_err();
-        assert!(
-            matches!(&error, CgroupError::Unenforceable { file, .. } if file == "three"),
-            "{error}"
-        );
+        let error =
+            apply(&[setting("c", "one"), setting("c", "two"), setting("c", "three")], &find).unwrap_err();
+        assert!(matches!(&error, CgroupError::Unenforceable { file, .. } if file == "three"), "{error}");
         assert_eq!(fs::read_to_string(at.join("one")).unwrap().trim(), "1");
         assert_eq!(fs::read_to_string(at.join("two")).unwrap().trim(), "2");
         assert!(apply(&[setting("absent", "one")], &find).is_err());

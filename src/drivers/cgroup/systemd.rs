@@ -59,23 +59,12 @@ async fn job<B>(call: &'static str, unit: &str, body: &B) -> Result<(), CgroupEr
 where
     B: serde::Serialize + DynamicType + Sync,
 {
-    let refused = |source| CgroupError::Systemd {
-        call,
-        unit: unit.into(),
-        source: Box::new(source),
-    };
+    let refused = |source| CgroupError::Systemd { call, unit: unit.into(), source: Box::new(source) };
     let result = match tokio::time::timeout(PATIENCE, run(call, body)).await {
         Ok(result) => result.map_err(refused)?,
         Err(_) => "no answer in 30 seconds".to_string(),
     };
-    if result == "done" {
-        Ok(())
-    } else {
-        Err(CgroupError::Job {
-            unit: unit.into(),
-            result,
-        })
-    }
+    if result == "done" { Ok(()) } else { Err(CgroupError::Job { unit: unit.into(), result }) }
 }
 
 async fn run<B>(call: &'static str, body: &B) -> zbus::Result<String>
@@ -90,12 +79,8 @@ where
         .build();
     // Made before the call: the job may end before its reply is read.
     let mut messages = MessageStream::for_match_rule(rule, &connection, None).await?;
-    connection
-        .call_method(Some(NAME), OBJECT, Some(MANAGER), "Subscribe", &())
-        .await?;
-    let reply = connection
-        .call_method(Some(NAME), OBJECT, Some(MANAGER), call, body)
-        .await?;
+    connection.call_method(Some(NAME), OBJECT, Some(MANAGER), "Subscribe", &()).await?;
+    let reply = connection.call_method(Some(NAME), OBJECT, Some(MANAGER), call, body).await?;
     let job: OwnedObjectPath = reply.body().deserialize()?;
     while let Some(message) = messages.next().await {
         let message = message?;

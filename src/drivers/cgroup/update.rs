@@ -20,10 +20,8 @@ pub(super) fn container(
     match hierarchies {
         Hierarchies::V1(_) => widen_cpuset(hierarchies, path, resources)?,
         Hierarchies::V2(_) => {
-            let limit = resources
-                .memory_limit
-                .and_then(|limit| u64::try_from(limit).ok())
-                .filter(|limit| *limit > 0);
+            let limit =
+                resources.memory_limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0);
             if let (Some(limit), Some(dir)) = (limit, hierarchies.dir("memory", path)) {
                 fit_memory(&dir, limit)?;
             }
@@ -36,9 +34,7 @@ pub(super) fn container(
 /// on both, after the kernel was asked to give back what it can (memory.reclaim, Linux 5.19).
 fn fit_memory(dir: &Path, limit: u64) -> Result<(), CgroupError> {
     let usage = || {
-        fs::read_to_string(dir.join("memory.current"))
-            .ok()
-            .and_then(|text| text.trim().parse::<u64>().ok())
+        fs::read_to_string(dir.join("memory.current")).ok().and_then(|text| text.trim().parse::<u64>().ok())
     };
     let Some(used) = usage().filter(|used| *used > limit) else {
         return Ok(());
@@ -65,20 +61,15 @@ fn widen_cpuset(hierarchies: &Hierarchies, path: &str, resources: &Resources) ->
     let Some((parent, _)) = pod.rsplit_once('/') else {
         return Ok(());
     };
-    let asked = [
-        ("cpuset.cpus", &resources.cpuset_cpus),
-        ("cpuset.mems", &resources.cpuset_mems),
-    ];
+    let asked = [("cpuset.cpus", &resources.cpuset_cpus), ("cpuset.mems", &resources.cpuset_mems)];
     for (file, _) in asked.iter().filter(|(_, list)| !list.is_empty()) {
         let (Some(pod), Some(parent)) = (hierarchies.dir("cpuset", pod), hierarchies.dir("cpuset", parent))
         else {
             return Ok(());
         };
         let source = parent.join(file);
-        let value = fs::read_to_string(&source).map_err(|error| CgroupError::Read {
-            path: source,
-            source: error,
-        })?;
+        let value =
+            fs::read_to_string(&source).map_err(|error| CgroupError::Read { path: source, source: error })?;
         // A narrower parent has been forced on the pod by the kernel already; other refusals show at the container's own write.
         if let Err(error) = setting::write(&pod.join(file), value.trim()) {
             tracing::debug!(pod = %pod.display(), file, %error, "the pod's cpuset is not renewed");

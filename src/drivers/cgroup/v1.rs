@@ -27,29 +27,14 @@ pub(super) fn settings(resources: &Resources, current: &dyn Current) -> Result<V
     cpu_bandwidth(resources, current, &mut settings);
     memory(resources, current, &mut settings);
     if !resources.cpuset_cpus.is_empty() {
-        settings.push(Setting::new(
-            "cpuset",
-            "cpuset.cpus",
-            &resources.cpuset_cpus,
-            "cpuset cpus",
-        ));
+        settings.push(Setting::new("cpuset", "cpuset.cpus", &resources.cpuset_cpus, "cpuset cpus"));
     }
     if !resources.cpuset_mems.is_empty() {
-        settings.push(Setting::new(
-            "cpuset",
-            "cpuset.mems",
-            &resources.cpuset_mems,
-            "cpuset mems",
-        ));
+        settings.push(Setting::new("cpuset", "cpuset.mems", &resources.cpuset_mems, "cpuset mems"));
     }
     limits::hugepages(resources, current, ".limit_in_bytes", &mut settings);
     if let Some(pids) = resources.pids_limit {
-        settings.push(Setting::new(
-            "pids",
-            "pids.max",
-            limits::max_or(pids),
-            "pids limit",
-        ));
+        settings.push(Setting::new("pids", "pids.max", limits::max_or(pids), "pids limit"));
     }
     Ok(settings)
 }
@@ -57,19 +42,11 @@ pub(super) fn settings(resources: &Resources, current: &dyn Current) -> Result<V
 /// Bandwidth is quota / period and may never exceed the parent's in between: a longer period goes first, a shorter one last.
 fn cpu_bandwidth(resources: &Resources, current: &dyn Current, settings: &mut Vec<Setting>) {
     let quota = resources.cpu_quota.map(|quota| {
-        Setting::new(
-            "cpu",
-            "cpu.cfs_quota_us",
-            if quota < 0 { -1 } else { quota },
-            "cpu quota",
-        )
+        Setting::new("cpu", "cpu.cfs_quota_us", if quota < 0 { -1 } else { quota }, "cpu quota")
     });
-    let period = resources
-        .cpu_period
-        .map(|period| Setting::new("cpu", "cpu.cfs_period_us", period, "cpu period"));
-    let old = current
-        .read("cpu", "cpu.cfs_period_us")
-        .and_then(|text| text.parse::<u64>().ok());
+    let period =
+        resources.cpu_period.map(|period| Setting::new("cpu", "cpu.cfs_period_us", period, "cpu period"));
+    let old = current.read("cpu", "cpu.cfs_period_us").and_then(|text| text.parse::<u64>().ok());
     if resources.cpu_period > old {
         settings.extend(period.into_iter().chain(quota));
     } else {
@@ -79,11 +56,7 @@ fn cpu_bandwidth(resources: &Resources, current: &dyn Current, settings: &mut Ve
 
 /// memory <= memory+swap must hold after each write. Without swap accounting only memory is limited.
 fn memory(resources: &Resources, current: &dyn Current, settings: &mut Vec<Setting>) {
-    let now = |file| {
-        current
-            .read("memory", file)
-            .and_then(|text| text.parse::<u64>().ok())
-    };
+    let now = |file| current.read("memory", file).and_then(|text| text.parse::<u64>().ok());
     let old_swap = now(MEMSW);
     let memory = resources.memory_limit;
     let mut swap = resources.memory_swap_limit;
@@ -119,16 +92,9 @@ mod tests {
     use super::*;
 
     fn files(resources: &Resources, now: &[(&str, &str)]) -> Vec<String> {
-        let read = |_: &str, file: &str| {
-            now.iter()
-                .find(|(f, _)| *f == file)
-                .map(|(_, v)| (*v).to_string())
-        };
+        let read = |_: &str, file: &str| now.iter().find(|(f, _)| *f == file).map(|(_, v)| (*v).to_string());
         let settings = settings(resources, &read).unwrap();
-        settings
-            .into_iter()
-            .map(|s| format!("{}={}", s.file, s.value))
-            .collect()
+        settings.into_iter().map(|s| format!("{}={}", s.file, s.value)).collect()
     }
 
     #[test]
@@ -143,45 +109,28 @@ mod tests {
         assert_eq!(files(&ask(Some(3000), Some(4000)), &now), swap_first);
         let memory_first = ["memory.limit_in_bytes=300", "memory.memsw.limit_in_bytes=400"];
         assert_eq!(files(&ask(Some(300), Some(400)), &now), memory_first);
-        assert_eq!(
-            files(&ask(Some(1500), None), &now),
-            ["memory.limit_in_bytes=1500"]
-        );
+        assert_eq!(files(&ask(Some(1500), None), &now), ["memory.limit_in_bytes=1500"]);
         assert_eq!(files(&ask(Some(3000), None), &now), swap_first);
         assert_eq!(
             files(&ask(Some(-1), None), &now),
             ["memory.memsw.limit_in_bytes=-1", "memory.limit_in_bytes=-1"]
         );
-        assert_eq!(
-            files(&ask(Some(3000), Some(4000)), &[(LIMIT, "1000")]),
-            ["memory.limit_in_bytes=3000"]
-        );
+        assert_eq!(files(&ask(Some(3000), Some(4000)), &[(LIMIT, "1000")]), ["memory.limit_in_bytes=3000"]);
     }
 
     #[test]
     fn a_longer_period_goes_before_the_quota_and_a_shorter_one_after() {
         let now = [("cpu.cfs_period_us", "100000")];
-        let ask = |period| Resources {
-            cpu_quota: Some(5000),
-            cpu_period: Some(period),
-            ..Resources::default()
-        };
-        assert_eq!(
-            files(&ask(200_000), &now),
-            ["cpu.cfs_period_us=200000", "cpu.cfs_quota_us=5000"]
-        );
-        assert_eq!(
-            files(&ask(50_000), &now),
-            ["cpu.cfs_quota_us=5000", "cpu.cfs_period_us=50000"]
-        );
+        let ask =
+            |period| Resources { cpu_quota: Some(5000), cpu_period: Some(period), ..Resources::default() };
+        assert_eq!(files(&ask(200_000), &now), ["cpu.cfs_period_us=200000", "cpu.cfs_quota_us=5000"]);
+        assert_eq!(files(&ask(50_000), &now), ["cpu.cfs_quota_us=5000", "cpu.cfs_period_us=50000"]);
     }
 
     #[test]
     fn unified_resources_are_refused() {
-        let resources = Resources {
-            unified: [("memory.high".into(), "1".into())].into(),
-            ..Resources::default()
-        };
+        let resources =
+            Resources { unified: [("memory.high".into(), "1".into())].into(), ..Resources::default() };
         assert!(settings(&resources, &|_: &str, _: &str| None).is_err());
     }
 }

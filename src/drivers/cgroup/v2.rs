@@ -20,38 +20,18 @@ pub(super) fn settings(resources: &Resources, current: &dyn Current) -> Result<V
         settings.push(Setting::new("cpu", "cpu.weight", weight(shares), "cpu shares"));
     }
     if resources.cpu_quota.is_some() || resources.cpu_period.is_some() {
-        settings.push(Setting::new(
-            "cpu",
-            "cpu.max",
-            cpu_max(resources, current),
-            "cpu quota and period",
-        ));
+        settings.push(Setting::new("cpu", "cpu.max", cpu_max(resources, current), "cpu quota and period"));
     }
     memory(resources, current, &mut settings)?;
     if !resources.cpuset_cpus.is_empty() {
-        settings.push(Setting::new(
-            "cpuset",
-            "cpuset.cpus",
-            &resources.cpuset_cpus,
-            "cpuset cpus",
-        ));
+        settings.push(Setting::new("cpuset", "cpuset.cpus", &resources.cpuset_cpus, "cpuset cpus"));
     }
     if !resources.cpuset_mems.is_empty() {
-        settings.push(Setting::new(
-            "cpuset",
-            "cpuset.mems",
-            &resources.cpuset_mems,
-            "cpuset mems",
-        ));
+        settings.push(Setting::new("cpuset", "cpuset.mems", &resources.cpuset_mems, "cpuset mems"));
     }
     limits::hugepages(resources, current, ".max", &mut settings);
     if let Some(pids) = resources.pids_limit {
-        settings.push(Setting::new(
-            "pids",
-            "pids.max",
-            limits::max_or(pids),
-            "pids limit",
-        ));
+        settings.push(Setting::new("pids", "pids.max", limits::max_or(pids), "pids limit"));
     }
     for (file, value) in &resources.unified {
         unified(file, value)?;
@@ -72,11 +52,7 @@ fn weight(shares: u64) -> u64 {
     #[expect(clippy::cast_precision_loss, reason = "at most 262144")]
     let log = (shares as f64).log2();
     let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "between 1 and 10000"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 10000")]
     let weight = 10_f64.powf(exponent).ceil() as u64;
     weight.clamp(1, 10_000)
 }
@@ -86,12 +62,8 @@ fn cpu_max(resources: &Resources, current: &dyn Current) -> String {
     let now = current.read("cpu", "cpu.max").unwrap_or_default();
     let mut now = now.split_whitespace();
     let (old_quota, old_period) = (now.next().unwrap_or("max"), now.next().unwrap_or("100000"));
-    let quota = resources
-        .cpu_quota
-        .map_or_else(|| old_quota.to_string(), limits::max_or);
-    let period = resources
-        .cpu_period
-        .map_or_else(|| old_period.to_string(), |period| period.to_string());
+    let quota = resources.cpu_quota.map_or_else(|| old_quota.to_string(), limits::max_or);
+    let period = resources.cpu_period.map_or_else(|| old_period.to_string(), |period| period.to_string());
     format!("{quota} {period}")
 }
 
@@ -102,20 +74,11 @@ fn memory(
 ) -> Result<(), CgroupError> {
     let now = |file| current.read("memory", file);
     let value = |limit: i64| {
-        if limit < 0 {
-            "max".to_string()
-        } else {
-            limit.to_string()
-        }
+        if limit < 0 { "max".to_string() } else { limit.to_string() }
     };
     if let Some(swap) = swap_max(resources, now("memory.max"))? {
         if now("memory.swap.max").is_some() {
-            settings.push(Setting::new(
-                "memory",
-                "memory.swap.max",
-                value(swap),
-                "memory and swap limit",
-            ));
+            settings.push(Setting::new("memory", "memory.swap.max", value(swap), "memory and swap limit"));
         } else {
             tracing::debug!("the kernel does not account swap: the limit of memory and swap is left out");
         }
@@ -134,9 +97,7 @@ fn swap_max(resources: &Resources, old_memory: Option<String>) -> Result<Option<
     if both < 0 {
         return Ok(Some(-1));
     }
-    let memory = resources
-        .memory_limit
-        .or_else(|| old_memory.and_then(|text| text.parse().ok()));
+    let memory = resources.memory_limit.or_else(|| old_memory.and_then(|text| text.parse().ok()));
     match memory {
         Some(memory) if (0..=both).contains(&memory) => Ok(Some(both - memory)),
         _ => Err(CgroupError::Resource {
@@ -149,9 +110,7 @@ fn swap_max(resources: &Resources, old_memory: Option<String>) -> Result<Option<
 
 /// A file of a controller, nothing else: `cgroup.*` would move processes or delegate, a slash would leave the directory.
 fn unified(file: &str, value: &str) -> Result<(), CgroupError> {
-    let plain = file
-        .bytes()
-        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'.');
+    let plain = file.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'.');
     let hugetlb =
         file.starts_with("hugetlb.") && file.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
     let controller = file.split_once('.').map(|(controller, _)| controller);
@@ -164,11 +123,7 @@ fn unified(file: &str, value: &str) -> Result<(), CgroupError> {
     } else {
         return Ok(());
     };
-    Err(CgroupError::Resource {
-        resource: "unified resource",
-        value: format!("{file}={value}"),
-        reason,
-    })
+    Err(CgroupError::Resource { resource: "unified resource", value: format!("{file}={value}"), reason })
 }
 
 /// Enables in `dir` what it has, for its children. A controller that can't be passed down is left out with a warning:
@@ -179,18 +134,13 @@ pub(super) fn enable_controllers(dir: &Path) -> Result<(), CgroupError> {
         std::fs::read_to_string(&path).map_err(|source| CgroupError::Read { path, source })
     };
     let enabled = read("cgroup.subtree_control")?;
-    if CONTROLLERS
-        .iter()
-        .all(|c| enabled.split_whitespace().any(|e| e == *c))
-    {
+    if CONTROLLERS.iter().all(|c| enabled.split_whitespace().any(|e| e == *c)) {
         return Ok(());
     }
     let available = read("cgroup.controllers")?;
     let has = |list: &str, name: &str| list.split_whitespace().any(|c| c == name);
-    let missing: Vec<&str> = CONTROLLERS
-        .into_iter()
-        .filter(|c| has(&available, c) && !has(&enabled, c))
-        .collect();
+    let missing: Vec<&str> =
+        CONTROLLERS.into_iter().filter(|c| has(&available, c) && !has(&enabled, c)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -199,9 +149,7 @@ pub(super) fn enable_controllers(dir: &Path) -> Result<(), CgroupError> {
     if setting::write(&path, &all.join(" ")).is_ok() {
         return Ok(());
     }
-    let refused = all
-        .iter()
-        .filter_map(|one| setting::write(&path, one).err().map(|error| (one, error)));
+    let refused = all.iter().filter_map(|one| setting::write(&path, one).err().map(|error| (one, error)));
     let refused: Vec<_> = refused.collect();
     for (controller, error) in &refused {
         tracing::warn!(path = %path.display(), %controller, %error, "a controller is not passed down");
@@ -225,28 +173,13 @@ mod tests {
     use super::*;
 
     fn files(resources: &Resources, now: &[(&str, &str)]) -> Result<Vec<String>, CgroupError> {
-        let read = |_: &str, file: &str| {
-            now.iter()
-                .find(|(f, _)| *f == file)
-                .map(|(_, v)| (*v).to_string())
-        };
-        Ok(settings(resources, &read)?
-            .into_iter()
-            .map(|s| format!("{}={}", s.file, s.value))
-            .collect())
+        let read = |_: &str, file: &str| now.iter().find(|(f, _)| *f == file).map(|(_, v)| (*v).to_string());
+        Ok(settings(resources, &read)?.into_iter().map(|s| format!("{}={}", s.file, s.value)).collect())
     }
 
     #[test]
     fn shares_become_weights_on_the_agreed_curve() {
-        let table = [
-            (2, 1),
-            (3, 2),
-            (102, 17),
-            (512, 59),
-            (1024, 100),
-            (2048, 174),
-            (262_144, 10_000),
-        ];
+        let table = [(2, 1), (3, 2), (102, 17), (512, 59), (1024, 100), (2048, 174), (262_144, 10_000)];
         for (shares, expected) in table {
             assert_eq!(weight(shares), expected, "{shares}");
         }
@@ -256,19 +189,9 @@ mod tests {
     #[test]
     fn quota_and_period_keep_what_is_not_asked_for() {
         let now = [("cpu.max", "50000 100000")];
-        let ask = |quota, period| Resources {
-            cpu_quota: quota,
-            cpu_period: period,
-            ..Resources::default()
-        };
-        assert_eq!(
-            files(&ask(Some(2000), None), &now).unwrap(),
-            ["cpu.max=2000 100000"]
-        );
-        assert_eq!(
-            files(&ask(None, Some(2000)), &now).unwrap(),
-            ["cpu.max=50000 2000"]
-        );
+        let ask = |quota, period| Resources { cpu_quota: quota, cpu_period: period, ..Resources::default() };
+        assert_eq!(files(&ask(Some(2000), None), &now).unwrap(), ["cpu.max=2000 100000"]);
+        assert_eq!(files(&ask(None, Some(2000)), &now).unwrap(), ["cpu.max=50000 2000"]);
         assert_eq!(files(&ask(Some(-1), None), &[]).unwrap(), ["cpu.max=max 100000"]);
     }
 
@@ -280,22 +203,10 @@ mod tests {
             memory_swap_limit: swap,
             ..Resources::default()
         };
-        assert_eq!(
-            files(&ask(Some(100), Some(100)), &now).unwrap(),
-            ["memory.swap.max=0", "memory.max=100"]
-        );
-        assert_eq!(
-            files(&ask(None, Some(1500)), &now).unwrap(),
-            ["memory.swap.max=500"]
-        );
-        assert_eq!(
-            files(&ask(Some(-1), None), &now).unwrap(),
-            ["memory.swap.max=max", "memory.max=max"]
-        );
-        assert_eq!(
-            files(&ask(Some(100), Some(300)), &now[..1]).unwrap(),
-            ["memory.max=100"]
-        );
+        assert_eq!(files(&ask(Some(100), Some(100)), &now).unwrap(), ["memory.swap.max=0", "memory.max=100"]);
+        assert_eq!(files(&ask(None, Some(1500)), &now).unwrap(), ["memory.swap.max=500"]);
+        assert_eq!(files(&ask(Some(-1), None), &now).unwrap(), ["memory.swap.max=max", "memory.max=max"]);
+        assert_eq!(files(&ask(Some(100), Some(300)), &now[..1]).unwrap(), ["memory.max=100"]);
         assert!(files(&ask(None, Some(500)), &now).is_err());
         assert!(files(&ask(None, Some(500)), &[("memory.max", "max")]).is_err());
     }

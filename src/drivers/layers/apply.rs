@@ -44,11 +44,7 @@ pub struct Applied {
 /// Applies every entry up to the archive's end. `root` is an empty directory (or the overlay) of mode 0755.
 pub fn apply<R: BufRead>(root: OwnedFd, view: View, reader: &mut Reader<R>) -> Result<Applied, LayerError> {
     let mut tree = Tree::new(root);
-    let mut applied = Applied {
-        inodes: 1,
-        bytes: 4096,
-        ..Applied::default()
-    };
+    let mut applied = Applied { inodes: 1, bytes: 4096, ..Applied::default() };
     let mut times = Times::new();
     if view == View::Merged {
         tree.remember_times()?;
@@ -56,13 +52,7 @@ pub fn apply<R: BufRead>(root: OwnedFd, view: View, reader: &mut Reader<R>) -> R
         applied.implied.insert(Vec::new());
         times.insert(Vec::new(), (0, 0));
     }
-    let mut applier = Applier {
-        tree,
-        view,
-        applied,
-        times,
-        added: BTreeSet::new(),
-    };
+    let mut applier = Applier { tree, view, applied, times, added: BTreeSet::new() };
     while let Some(entry) = reader.next_entry()? {
         applier.entry(&entry, reader)?;
     }
@@ -148,10 +138,7 @@ impl Applier {
 
     fn root(&mut self, entry: &Entry) -> Result<(), LayerError> {
         if entry.kind != Kind::Directory {
-            return Err(LayerError::entry(
-                &entry.path,
-                "the layer's root as its path, and is no directory",
-            ));
+            return Err(LayerError::entry(&entry.path, "the layer's root as its path, and is no directory"));
         }
         self.tree.enter(&[], &mut Vec::new())?;
         remove::clear_xattrs(self.tree.here()).map_err(LayerError::apply("replace", &entry.path))?;
@@ -224,9 +211,7 @@ impl Applier {
     }
 
     fn symlink(&mut self, entry: &Entry, name: &[u8]) -> Result<(), LayerError> {
-        self.make(entry, name, |here| {
-            rustix::fs::symlinkat(entry.link.as_slice(), here, name)
-        })?;
+        self.make(entry, name, |here| rustix::fs::symlinkat(entry.link.as_slice(), here, name))?;
         Attributes(entry).set_at(self.tree.here(), name)
     }
 
@@ -238,9 +223,7 @@ impl Applier {
         };
         let device = rustix::fs::makedev(entry.device.0, entry.device.1);
         let mode = Mode::from_raw_mode(0o600);
-        self.make(entry, name, |here| {
-            rustix::fs::mknodat(here, name, kind, mode, device)
-        })?;
+        self.make(entry, name, |here| rustix::fs::mknodat(here, name, kind, mode, device))?;
         Attributes(entry).set_at(self.tree.here(), name)
     }
 
@@ -265,40 +248,25 @@ impl Applier {
     fn hard_link(&mut self, entry: &Entry, name: &[u8], parents: &[&[u8]]) -> Result<(), LayerError> {
         let target = Names::parse(&entry.link)?;
         let Some((target_name, target_parents)) = target.split() else {
-            return Err(LayerError::entry(
-                &entry.path,
-                "the layer's root as the target of a hard link",
-            ));
+            return Err(LayerError::entry(&entry.path, "the layer's root as the target of a hard link"));
         };
         if meaning(&entry.link, target.all())? != Meaning::Plain {
-            return Err(LayerError::entry(
-                &entry.path,
-                "a whiteout as the target of a hard link",
-            ));
+            return Err(LayerError::entry(&entry.path, "a whiteout as the target of a hard link"));
         }
-        let missing = || LayerError::NeedsParents {
-            path: super::error::shown(&entry.path),
-        };
+        let missing = || LayerError::NeedsParents { path: super::error::shown(&entry.path) };
         self.tree.find(target_parents)?.ok_or_else(missing)?;
         let stat = match self.stat(target_name, entry)? {
             Some(stat) if !tree::is_whiteout(&stat) => stat,
             _ => return Err(missing()),
         };
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            return Err(LayerError::entry(
-                &entry.path,
-                "a directory as the target of a hard link",
-            ));
+            return Err(LayerError::entry(&entry.path, "a directory as the target of a hard link"));
         }
-        let from = self
-            .tree
-            .here()
-            .try_clone_to_owned()
-            .map_err(|source| LayerError::Apply {
-                verb: "open the parent of",
-                path: super::error::shown(&entry.link),
-                source,
-            })?;
+        let from = self.tree.here().try_clone_to_owned().map_err(|source| LayerError::Apply {
+            verb: "open the parent of",
+            path: super::error::shown(&entry.link),
+            source,
+        })?;
         self.enter(parents)?;
         if let Some(old) = self.stat(name, entry)? {
             if (old.st_dev, old.st_ino) == (stat.st_dev, stat.st_ino) {
@@ -362,14 +330,8 @@ impl Applier {
         }
         self.applied.inodes += 1;
         self.applied.hiding.insert(self.tree.path());
-        rustix::fs::mknodat(
-            self.tree.here(),
-            name,
-            FileType::CharacterDevice,
-            Mode::empty(),
-            0,
-        )
-        .map_err(LayerError::apply("hide", &entry.path))
+        rustix::fs::mknodat(self.tree.here(), name, FileType::CharacterDevice, Mode::empty(), 0)
+            .map_err(LayerError::apply("hide", &entry.path))
     }
 
     fn opaque(&mut self, entry: &Entry) -> Result<(), LayerError> {
@@ -380,18 +342,14 @@ impl Applier {
         let here = here.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
         let here = here.map_err(LayerError::apply("open", &entry.path))?;
         let path = self.tree.path();
-        self.purge(here.as_fd(), &path)
-            .map_err(LayerError::apply("hide what is below", &entry.path))
+        self.purge(here.as_fd(), &path).map_err(LayerError::apply("hide what is below", &entry.path))
     }
 
     fn finish(mut self) -> Result<Applied, LayerError> {
         let mut times = self.tree.take_times();
         times.append(&mut self.times);
         for (path, mtime) in times {
-            let names: Vec<_> = path
-                .split(|byte| *byte == b'/')
-                .filter(|name| !name.is_empty())
-                .collect();
+            let names: Vec<_> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
             if self.tree.find(&names)?.is_some() && self.tree.path() == path {
                 set_time(self.tree.here(), mtime).map_err(LayerError::apply("set the times of", &path))?;
             }

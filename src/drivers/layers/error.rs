@@ -98,19 +98,12 @@ pub enum LayerError {
 impl LayerError {
     /// A mistake in an entry.
     pub(super) fn entry(path: &[u8], problem: &'static str) -> Self {
-        Self::Entry {
-            path: shown(path),
-            problem,
-        }
+        Self::Entry { path: shown(path), problem }
     }
 
     /// For `map_err` after a system call about an entry.
     pub(super) fn apply(verb: &'static str, path: &[u8]) -> impl FnOnce(rustix::io::Errno) -> Self {
-        move |errno| Self::Apply {
-            verb,
-            path: shown(path),
-            source: errno.into(),
-        }
+        move |errno| Self::Apply { verb, path: shown(path), source: errno.into() }
     }
 
     /// For `map_err` after an operation on the cache.
@@ -118,11 +111,7 @@ impl LayerError {
         verb: &'static str,
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(E) -> Self {
-        move |source| Self::Io {
-            verb,
-            path: path.into(),
-            source: source.into(),
-        }
+        move |source| Self::Io { verb, path: path.into(), source: source.into() }
     }
 
     /// The disk, and not the image, is at fault.
@@ -130,10 +119,7 @@ impl LayerError {
         match self {
             Self::DiskFull { .. } => true,
             Self::Apply { source, .. } | Self::Io { source, .. } => {
-                matches!(
-                    source.kind(),
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-                )
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
             _ => false,
         }

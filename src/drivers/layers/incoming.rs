@@ -65,42 +65,20 @@ impl Layers {
     pub fn incoming(&self) -> Result<Incoming, LayerError> {
         let path = self.layout.staged(&unique());
         let mut options = File::options();
-        let file = options
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path);
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(LayerError::io("make", &path))?;
         std::fs::remove_file(&path).map_err(LayerError::io("unlink", &path))?;
-        let room = Room {
-            file,
-            reserve: self.reserve,
-            written: 0,
-            looked: 0,
-        };
-        Ok(Incoming {
-            content: Content::Unknown(room, Vec::new()),
-            layers: self.clone(),
-            path,
-        })
+        let room = Room { file, reserve: self.reserve, written: 0, looked: 0 };
+        Ok(Incoming { content: Content::Unknown(room, Vec::new()), layers: self.clone(), path })
     }
 }
 
 impl Incoming {
     /// Takes the next piece.
     pub fn write(self, bytes: &[u8]) -> Result<Self, LayerError> {
-        let Self {
-            content,
-            layers,
-            path,
-        } = self;
+        let Self { content, layers, path } = self;
         let content = content.write(bytes).map_err(|error| failed(error, &path))?;
-        Ok(Self {
-            content,
-            layers,
-            path,
-        })
+        Ok(Self { content, layers, path })
     }
 
     /// The whole archive, plain.

@@ -4,7 +4,7 @@
 use std::io::{self, BufRead, Cursor, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-use sha2::{Digest as _, Sha256};
+use crate::ids::Hasher;
 
 /// Bytes in one buffer of the pipe.
 const CHUNK: usize = 256 << 10;
@@ -30,7 +30,7 @@ pub struct Inflated {
     used: Sender<Vec<u8>>,
     current: Vec<u8>,
     position: usize,
-    hash: Sha256,
+    hash: Hasher,
     total: u64,
     check: Box<dyn FnMut(u64) -> io::Result<()>>,
 }
@@ -45,7 +45,7 @@ pub fn pipe(check: impl FnMut(u64) -> io::Result<()> + 'static) -> (Inflater, In
         used: recycle,
         current: Vec::new(),
         position: 0,
-        hash: Sha256::new(),
+        hash: Hasher::new(),
         total: 0,
         check: Box::new(check),
     };
@@ -95,7 +95,7 @@ fn plain<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
 impl Inflated {
     /// The digest of everything read: the diff_id, once the end was seen.
     pub fn digest(self) -> crate::ids::Digest {
-        crate::ids::Digest::from_sha256(&self.hash.finalize().into())
+        self.hash.finish()
     }
 
     fn next(&mut self) -> io::Result<()> {

@@ -59,16 +59,9 @@ impl Layers {
         use std::os::unix::fs::DirBuilderExt;
         for path in [layout.layers(), layout.blobs(), layout.staging(), layout.trash()] {
             let mut builder = std::fs::DirBuilder::new();
-            builder
-                .recursive(true)
-                .mode(0o700)
-                .create(&path)
-                .map_err(LayerError::io("make", &path))?;
+            builder.recursive(true).mode(0o700).create(&path).map_err(LayerError::io("make", &path))?;
         }
-        Ok(Self {
-            layout: layout.clone(),
-            reserve: config.reserve_mib << 20,
-        })
+        Ok(Self { layout: layout.clone(), reserve: config.reserve_mib << 20 })
     }
 
     /// A detached overlay of layers (bottom first) with `upper` as its writable layer, which gets the root directory's
@@ -89,10 +82,8 @@ impl Layers {
     /// One layer's root, for looking at.
     pub fn open_layer(&self, id: &Digest) -> Result<OwnedFd, LayerError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::open(self.layout.layer(id), flags, Mode::empty()).map_err(|errno| LayerError::Missing {
-            layer: id.clone(),
-            source: errno.into(),
-        })
+        rustix::fs::open(self.layout.layer(id), flags, Mode::empty())
+            .map_err(|errno| LayerError::Missing { layer: id.clone(), source: errno.into() })
     }
 
     /// A layer with the directories that it implies, and those in which it has whiteouts.
@@ -102,11 +93,7 @@ impl Layers {
         implied: Arc<BTreeSet<Vec<u8>>>,
         hiding: Arc<BTreeSet<Vec<u8>>>,
     ) -> Result<Layer, LayerError> {
-        Ok(Layer {
-            root: self.open_layer(id)?,
-            implied,
-            hiding,
-        })
+        Ok(Layer { root: self.open_layer(id)?, implied, hiding })
     }
 
     /// See `restore`: the layer must be unpacked again, with its parents in view.
@@ -131,10 +118,7 @@ fn copy_root(from: &OwnedFd, to: &Path) -> Result<(), rustix::io::Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let to = rustix::fs::open(to, flags, Mode::empty())?;
     let stat = rustix::fs::statat(from, ".", AtFlags::SYMLINK_NOFOLLOW)?;
-    let owner = (
-        rustix::fs::Uid::from_raw(stat.st_uid),
-        rustix::fs::Gid::from_raw(stat.st_gid),
-    );
+    let owner = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
     rustix::fs::fchown(&to, Some(owner.0), Some(owner.1))?;
     rustix::fs::fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
     for name in restore::xattr_names(from.as_fd())? {

@@ -28,11 +28,7 @@ pub struct Stack<'a> {
 
 /// Renames of directories are done by copying, and no file is copied in part: so an upper directory is complete
 /// in itself, and nothing in a layer can point overlay elsewhere.
-const PLAIN: [(&str, &str); 3] = [
-    ("index", "off"),
-    ("metacopy", "off"),
-    ("redirect_dir", "nofollow"),
-];
+const PLAIN: [(&str, &str); 3] = [("index", "off"), ("metacopy", "off"), ("redirect_dir", "nofollow")];
 /// The kernel's limit of one string option, without the zero.
 const STRING_MAX: usize = 255;
 
@@ -48,11 +44,7 @@ pub fn mount(stack: &Stack<'_>) -> Result<OwnedFd, LayerError> {
 const ADD_LAYER: &str = "add a layer";
 
 fn failed(stack: &Stack<'_>, step: &'static str, source: io::Error) -> LayerError {
-    LayerError::Mount {
-        layers: stack.lower.len(),
-        step,
-        source,
-    }
+    LayerError::Mount { layers: stack.lower.len(), step, source }
 }
 
 /// A directory, and a text of less than 256 bytes that leads to it.
@@ -62,27 +54,17 @@ struct Named {
 }
 
 fn open_path(path: &Path) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(
-        path,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn named(path: &Path, max: usize) -> Result<Named, Errno> {
     let text = path.as_os_str().as_bytes();
     let plain = !text.iter().any(|byte| matches!(byte, b',' | b':' | b'\\'));
     if text.len() <= max && plain {
-        return Ok(Named {
-            text: text.to_vec(),
-            _open: None,
-        });
+        return Ok(Named { text: text.to_vec(), _open: None });
     }
     let open = open_path(path)?;
-    Ok(Named {
-        text: format!("/proc/self/fd/{}", open.as_raw_fd()).into_bytes(),
-        _open: Some(open),
-    })
+    Ok(Named { text: format!("/proc/self/fd/{}", open.as_raw_fd()).into_bytes(), _open: Some(open) })
 }
 
 fn mount_by_layer(stack: &Stack<'_>) -> Result<OwnedFd, (&'static str, Errno)> {
@@ -114,13 +96,9 @@ fn mount_by_page(stack: &Stack<'_>) -> Result<OwnedFd, LayerError> {
     let mounted = std::thread::scope(|scope| {
         let worker = std::thread::Builder::new().name("overlay".into());
         let worker = worker.spawn_scoped(scope, || in_own_namespace(stack));
-        worker
-            .map_err(|error| ("start a thread", error))
-            .and_then(|worker| {
-                worker
-                    .join()
-                    .unwrap_or_else(|_| Err(("mount in a thread", io::ErrorKind::Other.into())))
-            })
+        worker.map_err(|error| ("start a thread", error)).and_then(|worker| {
+            worker.join().unwrap_or_else(|_| Err(("mount in a thread", io::ErrorKind::Other.into())))
+        })
     });
     mounted.map_err(|(step, source)| failed(stack, step, source))
 }
@@ -176,22 +154,14 @@ mod tests {
         let (dir, mut lower) = tree(128);
         lower.reverse();
         let (upper, work) = (dir.path().join("upper"), dir.path().join("work"));
-        let root = mount(&Stack {
-            lower,
-            upper: &upper,
-            work: &work,
-        })
-        .unwrap();
+        let root = mount(&Stack { lower, upper: &upper, work: &work }).unwrap();
         let root_path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
         assert_eq!(std::fs::read_to_string(root_path.join("same")).unwrap(), "127");
         assert!(root_path.join("own0").exists());
         std::fs::write(root_path.join("new"), "n").unwrap();
         assert!(upper.join("new").exists());
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(
-            !table.contains(dir.path().to_str().unwrap()),
-            "the host's mount table shows it"
-        );
+        assert!(!table.contains(dir.path().to_str().unwrap()), "the host's mount table shows it");
     }
 
     #[test]
@@ -209,12 +179,7 @@ mod tests {
         let (dir, mut lower) = tree(1);
         lower.push("/nonexistent/layer".into());
         let (upper, work) = (dir.path().join("upper"), dir.path().join("work"));
-        let error = mount(&Stack {
-            lower,
-            upper: &upper,
-            work: &work,
-        })
-        .unwrap_err();
+        let error = mount(&Stack { lower, upper: &upper, work: &work }).unwrap_err();
         assert!(error.to_string().contains("2 layers"), "{error}");
     }
 }

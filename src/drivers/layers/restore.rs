@@ -10,12 +10,11 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, XattrFlags};
 use rustix::io::Errno;
-use sha2::{Digest as _, Sha256};
 
 use super::apply::{is_images, set_time};
 use super::error::LayerError;
 use super::tree;
-use crate::ids::Digest;
+use crate::ids::{Digest, Hasher};
 
 /// One layer of an image, unpacked.
 pub struct Layer {
@@ -72,20 +71,12 @@ pub fn restoration(layers: &[Layer]) -> Result<Option<Restoration>, LayerError> 
     let mut wanted = BTreeSet::new();
     for path in paths {
         let found = find(layers, path).map_err(LayerError::apply("look up", path))?;
-        if let Found::Directory {
-            described: Some(_),
-            implied_above: true,
-        } = found
-        {
+        if let Found::Directory { described: Some(_), implied_above: true } = found {
             wanted.extend(ancestors(path));
         }
     }
     // Overlay lists a directory that only one layer has as it is, with its whiteouts; one more layer makes it look.
-    for path in layers
-        .iter()
-        .flat_map(|layer| layer.hiding.iter())
-        .collect::<BTreeSet<_>>()
-    {
+    for path in layers.iter().flat_map(|layer| layer.hiding.iter()).collect::<BTreeSet<_>>() {
         if layers_at(layers, path).map_err(LayerError::apply("look up", path))? == 1 {
             wanted.extend(ancestors(path));
         }
@@ -103,28 +94,15 @@ pub fn restoration(layers: &[Layer]) -> Result<Option<Restoration>, LayerError> 
 
 fn describe_merged(layers: &[Layer], path: &[u8]) -> Result<Description, Errno> {
     match find(layers, path)? {
-        Found::Directory {
-            described: Some(index),
-            ..
-        } => describe(&layers[index], path),
+        Found::Directory { described: Some(index), .. } => describe(&layers[index], path),
         // Implied wherever it stands, or taken away meanwhile: what a sequential unpack makes up.
-        _ => Ok(Description {
-            mode: 0o755,
-            uid: 0,
-            gid: 0,
-            mtime: (0, 0),
-            xattrs: BTreeMap::new(),
-        }),
+        _ => Ok(Description { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0), xattrs: BTreeMap::new() }),
     }
 }
 
 /// The path itself, all its parents, and the root.
 fn ancestors(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
-    let ends = path
-        .iter()
-        .enumerate()
-        .filter(|(_, byte)| **byte == b'/')
-        .map(|(at, _)| at);
+    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
     let ends: Vec<usize> = std::iter::once(0).chain(ends).chain([path.len()]).collect();
     let path = path.to_vec();
     ends.into_iter().map(move |end| path[..end].to_vec())
@@ -162,10 +140,7 @@ fn find(layers: &[Layer], path: &[u8]) -> Result<Found, Errno> {
             What::Symlink => return Ok(Found::Symlink),
             What::Other => return Ok(Found::Other),
             What::Directory if !layer.implied.contains(path) => {
-                return Ok(Found::Directory {
-                    described: Some(index),
-                    implied_above,
-                });
+                return Ok(Found::Directory { described: Some(index), implied_above });
             }
             What::Directory => (is_directory, implied_above) = (true, true),
         }
@@ -173,14 +148,7 @@ fn find(layers: &[Layer], path: &[u8]) -> Result<Found, Errno> {
             break;
         }
     }
-    Ok(if is_directory {
-        Found::Directory {
-            described: None,
-            implied_above,
-        }
-    } else {
-        Found::Nothing
-    })
+    Ok(if is_directory { Found::Directory { described: None, implied_above } } else { Found::Nothing })
 }
 
 /// How many layers overlay merges into the directory at a path.
@@ -207,22 +175,14 @@ fn look(root: BorrowedFd<'_>, path: &[u8]) -> Result<Here, Errno> {
         match tree::open_directory(parent, name) {
             Ok(fd) => at = Some(fd),
             Err(Errno::NOENT) => {
-                return Ok(Here {
-                    what: What::Nothing,
-                    hides,
-                    opaque: false,
-                });
+                return Ok(Here { what: What::Nothing, hides, opaque: false });
             }
             Err(Errno::NOTDIR | Errno::LOOP) => return look_at_leaf(parent, name, ahead.peek().is_none()),
             Err(errno) => return Err(errno),
         }
     }
     let opaque = tree::is_opaque(at.as_ref().map_or(root, |fd| fd.as_fd()))?;
-    Ok(Here {
-        what: What::Directory,
-        hides,
-        opaque,
-    })
+    Ok(Here { what: What::Directory, hides, opaque })
 }
 
 /// Something that is no directory: the path itself, or a parent of it, which then does not exist here nor below.
@@ -234,18 +194,11 @@ fn look_at_leaf(parent: BorrowedFd<'_>, name: &[u8], last: bool) -> Result<Here,
         _ if last => What::Other,
         _ => What::Nothing,
     };
-    Ok(Here {
-        what,
-        hides: true,
-        opaque: false,
-    })
+    Ok(Here { what, hides: true, opaque: false })
 }
 
 fn describe(layer: &Layer, path: &[u8]) -> Result<Description, Errno> {
-    let mut at = layer
-        .root
-        .try_clone()
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let mut at = layer.root.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     for name in names(path) {
         at = tree::open_directory(at.as_fd(), name)?;
     }
@@ -258,13 +211,7 @@ fn describe(layer: &Layer, path: &[u8]) -> Result<Description, Errno> {
         xattrs.insert(name, value);
     }
     let mode = stat.st_mode & 0o7777;
-    Ok(Description {
-        mode,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        mtime: tree::mtime(&stat),
-        xattrs,
-    })
+    Ok(Description { mode, uid: stat.st_uid, gid: stat.st_gid, mtime: tree::mtime(&stat), xattrs })
 }
 
 /// Names of the extended attributes that belong to the image.
@@ -274,37 +221,29 @@ pub fn xattr_names(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
         Err(Errno::OPNOTSUPP) => 0,
         len => len?,
     };
-    let names = list[..len]
-        .split(|byte| *byte == 0)
-        .filter(|name| is_images(name));
+    let names = list[..len].split(|byte| *byte == 0).filter(|name| is_images(name));
     Ok(names.map(<[u8]>::to_vec).collect())
 }
 
 impl Restoration {
     /// Equal contents, equal id: images share it.
     pub fn id(&self) -> Digest {
-        let mut hash = Sha256::new();
+        let mut hash = Hasher::new();
         let mut field = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(&(bytes.len() as u64).to_le_bytes());
             hash.update(bytes);
         };
         field(b"berth restored directories 1");
         for (path, description) in &self.0 {
             field(path);
-            let Description {
-                mode,
-                uid,
-                gid,
-                mtime,
-                xattrs,
-            } = description;
+            let Description { mode, uid, gid, mtime, xattrs } = description;
             field(format!("{mode} {uid} {gid} {} {} {}", mtime.0, mtime.1, xattrs.len()).as_bytes());
             for (name, value) in xattrs {
                 field(name);
                 field(value);
             }
         }
-        Digest::from_sha256(&hash.finalize().into())
+        hash.finish()
     }
 
     /// How many directories.

@@ -28,10 +28,7 @@ pub(super) fn unique() -> String {
 impl Staged {
     /// An empty layer, mode 0755.
     pub(super) fn layer(layout: &Layout) -> Result<Self, LayerError> {
-        let staged = Self {
-            layout: layout.clone(),
-            name: unique(),
-        };
+        let staged = Self { layout: layout.clone(), name: unique() };
         let outer = layout.staged(&staged.name);
         let made = std::fs::DirBuilder::new().mode(0o700).create(&outer);
         made.map_err(LayerError::io("make", &outer))?;
@@ -56,11 +53,7 @@ impl Staged {
         let made = std::fs::DirBuilder::new().mode(0o700).create(&work);
         made.map_err(LayerError::io("make", &work))?;
         let upper = self.layout.staged_layer(&self.name);
-        let mounted = overlay::mount(&overlay::Stack {
-            lower,
-            upper: &upper,
-            work: &work,
-        })?;
+        let mounted = overlay::mount(&overlay::Stack { lower, upper: &upper, work: &work })?;
         // A mount is opened by path only; its root has to be open for reading.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::openat(&mounted, ".", flags, Mode::empty()).map_err(LayerError::io("open", &upper))
@@ -104,15 +97,10 @@ impl Layers {
         }
         let from = self.layout.staged(&unique());
         let mut options = File::options();
-        let written = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&from)
-            .and_then(|mut file| {
-                file.write_all(bytes)?;
-                file.sync_all()
-            });
+        let written = options.write(true).create_new(true).mode(0o600).open(&from).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        });
         written.map_err(LayerError::io("write", &from))?;
         std::fs::rename(&from, &to).map_err(LayerError::io("put in place", &to))?;
         sync_directory(&self.layout.blobs())
@@ -150,11 +138,8 @@ impl Layers {
     pub fn empty_trash(&self) {
         let trash = self.layout.trash();
         for path in children(&trash) {
-            let removed = if path.is_dir() {
-                std::fs::remove_dir_all(&path)
-            } else {
-                std::fs::remove_file(&path)
-            };
+            let removed =
+                if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
             // Another emptying at the same time is fine.
             if let Err(error) = removed.or_else(absent) {
                 tracing::warn!(path = %path.display(), %error, "cannot remove what is in the trash");
@@ -192,22 +177,14 @@ fn sweep_unknown(
 }
 
 fn absent(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::NotFound {
-        Ok(())
-    } else {
-        Err(error)
-    }
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 fn children(directory: &Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten();
-    entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .collect()
+    entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect()
 }
 
 fn sync_directory(path: &Path) -> Result<(), LayerError> {
-    File::open(path)
-        .and_then(|file| file.sync_all())
-        .map_err(LayerError::io("sync", path))
+    File::open(path).and_then(|file| file.sync_all()).map_err(LayerError::io("sync", path))
 }

@@ -18,10 +18,8 @@ pub const OPAQUE: &str = "trusted.overlay.opaque";
 const LINKS_MAX: usize = 40;
 /// Below any usual limit of open files: the way holds one for each directory.
 const DEPTH_MAX: usize = 512;
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The names on the way from the root of a layer, none of them empty, `.` or `..`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,10 +34,8 @@ impl<'a> Names<'a> {
         if path.contains(&0) {
             return Err(LayerError::entry(path, "a zero byte in its path"));
         }
-        let names: Vec<_> = path
-            .split(|byte| *byte == b'/')
-            .filter(|name| !matches!(*name, b"" | b"."))
-            .collect();
+        let names: Vec<_> =
+            path.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b".")).collect();
         if names.contains(&&b".."[..]) {
             return Err(LayerError::entry(path, "a path that leads out of the layer"));
         }
@@ -82,11 +78,7 @@ pub struct Tree {
 impl Tree {
     /// `root` must be open for reading.
     pub fn new(root: OwnedFd) -> Self {
-        Self {
-            root,
-            way: Vec::new(),
-            visited: None,
-        }
+        Self { root, way: Vec::new(), visited: None }
     }
 
     /// Remembers from now on the times of every directory that existed before it was visited.
@@ -108,11 +100,7 @@ impl Tree {
 
     /// Its real path from the root: names joined by slashes, empty for the root.
     pub fn path(&self) -> Vec<u8> {
-        self.way
-            .iter()
-            .map(|(name, _)| name.as_slice())
-            .collect::<Vec<_>>()
-            .join(&b'/')
+        self.way.iter().map(|(name, _)| name.as_slice()).collect::<Vec<_>>().join(&b'/')
     }
 
     /// The real path of something in the directory visited last.
@@ -139,20 +127,12 @@ impl Tree {
         match self.walk(names, Some(made)) {
             Ok(()) => Ok(()),
             Err(Stop::Failed(error)) => Err(error),
-            Err(_) => Err(LayerError::entry(
-                &names.join(&b'/'),
-                "a parent that is no directory",
-            )),
+            Err(_) => Err(LayerError::entry(&names.join(&b'/'), "a parent that is no directory")),
         }
     }
 
     fn walk(&mut self, names: &[&[u8]], mut made: Option<&mut Vec<Made>>) -> Result<(), Stop> {
-        let common = self
-            .way
-            .iter()
-            .zip(names)
-            .take_while(|((at, _), name)| at == *name)
-            .count();
+        let common = self.way.iter().zip(names).take_while(|((at, _), name)| at == *name).count();
         self.way.truncate(common);
         let mut ahead: Vec<Vec<u8>> = names[common..].iter().rev().map(|name| name.to_vec()).collect();
         let mut links = 0;
@@ -183,16 +163,12 @@ impl Tree {
 
     fn visit(&mut self, name: Vec<u8>, fd: OwnedFd) -> Result<(), Stop> {
         if self.way.len() >= DEPTH_MAX {
-            return Err(Stop::Failed(LayerError::entry(
-                &self.path_of(&name),
-                "more than 512 parents",
-            )));
+            return Err(Stop::Failed(LayerError::entry(&self.path_of(&name), "more than 512 parents")));
         }
         let path = self.path_of(&name);
         if let Some(visited) = &mut self.visited {
-            let stat = rustix::fs::fstat(&fd)
-                .map_err(LayerError::apply("stat", &path))
-                .map_err(Stop::Failed)?;
+            let stat =
+                rustix::fs::fstat(&fd).map_err(LayerError::apply("stat", &path)).map_err(Stop::Failed)?;
             visited.entry(path).or_insert_with(|| mtime(&stat));
         }
         self.way.push((name, fd));
@@ -202,10 +178,7 @@ impl Tree {
     fn follow(&mut self, target: &[u8], ahead: &mut Vec<Vec<u8>>, links: usize) -> Result<(), Stop> {
         let names: Vec<_> = target.split(|byte| *byte == b'/').map(<[u8]>::to_vec).collect();
         if links > LINKS_MAX || ahead.len() + names.len() > PATH_MAX {
-            return Err(Stop::Failed(LayerError::entry(
-                &self.path_of(target),
-                "too many symbolic links",
-            )));
+            return Err(Stop::Failed(LayerError::entry(&self.path_of(target), "too many symbolic links")));
         }
         if target.starts_with(b"/") {
             self.way.clear();
@@ -227,15 +200,9 @@ impl Tree {
             return Err(Stop::Missing);
         };
         if name.len() > NAME_MAX {
-            return Err(Stop::Failed(LayerError::entry(
-                &name,
-                "a name longer than 255 bytes",
-            )));
+            return Err(Stop::Failed(LayerError::entry(&name, "a name longer than 255 bytes")));
         }
-        made.push(Made {
-            path: self.path_of(&name),
-            over_whiteout: false,
-        });
+        made.push(Made { path: self.path_of(&name), over_whiteout: false });
         self.make_directory(name)
     }
 
@@ -250,10 +217,7 @@ impl Tree {
         };
         rustix::fs::unlinkat(self.here(), &name, AtFlags::empty())
             .map_err(|errno| self.failed("remove", &name, errno))?;
-        made.push(Made {
-            path: self.path_of(&name),
-            over_whiteout: true,
-        });
+        made.push(Made { path: self.path_of(&name), over_whiteout: true });
         self.make_directory(name.clone())?;
         set_opaque(self.here()).map_err(|errno| self.failed("mark", &name, errno))
     }
@@ -262,11 +226,7 @@ impl Tree {
         let made = make_directory(self.here(), &name);
         let fd = made.map_err(|errno| self.failed("make the directory", &name, errno))?;
         if let Some(visited) = &mut self.visited {
-            let path = self
-                .way
-                .iter()
-                .map(|(name, _)| name.as_slice())
-                .chain([name.as_slice()]);
+            let path = self.way.iter().map(|(name, _)| name.as_slice()).chain([name.as_slice()]);
             visited.insert(path.collect::<Vec<_>>().join(&b'/'), (0, 0));
         }
         self.visit(name, fd)
@@ -284,10 +244,7 @@ enum Stop {
 }
 
 /// Seconds and nanoseconds.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "nanoseconds are below a thousand million"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "nanoseconds are below a thousand million")]
 pub fn mtime(stat: &Stat) -> (i64, u32) {
     (stat.st_mtime, stat.st_mtime_nsec as u32)
 }

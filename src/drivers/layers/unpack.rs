@@ -82,28 +82,13 @@ impl Layers {
         let (mut applied, diff_id) = done.map_err(|error| match exceeded.get() {
             Exceeded::No => error,
             Exceeded::Ratio(limit) => LayerError::TooLarge { limit, blob: size },
-            Exceeded::Disk(free) => LayerError::DiskFull {
-                path: staged.path(),
-                free,
-            },
+            Exceeded::Disk(free) => LayerError::DiskFull { path: staged.path(), free },
         })?;
         if view == View::Merged {
             count(&staged, &mut applied)?;
         }
-        let Applied {
-            implied,
-            hiding,
-            bytes,
-            inodes,
-        } = applied;
-        Ok(Unpacked {
-            staged,
-            diff_id,
-            implied,
-            hiding,
-            bytes,
-            inodes,
-        })
+        let Applied { implied, hiding, bytes, inodes } = applied;
+        Ok(Unpacked { staged, diff_id, implied, hiding, bytes, inodes })
     }
 
     fn guard(&self, size: u64, exceeded: Rc<Cell<Exceeded>>) -> impl FnMut(u64) -> io::Result<()> + 'static {

@@ -10,17 +10,13 @@ const MTU: std::ops::RangeInclusive<u32> = 1280..=65535;
 
 pub(super) fn bridge<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
-    let plain = name
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     if plain && !matches!(name.as_str(), "" | "." | ".." | "all" | "default" | "lo") && name.len() <= NAME_MAX
     {
         return Ok(name);
     }
     let wanted = "1 to 15 letters, digits, '.', '_' or '-'";
-    Err(D::Error::custom(format!(
-        "{name:?} can not be the name of a bridge: that has {wanted}"
-    )))
+    Err(D::Error::custom(format!("{name:?} can not be the name of a bridge: that has {wanted}")))
 }
 
 pub(super) fn mtu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
@@ -29,9 +25,7 @@ pub(super) fn mtu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::
         return Ok(mtu);
     }
     let (least, most) = (MTU.start(), MTU.end());
-    Err(D::Error::custom(format!(
-        "{mtu} can not be an MTU: that is 0 or from {least} to {most}"
-    )))
+    Err(D::Error::custom(format!("{mtu} can not be an MTU: that is 0 or from {least} to {most}")))
 }
 
 pub(super) fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {

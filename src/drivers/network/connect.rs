@@ -132,51 +132,29 @@ impl Network {
             Held::Cni(_) => None,
         });
         // A link's alias has at most 255 bytes.
-        let owner: String = format!("berth {}", layout.root().display())
-            .chars()
-            .take(200)
-            .collect();
+        let owner: String = format!("berth {}", layout.root().display()).chars().take(200).collect();
         let built_in = BuiltIn::open(built_in, owner, holdings).map_err(NetworkError::Open)?;
         for (_, cidr) in store.load::<PodCidr>()? {
             if let Ok(cidr) = cidr {
-                built_in
-                    .set_pod_subnets(cidr.0)
-                    .await
-                    .map_err(NetworkError::Open)?;
+                built_in.set_pod_subnets(cidr.0).await.map_err(NetworkError::Open)?;
             }
         }
-        Ok(Self {
-            built_in,
-            cni: Cni::new(cni),
-            store,
-            held: Mutex::new(held),
-        })
+        Ok(Self { built_in, cni: Cni::new(cni), store, held: Mutex::new(held) })
     }
 
     /// Connects a pod. On failure everything is undone. Not for two callers with the same pod at once.
     pub async fn attach(&self, pod: &PodNetwork, netns: BorrowedFd<'_>) -> Result<Attachment, NetworkError> {
         let netns = netns.try_clone_to_owned();
-        let netns = netns.map_err(|source| NetworkError::Namespace {
-            pod: describe(pod),
-            source,
-        })?;
+        let netns = netns.map_err(|source| NetworkError::Namespace { pod: describe(pod), source })?;
         let configured = self.cni.configured();
-        match configured.map_err(|source| NetworkError::Cni {
-            verb: "set up",
-            pod: describe(pod),
-            source,
-        })? {
+        match configured.map_err(|source| NetworkError::Cni { verb: "set up", pod: describe(pod), source })? {
             Some(list) => self.attach_cni(pod, list, netns).await,
             None => self.attach_built_in(pod, netns).await,
         }
     }
 
     async fn attach_built_in(&self, pod: &PodNetwork, netns: OwnedFd) -> Result<Attachment, NetworkError> {
-        let failed = |source| NetworkError::BuiltIn {
-            verb: "set up",
-            pod: describe(pod),
-            source,
-        };
+        let failed = |source| NetworkError::BuiltIn { verb: "set up", pod: describe(pod), source };
         let holding = self.built_in.reserve(pod).await.map_err(failed)?;
         if let Err(error) = self.keep(&pod.id, Held::BuiltIn(holding.clone())).await {
             self.built_in.cancel(&pod.id, &holding);
@@ -185,11 +163,7 @@ impl Network {
         match self.built_in.attach(&pod.id, &holding, netns).await {
             Ok(interfaces) => {
                 let ips = holding.leases.iter().map(|lease| lease.ip).collect();
-                Ok(Attachment {
-                    ips,
-                    interfaces,
-                    by: AttachedBy::BuiltIn(holding),
-                })
+                Ok(Attachment { ips, interfaces, by: AttachedBy::BuiltIn(holding) })
             }
             Err(error) => {
                 self.built_in.cancel(&pod.id, &holding);
@@ -206,27 +180,11 @@ impl Network {
         netns: OwnedFd,
     ) -> Result<Attachment, NetworkError> {
         let owner = describe(pod);
-        let failed = |source| NetworkError::Cni {
-            verb: "set up",
-            pod: owner.clone(),
-            source,
-        };
-        let told = self
-            .cni
-            .describe(pod, &self.built_in.pod_subnets())
-            .map_err(failed)?;
+        let failed = |source| NetworkError::Cni { verb: "set up", pod: owner.clone(), source };
+        let told = self.cni.describe(pod, &self.built_in.pod_subnets()).map_err(failed)?;
         let deaf = self.built_in.ignore_router_advertisements(netns).await;
-        deaf.map_err(|source| NetworkError::BuiltIn {
-            verb: "set up",
-            pod: owner.clone(),
-            source,
-        })?;
-        let mut held = CniHeld {
-            list,
-            told,
-            result: None,
-            owner: owner.clone(),
-        };
+        deaf.map_err(|source| NetworkError::BuiltIn { verb: "set up", pod: owner.clone(), source })?;
+        let mut held = CniHeld { list, told, result: None, owner: owner.clone() };
         self.keep(&pod.id, Held::Cni(Box::new(held.clone()))).await?;
         let added = match self.cni.add(&held.list, &held.told).await {
             Ok(added) => added,
@@ -248,16 +206,8 @@ impl Network {
             let _ = self.release(&pod.id, &owner, &Held::Cni(Box::new(held))).await;
             return Err(error);
         }
-        let by = AttachedBy::Cni {
-            network,
-            config,
-            result: added.result,
-        };
-        Ok(Attachment {
-            ips: added.ips,
-            interfaces: added.interfaces,
-            by,
-        })
+        let by = AttachedBy::Cni { network, config, result: added.result };
+        Ok(Attachment { ips: added.ips, interfaces: added.interfaces, by })
     }
 
     /// Runs CHECK of the plugins that connected a pod; nothing to do for the built-in network.
@@ -268,11 +218,7 @@ impl Network {
         };
         let result = held.result.clone().unwrap_or_default();
         let checked = self.cni.check(&held.list, &held.told, &result).await;
-        checked.map_err(|source| NetworkError::Cni {
-            verb: "check",
-            pod: held.owner,
-            source,
-        })
+        checked.map_err(|source| NetworkError::Cni { verb: "check", pod: held.owner, source })
     }
 
     /// Disconnects a pod; one that is not connected is fine, and so is a namespace that is gone. The built-in
@@ -316,10 +262,7 @@ impl Network {
         ready.map_err(|error| {
             let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
             let message = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
-            NotReady {
-                reason: "NetworkPluginNotReady",
-                message,
-            }
+            NotReady { reason: "NetworkPluginNotReady", message }
         })
     }
 
@@ -335,10 +278,7 @@ impl Network {
         }
         if let Ok(Some(list)) = self.cni.configured() {
             let held = self.held().clone();
-            let live: Vec<_> = held
-                .into_iter()
-                .filter(|(_, held)| matches!(held, Held::Cni(_)))
-                .collect();
+            let live: Vec<_> = held.into_iter().filter(|(_, held)| matches!(held, Held::Cni(_))).collect();
             let live: Vec<_> = live.into_iter().map(|(pod, _)| pod).collect();
             if let Err(error) = self.cni.collect(&list, &live).await {
                 tracing::warn!(%error, "CNI plugins did not collect garbage");
@@ -356,13 +296,8 @@ impl Network {
     pub async fn set_pod_cidr(&self, cidr: &str) -> Result<(), NetworkError> {
         let parts = cidr.split(',').map(str::trim).filter(|part| !part.is_empty());
         let subnets = parts.map(Subnet::parse).collect::<Result<Vec<_>, _>>()?;
-        self.store
-            .put("kubelet", &PodCidr(subnets.clone()), Durability::Process)
-            .await?;
-        self.built_in
-            .set_pod_subnets(subnets)
-            .await
-            .map_err(NetworkError::Open)
+        self.store.put("kubelet", &PodCidr(subnets.clone()), Durability::Process).await?;
+        self.built_in.set_pod_subnets(subnets).await.map_err(NetworkError::Open)
     }
 
     async fn keep(&self, pod: &PodId, held: Held) -> Result<(), NetworkError> {
@@ -372,9 +307,7 @@ impl Network {
     }
 
     async fn drop_record(&self, pod: &PodId) -> Result<(), NetworkError> {
-        self.store
-            .delete::<Held>(pod.as_str(), Durability::Process)
-            .await?;
+        self.store.delete::<Held>(pod.as_str(), Durability::Process).await?;
         self.held().remove(pod);
         Ok(())
     }

@@ -8,14 +8,12 @@ impl NetworkError {
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::BuiltIn {
-                source: BuiltInError::Taken(TakenError::Exhausted(_)),
-                ..
-            } => Kind::ResourceExhausted,
-            Self::BuiltIn {
-                source: BuiltInError::Taken(TakenError::Port { .. }),
-                ..
-            } => Kind::FailedPrecondition,
+            Self::BuiltIn { source: BuiltInError::Taken(TakenError::Exhausted(_)), .. } => {
+                Kind::ResourceExhausted
+            }
+            Self::BuiltIn { source: BuiltInError::Taken(TakenError::Port { .. }), .. } => {
+                Kind::FailedPrecondition
+            }
             Self::Subnet(_) => Kind::InvalidArgument,
             _ => Kind::Internal,
         }

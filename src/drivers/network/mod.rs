@@ -63,11 +63,6 @@ pub struct BuiltInConfig {
 
 impl Default for BuiltInConfig {
     fn default() -> Self {
-        Self {
-            bridge: "berth0".into(),
-            subnets: Vec::new(),
-            mtu: 0,
-            masquerade: true,
-        }
+        Self { bridge: "berth0".into(), subnets: Vec::new(), mtu: 0, masquerade: true }
     }
 }

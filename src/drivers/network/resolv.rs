@@ -18,10 +18,7 @@ pub struct FieldError {
 pub fn resolv_conf(dns: &Dns) -> Result<String, FieldError> {
     let mut text = String::new();
     if !dns.searches.is_empty() {
-        text.push_str(&format!(
-            "search {}\n",
-            joined("DNS search domain", &dns.searches)?
-        ));
+        text.push_str(&format!("search {}\n", joined("DNS search domain", &dns.searches)?));
     }
     for server in &dns.servers {
         text.push_str(&format!("nameserver {}\n", checked("DNS server", server)?));
@@ -35,11 +32,10 @@ pub fn resolv_conf(dns: &Dns) -> Result<String, FieldError> {
 /// The host's resolv.conf; that of systemd-resolved's uplinks if the host's names its stub on 127.0.0.53, which no pod reaches.
 pub fn host_resolv_conf() -> std::io::Result<String> {
     let text = std::fs::read_to_string("/etc/resolv.conf")?;
-    if text.lines().any(|line| {
-        line.trim_start()
-            .strip_prefix("nameserver")
-            .is_some_and(|ip| ip.trim() == "127.0.0.53")
-    }) {
+    if text
+        .lines()
+        .any(|line| line.trim_start().strip_prefix("nameserver").is_some_and(|ip| ip.trim() == "127.0.0.53"))
+    {
         return std::fs::read_to_string("/run/systemd/resolve/resolv.conf").or(Ok(text));
     }
     Ok(text)
@@ -50,8 +46,7 @@ pub fn hosts(hostname: &str, ips: &[IpAddr]) -> Result<String, FieldError> {
     let mut text = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     if !hostname.is_empty() {
         let hostname = checked("hostname", hostname)?;
-        ips.iter()
-            .for_each(|ip| text.push_str(&format!("{ip}\t{hostname}\n")));
+        ips.iter().for_each(|ip| text.push_str(&format!("{ip}\t{hostname}\n")));
     }
     Ok(text)
 }
@@ -62,19 +57,13 @@ pub fn hostname(name: &str) -> Result<String, FieldError> {
 }
 
 fn joined(field: &'static str, values: &[String]) -> Result<String, FieldError> {
-    let values: Vec<_> = values
-        .iter()
-        .map(|value| checked(field, value))
-        .collect::<Result<_, _>>()?;
+    let values: Vec<_> = values.iter().map(|value| checked(field, value)).collect::<Result<_, _>>()?;
     Ok(values.join(" "))
 }
 
 fn checked<'a>(field: &'static str, value: &'a str) -> Result<&'a str, FieldError> {
     if value.is_empty() || value.chars().any(char::is_control) {
-        return Err(FieldError {
-            field,
-            value: value.chars().take(80).collect(),
-        });
+        return Err(FieldError { field, value: value.chars().take(80).collect() });
     }
     Ok(value)
 }
@@ -84,11 +73,7 @@ mod tests {
     use super::*;
 
     fn dns(server: &str, search: &str) -> Dns {
-        Dns {
-            servers: vec![server.into()],
-            searches: vec![search.into()],
-            options: vec!["ndots:5".into()],
-        }
+        Dns { servers: vec![server.into()], searches: vec![search.into()], options: vec!["ndots:5".into()] }
     }
 
     #[test]
@@ -103,10 +88,6 @@ mod tests {
             assert!(hostname(bad).is_err());
         }
         assert!(hosts("a\n", &[]).is_err());
-        assert!(
-            hosts("web", &["10.0.0.2".parse().unwrap()])
-                .unwrap()
-                .ends_with("10.0.0.2\tweb\n")
-        );
+        assert!(hosts("web", &["10.0.0.2".parse().unwrap()]).unwrap().ends_with("10.0.0.2\tweb\n"));
     }
 }

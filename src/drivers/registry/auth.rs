@@ -15,6 +15,7 @@ use super::credentials::Secret;
 use super::error::{Outage, RegistryError, connection};
 use super::hosts::{authority, is_loopback};
 use super::request::{Target, read_body, refusal};
+use crate::ids::Digest;
 
 /// distribution's token specification: a token without `expires_in` lives this long.
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
@@ -28,7 +29,7 @@ const MAX_ANSWER: u64 = 256 << 10;
 struct Key {
     origin: String,
     repository: String,
-    fingerprint: [u8; 32],
+    fingerprint: Digest,
 }
 
 /// Authorizations that worked, for each origin, repository and secret.
@@ -53,10 +54,7 @@ impl Tokens {
     }
 
     pub(super) fn forget(&self, target: &Target<'_>) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&key(target));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(target));
     }
 }
 
@@ -79,11 +77,7 @@ pub(super) async fn answer(
             Some((username, password)) => (basic(username, password), LONGEST_LIFE),
             None => return Ok(None),
         },
-        Challenge::Bearer {
-            realm,
-            service,
-            scope,
-        } => {
+        Challenge::Bearer { realm, service, scope } => {
             let ask = Ask {
                 target,
                 realm: realm_url(target, realm)?,
@@ -91,10 +85,8 @@ pub(super) async fn answer(
                 scope: scope.as_deref(),
             };
             let token = ask.send().await?;
-            let life = token
-                .expires_in
-                .map_or(DEFAULT_LIFE, Duration::from_secs)
-                .clamp(MARGIN * 2, LONGEST_LIFE);
+            let life =
+                token.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs).clamp(MARGIN * 2, LONGEST_LIFE);
             let Some(value) = token.header() else {
                 return Err(bad_answer(target, "token"));
             };
@@ -113,10 +105,7 @@ fn direct(secret: &Secret) -> Option<HeaderValue> {
 }
 
 fn basic(username: &str, password: &str) -> Option<HeaderValue> {
-    sensitive(&format!(
-        "Basic {}",
-        STANDARD.encode(format!("{username}:{password}"))
-    ))
+    sensitive(&format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))))
 }
 
 fn bearer(token: &str) -> Option<HeaderValue> {
@@ -133,9 +122,7 @@ fn sensitive(text: &str) -> Option<HeaderValue> {
 /// operator chose plain http for a registry, its own origin may serve tokens.
 fn realm_url(target: &Target<'_>, realm: &str) -> Result<Url, RegistryError> {
     let base = &target.host.base;
-    let url = base
-        .join(realm)
-        .map_err(|_| bad_answer(target, "WWW-Authenticate realm"))?;
+    let url = base.join(realm).map_err(|_| bad_answer(target, "WWW-Authenticate realm"))?;
     let same = url.origin() == base.origin();
     let safe = match url.scheme() {
         // Who can forge a plain answer must not choose where secrets go.
@@ -149,10 +136,7 @@ fn realm_url(target: &Target<'_>, realm: &str) -> Result<Url, RegistryError> {
         return Ok(url);
     }
     let realm = format!("{}://{}", url.scheme(), authority(&url));
-    Err(RegistryError::UnsafeRealm {
-        host: target.host.name(),
-        realm,
-    })
+    Err(RegistryError::UnsafeRealm { host: target.host.name(), realm })
 }
 
 #[derive(Deserialize)]
@@ -164,11 +148,8 @@ struct Token {
 
 impl Token {
     fn header(&self) -> Option<HeaderValue> {
-        let token = self
-            .token
-            .as_deref()
-            .filter(|token| !token.is_empty())
-            .or(self.access_token.as_deref())?;
+        let token =
+            self.token.as_deref().filter(|token| !token.is_empty()).or(self.access_token.as_deref())?;
         if token.is_empty() { None } else { bearer(token) }
     }
 }
@@ -198,23 +179,15 @@ impl Ask<'_> {
             200..=299 => {}
             429 => {
                 let retry_after = super::retry::after(response.headers());
-                return Err(RegistryError::RateLimited {
-                    object,
-                    host,
-                    retry_after,
-                });
+                return Err(RegistryError::RateLimited { object, host, retry_after });
             }
             status @ (408 | 500..=599) => return Err(unavailable(Outage::Status(status))),
             403 => {
-                return Err(RegistryError::Denied(
-                    refusal(response, object, host, self.target).await,
-                ));
+                return Err(RegistryError::Denied(refusal(response, object, host, self.target).await));
             }
             // A redirect, too: it would take the credentials elsewhere.
             _ => {
-                return Err(RegistryError::Unauthorized(
-                    refusal(response, object, host, self.target).await,
-                ));
+                return Err(RegistryError::Unauthorized(refusal(response, object, host, self.target).await));
             }
         }
         let body = match tokio::time::timeout(limit, read_body(response, MAX_ANSWER)).await {
@@ -230,10 +203,8 @@ impl Ask<'_> {
         let scope = self.scope.unwrap_or(&own_scope);
         if let Some(token) = &self.target.secret.identity_token {
             let mut form = url::form_urlencoded::Serializer::new(String::new());
-            form.append_pair("grant_type", "refresh_token")
-                .append_pair("client_id", "berth");
-            form.append_pair("service", self.service.unwrap_or(""))
-                .append_pair("scope", scope);
+            form.append_pair("grant_type", "refresh_token").append_pair("client_id", "berth");
+            form.append_pair("service", self.service.unwrap_or("")).append_pair("scope", scope);
             let body = form.append_pair("refresh_token", token).finish();
             return client
                 .post(self.realm.clone())
@@ -259,30 +230,17 @@ impl Ask<'_> {
 
     fn unavailable(&self, host: &str, cause: Outage) -> RegistryError {
         let object = format!("a token for {}", self.target.object);
-        RegistryError::Unavailable {
-            object,
-            host: host.to_string(),
-            cause,
-        }
+        RegistryError::Unavailable { object, host: host.to_string(), cause }
     }
 
     fn stalled(&self, host: String) -> RegistryError {
         let object = format!("a token for {}", self.target.object);
-        RegistryError::NoProgress {
-            object,
-            host,
-            bytes: 0,
-            waited: self.target.no_progress,
-        }
+        RegistryError::NoProgress { object, host, bytes: 0, waited: self.target.no_progress }
     }
 }
 
 fn bad_answer(target: &Target<'_>, what: &'static str) -> RegistryError {
-    RegistryError::BadAnswer {
-        object: target.object.clone(),
-        host: target.host.name(),
-        what,
-    }
+    RegistryError::BadAnswer { object: target.object.clone(), host: target.host.name(), what }
 }
 
 /// The request's first header: a token from the caller, or what worked last time.

@@ -28,12 +28,7 @@ pub(super) struct Blob {
 
 impl Blob {
     fn object(&self) -> String {
-        format!(
-            "blob {} of {}/{}",
-            self.digest,
-            self.reference.registry(),
-            self.reference.repository()
-        )
+        format!("blob {} of {}/{}", self.digest, self.reference.registry(), self.reference.repository())
     }
 }
 
@@ -196,11 +191,7 @@ impl BlobStream {
                 &self.blob.credentials,
                 self.blob.object(),
             )?;
-            let retries = if index + 1 == plan.len() {
-                self.registry.config().retries
-            } else {
-                0
-            };
+            let retries = if index + 1 == plan.len() { self.registry.config().retries } else { 0 };
             let result = match self.registry.shared().send(&target, &request, retries).await {
                 Ok(response) => self.accept(host, response),
                 Err(error) => Err(error),
@@ -220,10 +211,7 @@ impl BlobStream {
         let expected = match (partial, at) {
             (true, 0) => return Err(self.wrong_range()),
             (true, at) => {
-                let header = response
-                    .headers()
-                    .get(CONTENT_RANGE)
-                    .and_then(|value| value.to_str().ok());
+                let header = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
                 if header.and_then(content_range) != Some((at, size)) {
                     return Err(self.wrong_range());
                 }
@@ -241,20 +229,11 @@ impl BlobStream {
 
     fn size_mismatch(&self, actual: u64) -> RegistryError {
         let (object, host) = (self.blob.object(), self.host.clone());
-        RegistryError::SizeMismatch {
-            object,
-            host,
-            expected: self.blob.size,
-            actual,
-        }
+        RegistryError::SizeMismatch { object, host, expected: self.blob.size, actual }
     }
 
     fn wrong_range(&self) -> RegistryError {
-        RegistryError::WrongRange {
-            object: self.blob.object(),
-            host: self.host.clone(),
-            at: self.position,
-        }
+        RegistryError::WrongRange { object: self.blob.object(), host: self.host.clone(), at: self.position }
     }
 
     fn no_progress(&self) -> RegistryError {
@@ -287,14 +266,9 @@ mod tests {
     fn only_a_range_to_the_end_is_taken() {
         assert_eq!(content_range("bytes 5-9/10"), Some((5, 10)));
         assert_eq!(content_range("bytes 5-9/*"), Some((5, 10)));
-        for bad in [
-            "",
-            "bytes",
-            "bytes 5-8/10",
-            "bytes */10",
-            "items 5-9/10",
-            "bytes 5-18446744073709551615/10",
-        ] {
+        for bad in
+            ["", "bytes", "bytes 5-8/10", "bytes */10", "items 5-9/10", "bytes 5-18446744073709551615/10"]
+        {
             assert_eq!(content_range(bad), None, "{bad}");
         }
     }

@@ -8,11 +8,7 @@ pub(super) enum Challenge {
     /// Name and password.
     Basic,
     /// A token from the server at `realm` (distribution's token authentication).
-    Bearer {
-        realm: String,
-        service: Option<String>,
-        scope: Option<String>,
-    },
+    Bearer { realm: String, service: Option<String>, scope: Option<String> },
 }
 
 /// The challenge to answer: a bearer token before name and password. None if there is none that Berth knows.
@@ -66,11 +62,9 @@ fn finish((scheme, parameters): (String, Vec<(String, String)>)) -> Option<Chall
     };
     match scheme.as_str() {
         "basic" => Some(Challenge::Basic),
-        "bearer" => Some(Challenge::Bearer {
-            realm: take("realm")?,
-            service: take("service"),
-            scope: take("scope"),
-        }),
+        "bearer" => {
+            Some(Challenge::Bearer { realm: take("realm")?, service: take("service"), scope: take("scope") })
+        }
         _ => None,
     }
 }
@@ -128,10 +122,7 @@ mod tests {
                 r#"bearer Realm = "https://a/t" , service="a\"b""#,
                 vec![bearer("https://a/t", Some("a\"b"), None)],
             ),
-            (
-                r#"Bearer realm=https://a/t"#,
-                vec![bearer("https://a/t", None, None)],
-            ),
+            (r#"Bearer realm=https://a/t"#, vec![bearer("https://a/t", None, None)]),
             (
                 r#"Negotiate, Basic realm="x", Bearer realm="r""#,
                 vec![Challenge::Basic, bearer("r", None, None)],

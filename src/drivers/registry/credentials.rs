@@ -4,9 +4,9 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use sha2::Digest as _;
 
 use super::error::RegistryError;
+use crate::ids::{Digest, Hasher};
 
 /// CRI's AuthConfig; an empty field is absent. Debug shows no secret.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -50,15 +50,9 @@ pub(super) struct Secret {
 impl Credentials {
     /// Whether nothing is given.
     pub fn is_empty(&self) -> bool {
-        [
-            &self.username,
-            &self.password,
-            &self.auth,
-            &self.identity_token,
-            &self.registry_token,
-        ]
-        .iter()
-        .all(|field| field.is_empty())
+        [&self.username, &self.password, &self.auth, &self.identity_token, &self.registry_token]
+            .iter()
+            .all(|field| field.is_empty())
     }
 
     /// The part for one host; `own` says that the host is the reference's registry, not a mirror of it.
@@ -90,8 +84,8 @@ impl Secret {
     }
 
     /// Tells two secrets apart without keeping either.
-    pub(super) fn fingerprint(&self) -> [u8; 32] {
-        let mut hash = sha2::Sha256::new();
+    pub(super) fn fingerprint(&self) -> Digest {
+        let mut hash = Hasher::new();
         let (username, password) = self.basic.as_ref().map_or(("", ""), |(name, word)| (name, word));
         let fields = [
             username,
@@ -100,37 +94,26 @@ impl Secret {
             self.registry_token.as_deref().unwrap_or(""),
         ];
         for field in fields {
-            hash.update((field.len() as u64).to_le_bytes());
+            hash.update(&(field.len() as u64).to_le_bytes());
             hash.update(field.as_bytes());
         }
-        hash.finalize().into()
+        hash.finish()
     }
 
     /// A server may echo what it was sent.
     pub(super) fn redact(&self, text: String) -> String {
-        let encoded = self
-            .basic
-            .as_ref()
-            .map(|(name, word)| STANDARD.encode(format!("{name}:{word}")));
+        let encoded = self.basic.as_ref().map(|(name, word)| STANDARD.encode(format!("{name}:{word}")));
         let password = self.basic.as_ref().map(|(_, password)| password);
-        [
-            encoded.as_ref(),
-            password,
-            self.identity_token.as_ref(),
-            self.registry_token.as_ref(),
-        ]
-        .into_iter()
-        .flatten()
-        .filter(|secret| !secret.is_empty())
-        .fold(text, |text, secret| text.replace(secret.as_str(), "[redacted]"))
+        [encoded.as_ref(), password, self.identity_token.as_ref(), self.registry_token.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter(|secret| !secret.is_empty())
+            .fold(text, |text, secret| text.replace(secret.as_str(), "[redacted]"))
     }
 }
 
 fn decode(auth: &str, registry: &str) -> Result<(String, String), RegistryError> {
-    let bad = |reason| RegistryError::BadCredentials {
-        registry: registry.to_string(),
-        reason,
-    };
+    let bad = |reason| RegistryError::BadCredentials { registry: registry.to_string(), reason };
     let text = auth.trim();
     let bytes = STANDARD
         .decode(text)
@@ -145,10 +128,8 @@ fn decode(auth: &str, registry: &str) -> Result<(String, String), RegistryError>
 
 /// Users write `https://index.docker.io/v1/` as well as `docker.io`.
 fn is_server(address: &str, host: &str) -> bool {
-    let bare = address
-        .strip_prefix("https://")
-        .or_else(|| address.strip_prefix("http://"))
-        .unwrap_or(address);
+    let bare =
+        address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
     let bare = bare.split('/').next().unwrap_or(bare);
     hub(bare) == hub(host)
 }
@@ -202,10 +183,7 @@ mod tests {
             registry_token: "hush5".into(),
         };
         assert!(!format!("{all:?}").contains("hush"));
-        let bad = Credentials {
-            auth: "hush!".into(),
-            ..Credentials::default()
-        };
+        let bad = Credentials { auth: "hush!".into(), ..Credentials::default() };
         let error = bad.secret("q", "q", true).err().unwrap();
         assert!(!format!("{error} {error:?}").contains("hush"));
     }

@@ -34,9 +34,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     let text = String::deserialize(deserializer)?;
     match parse(&text) {
         Some(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err(de::Error::custom(format!(
-            "{text:?} is no duration such as 300ms, 30s or 5m"
-        ))),
+        _ => Err(de::Error::custom(format!("{text:?} is no duration such as 300ms, 30s or 5m"))),
     }
 }
 
@@ -48,16 +46,7 @@ mod tests {
     fn only_whole_numbers_with_units_are_durations() {
         assert_eq!(parse("300ms"), Some(Duration::from_millis(300)));
         assert_eq!(parse("1h30m"), Some(Duration::from_secs(5400)));
-        for bad in [
-            "",
-            "5",
-            "s",
-            "-5s",
-            "1.5s",
-            "5d",
-            "99999999999999999999s",
-            "999999999h",
-        ] {
+        for bad in ["", "5", "s", "-5s", "1.5s", "5d", "99999999999999999999s", "999999999h"] {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

@@ -250,9 +250,7 @@ impl RegistryError {
 }
 
 fn retry_text(after: Option<Duration>) -> String {
-    after
-        .map(|after| format!("; it asks to wait {} s", after.as_secs()))
-        .unwrap_or_default()
+    after.map(|after| format!("; it asks to wait {} s", after.as_secs())).unwrap_or_default()
 }
 
 fn line_text(line: Option<usize>) -> String {

@@ -58,8 +58,7 @@ impl Host {
 /// Host and optional port.
 pub(super) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or("");
-    url.port()
-        .map_or_else(|| host.to_string(), |port| format!("{host}:{port}"))
+    url.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}"))
 }
 
 /// This very machine: plain HTTP needs no configuration there, and no proxy is asked.
@@ -79,23 +78,11 @@ pub(super) fn load(config_path: &Path, registry: &str) -> Result<Vec<Host>, Regi
     };
     let path = directory.join("hosts.toml");
     match std::fs::read_to_string(&path) {
-        Ok(text) => HostsFile {
-            path: &path,
-            directory: &directory,
-            registry,
-            text: &text,
-        }
-        .parse(),
+        Ok(text) => HostsFile { path: &path, directory: &directory, registry, text: &text }.parse(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(default_host(registry, docker_certificates(&directory))
-                .into_iter()
-                .collect())
+            Ok(default_host(registry, docker_certificates(&directory)).into_iter().collect())
         }
-        Err(error) => Err(RegistryError::BadHostsToml {
-            path,
-            line: None,
-            reason: error.to_string(),
-        }),
+        Err(error) => Err(RegistryError::BadHostsToml { path, line: None, reason: error.to_string() }),
     }
 }
 
@@ -112,20 +99,9 @@ fn find(config_path: &Path, registry: &str) -> Option<PathBuf> {
 }
 
 fn default_host(registry: &str, tls: TlsFiles) -> Option<Host> {
-    let server = if registry == "docker.io" {
-        "registry-1.docker.io"
-    } else {
-        registry
-    };
+    let server = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
     let base = base_url(server, false, !tls.is_empty()).ok()?;
-    Some(Host {
-        base,
-        pull: true,
-        resolve: true,
-        headers: HeaderMap::new(),
-        tls,
-        own: true,
-    })
+    Some(Host { base, pull: true, resolve: true, headers: HeaderMap::new(), tls, own: true })
 }
 
 /// Docker's way: `*.crt` are authorities, `NAME.cert` with `NAME.key` are ours.
@@ -157,11 +133,7 @@ pub(super) fn base_url(server: &str, override_path: bool, tls_configured: bool) 
         true => Url::parse(server),
         false => Url::parse(&format!("https://{server}")).and_then(|url| {
             let plain = is_loopback(&url) && !tls_configured;
-            if plain {
-                Url::parse(&format!("http://{server}"))
-            } else {
-                Ok(url)
-            }
+            if plain { Url::parse(&format!("http://{server}")) } else { Ok(url) }
         }),
     };
     let mut url = url.map_err(|error| error.to_string())?;
@@ -177,11 +149,7 @@ pub(super) fn base_url(server: &str, override_path: bool, tls_configured: bool) 
     }
     let path = url.path().trim_end_matches('/').to_string();
     let versioned = override_path || path.ends_with("/v2");
-    url.set_path(&if versioned {
-        format!("{path}/")
-    } else {
-        format!("{path}/v2/")
-    });
+    url.set_path(&if versioned { format!("{path}/") } else { format!("{path}/v2/") });
     Ok(url)
 }
 
@@ -195,11 +163,7 @@ mod tests {
     }
 
     fn bases(dir: &Path, registry: &str) -> Vec<String> {
-        load(dir, registry)
-            .unwrap()
-            .iter()
-            .map(|host| host.base.to_string())
-            .collect()
+        load(dir, registry).unwrap().iter().map(|host| host.base.to_string()).collect()
     }
 
     #[test]
@@ -253,20 +217,14 @@ server = "https://up.example"
         assert_eq!(hosts[1].headers.len(), 3);
         assert_eq!(hosts[2].tls.authorities, [dir.path().join("docker.io/ca.pem")]);
         assert!(hosts[2].tls.skip_verify && !hosts[3].tls.skip_verify);
-        assert!(
-            hosts.iter().all(|host| !host.own),
-            "credentials are for the registry itself"
-        );
+        assert!(hosts.iter().all(|host| !host.own), "credentials are for the registry itself");
     }
 
     #[test]
     fn the_own_directory_goes_before_the_default_one() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "_default", "[host.\"https://mirror.example\"]\n");
-        assert_eq!(
-            bases(dir.path(), "quay.io:1"),
-            ["https://mirror.example/v2/", "https://quay.io:1/v2/"]
-        );
+        assert_eq!(bases(dir.path(), "quay.io:1"), ["https://mirror.example/v2/", "https://quay.io:1/v2/"]);
         write(dir.path(), "quay.io:1", "server = \"http://plain.example\"\n");
         assert_eq!(bases(dir.path(), "quay.io:1"), ["http://plain.example/v2/"]);
         write(dir.path(), "quay.io_1_", "");
@@ -287,9 +245,7 @@ server = "https://up.example"
         ] {
             write(dir.path(), "quay.io", text);
             match load(dir.path(), "quay.io").err().expect(text) {
-                RegistryError::BadHostsToml {
-                    path, line: found, ..
-                } => {
+                RegistryError::BadHostsToml { path, line: found, .. } => {
                     assert!(path.ends_with("quay.io/hosts.toml"));
                     assert!(line.is_none() || found == line, "{text}: {found:?}");
                 }

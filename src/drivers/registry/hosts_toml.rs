@@ -62,11 +62,7 @@ impl HostsFile<'_> {
             let entry: Entry = entry.try_into().map_err(|error| self.bad(&server, &error))?;
             hosts.push(self.host(&server, entry)?);
         }
-        let upstream = if self.registry == "docker.io" {
-            "registry-1.docker.io"
-        } else {
-            self.registry
-        };
+        let upstream = if self.registry == "docker.io" { "registry-1.docker.io" } else { self.registry };
         let server = file.server.filter(|server| !server.trim().is_empty());
         hosts.push(self.host(server.as_deref().unwrap_or(upstream), file.own)?);
         let last = hosts.len() - 1;
@@ -84,16 +80,9 @@ impl HostsFile<'_> {
     fn in_order(&self, table: toml::Table) -> Vec<(String, toml::Value)> {
         let mut hosts: Vec<_> = table.into_iter().collect();
         let place = |server: &str| {
-            let headers = [
-                format!("[host.\"{server}\"]"),
-                format!("[host.'{server}']"),
-                format!("\"{server}\""),
-            ];
-            headers
-                .iter()
-                .filter_map(|header| self.text.find(header.as_str()))
-                .min()
-                .unwrap_or(usize::MAX)
+            let headers =
+                [format!("[host.\"{server}\"]"), format!("[host.'{server}']"), format!("\"{server}\"")];
+            headers.iter().filter_map(|header| self.text.find(header.as_str())).min().unwrap_or(usize::MAX)
         };
         hosts.sort_by_key(|(server, _)| place(server));
         hosts
@@ -114,22 +103,12 @@ impl HostsFile<'_> {
             }
         }
         let headers = self.headers(server, &entry.header)?;
-        Ok(Host {
-            base,
-            pull,
-            resolve,
-            headers,
-            tls,
-            own: false,
-        })
+        Ok(Host { base, pull, resolve, headers, tls, own: false })
     }
 
     fn tls(&self, server: &str, entry: &Entry) -> Result<TlsFiles, RegistryError> {
         let absolute = |path: &String| self.directory.join(path);
-        let mut tls = TlsFiles {
-            skip_verify: entry.skip_verify,
-            ..TlsFiles::default()
-        };
+        let mut tls = TlsFiles { skip_verify: entry.skip_verify, ..TlsFiles::default() };
         match &entry.ca {
             Some(OneOrMany::One(path)) => tls.authorities.push(absolute(path)),
             Some(OneOrMany::Many(paths)) => tls.authorities.extend(paths.iter().map(absolute)),
@@ -174,9 +153,8 @@ impl HostsFile<'_> {
     }
 
     fn bad_toml(&self, error: &toml::de::Error) -> RegistryError {
-        let line = error
-            .span()
-            .map(|span| 1 + self.text[..span.start.min(self.text.len())].matches('\n').count());
+        let line =
+            error.span().map(|span| 1 + self.text[..span.start.min(self.text.len())].matches('\n').count());
         RegistryError::BadHostsToml {
             path: self.path.to_path_buf(),
             line,
@@ -185,15 +163,8 @@ impl HostsFile<'_> {
     }
 
     fn bad(&self, server: &str, reason: &dyn std::fmt::Display) -> RegistryError {
-        let line = self
-            .text
-            .find(server)
-            .map(|at| 1 + self.text[..at].matches('\n').count());
+        let line = self.text.find(server).map(|at| 1 + self.text[..at].matches('\n').count());
         let reason = format!("host {server:?}: {}", reason.to_string().trim());
-        RegistryError::BadHostsToml {
-            path: self.path.to_path_buf(),
-            line,
-            reason,
-        }
+        RegistryError::BadHostsToml { path: self.path.to_path_buf(), line, reason }
     }
 }

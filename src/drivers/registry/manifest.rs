@@ -48,16 +48,9 @@ pub(super) async fn read(
     response: Response,
     promise: &Promise<'_>,
 ) -> Result<Manifest, RegistryError> {
-    let content_type = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let content_type: String = content_type
-        .unwrap_or("")
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(100)
-        .collect();
+    let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let content_type: String =
+        content_type.unwrap_or("").chars().filter(|c| !c.is_control()).take(100).collect();
     let announced = announced(target, &response)?;
     let bytes = document(target, response, promise.size).await?;
     let (object, host) = (target.object.clone(), target.host.name());
@@ -65,26 +58,12 @@ pub(super) async fn read(
     for expected in promise.digest.into_iter().chain(announced.as_ref()) {
         if *expected != digest {
             let expected = expected.clone();
-            return Err(RegistryError::DigestMismatch {
-                object,
-                host,
-                expected,
-                actual: digest,
-            });
+            return Err(RegistryError::DigestMismatch { object, host, expected, actual: digest });
         }
     }
     match media_type(&content_type, &bytes) {
-        Ok(media_type) => Ok(Manifest {
-            digest,
-            media_type,
-            bytes,
-        }),
-        Err(reason) => Err(RegistryError::BadMediaType {
-            object,
-            host,
-            media_type: content_type,
-            reason,
-        }),
+        Ok(media_type) => Ok(Manifest { digest, media_type, bytes }),
+        Err(reason) => Err(RegistryError::BadMediaType { object, host, media_type: content_type, reason }),
     }
 }
 
@@ -97,10 +76,7 @@ async fn document(
     let (object, host) = (target.object.clone(), target.host.name());
     let limit = size.unwrap_or(MAX_MANIFEST);
     if limit > MAX_MANIFEST {
-        return Err(RegistryError::TooLarge {
-            object,
-            limit: MAX_MANIFEST,
-        });
+        return Err(RegistryError::TooLarge { object, limit: MAX_MANIFEST });
     }
     let length = response.content_length();
     let body = match tokio::time::timeout(target.no_progress, read_body(response, limit)).await {
@@ -108,30 +84,17 @@ async fn document(
         Ok(Err(cause)) => return Err(RegistryError::Unavailable { object, host, cause }),
         Err(_) => {
             let waited = target.no_progress;
-            return Err(RegistryError::NoProgress {
-                object,
-                host,
-                bytes: 0,
-                waited,
-            });
+            return Err(RegistryError::NoProgress { object, host, bytes: 0, waited });
         }
     };
     match (body, size) {
-        (Some(bytes), Some(expected)) if bytes.len() as u64 != expected => Err(RegistryError::SizeMismatch {
-            object,
-            host,
-            expected,
-            actual: bytes.len() as u64,
-        }),
+        (Some(bytes), Some(expected)) if bytes.len() as u64 != expected => {
+            Err(RegistryError::SizeMismatch { object, host, expected, actual: bytes.len() as u64 })
+        }
         (Some(bytes), _) => Ok(bytes),
         (None, Some(expected)) => {
             let actual = length.unwrap_or(expected + 1);
-            Err(RegistryError::SizeMismatch {
-                object,
-                host,
-                expected,
-                actual,
-            })
+            Err(RegistryError::SizeMismatch { object, host, expected, actual })
         }
         (None, None) => Err(RegistryError::TooLarge { object, limit }),
     }
@@ -145,13 +108,11 @@ pub(super) fn announced(target: &Target<'_>, response: &Response) -> Result<Opti
     match value.to_str().unwrap_or("") {
         "" => Ok(None),
         text if text.starts_with("sha512:") => Ok(None),
-        text => Digest::parse(text)
-            .map(Some)
-            .map_err(|_| RegistryError::BadAnswer {
-                object: target.object.clone(),
-                host: target.host.name(),
-                what: "Docker-Content-Digest",
-            }),
+        text => Digest::parse(text).map(Some).map_err(|_| RegistryError::BadAnswer {
+            object: target.object.clone(),
+            host: target.host.name(),
+            what: "Docker-Content-Digest",
+        }),
     }
 }
 
@@ -166,12 +127,7 @@ struct Shape {
 }
 
 fn media_type(content_type: &str, bytes: &[u8]) -> Result<String, &'static str> {
-    let content_type = content_type
-        .split(';')
-        .next()
-        .unwrap_or("")
-        .trim()
-        .to_ascii_lowercase();
+    let content_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     if content_type.starts_with("application/vnd.docker.distribution.manifest.v1+") {
         return Err("Docker schema 1 images are no longer supported; push the image again");
     }
@@ -218,11 +174,7 @@ mod tests {
         let twice = r#"{"layers":[],"config":{},"layers":[]}"#;
         for (header, document, result) in [
             (OCI_MANIFEST, manifest, Some(OCI_MANIFEST)),
-            (
-                "application/vnd.oci.image.index.v1+json; charset=utf-8",
-                index,
-                Some(OCI_INDEX),
-            ),
+            ("application/vnd.oci.image.index.v1+json; charset=utf-8", index, Some(OCI_INDEX)),
             ("application/json", manifest, Some(OCI_MANIFEST)),
             ("", index, Some(OCI_INDEX)),
             ("text/plain", &typed, Some(DOCKER_MANIFEST)),
@@ -235,11 +187,7 @@ mod tests {
             (OCI_MANIFEST, "[]", None),
             (OCI_MANIFEST, "", None),
             ("text/html", manifest, None),
-            (
-                "application/vnd.docker.distribution.manifest.v1+prettyjws",
-                manifest,
-                None,
-            ),
+            ("application/vnd.docker.distribution.manifest.v1+prettyjws", manifest, None),
         ] {
             let found = media_type(header, document.as_bytes());
             assert_eq!(found.ok().as_deref(), result, "{header} {document}");

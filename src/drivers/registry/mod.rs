@@ -71,9 +71,7 @@ pub struct Registry {
 
 impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Registry")
-            .field("config", &self.config)
-            .finish_non_exhaustive()
+        f.debug_struct("Registry").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -85,10 +83,7 @@ impl Registry {
             tokens: auth::Tokens::default(),
             pauses: retry::Pauses::default(),
         };
-        Ok(Self {
-            config: Arc::new(config),
-            shared: Arc::new(shared),
-        })
+        Ok(Self { config: Arc::new(config), shared: Arc::new(shared) })
     }
 
     /// The digest that a reference has now, without its document: most registries do not count this against limits.
@@ -126,10 +121,7 @@ impl Registry {
         reference: &Reference,
         credentials: &Credentials,
     ) -> Result<Manifest, RegistryError> {
-        let promise = Promise {
-            digest: reference.digest(),
-            size: None,
-        };
+        let promise = Promise { digest: reference.digest(), size: None };
         self.fetch_manifest(reference, &promise, credentials).await
     }
 
@@ -141,23 +133,12 @@ impl Registry {
         size: Option<u64>,
         credentials: &Credentials,
     ) -> Result<Manifest, RegistryError> {
-        self.fetch_manifest(
-            reference,
-            &Promise {
-                digest: Some(digest),
-                size,
-            },
-            credentials,
-        )
-        .await
+        self.fetch_manifest(reference, &Promise { digest: Some(digest), size }, credentials).await
     }
 
     /// A blob of `size` bytes as a stream, from byte `offset` on. It resumes after a cut, ends with an error if nothing
     /// comes, and never gives more than `size` bytes. Checking the digest of the whole is the caller's duty.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a blob's descriptor, where it is, and who asks"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "a blob's descriptor, where it is, and who asks")]
     pub async fn blob(
         &self,
         reference: &Reference,
@@ -176,10 +157,7 @@ impl Registry {
     }
 
     /// A small blob, whole and verified; refused if `size` exceeds `limit` bytes.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a blob's descriptor, where it is, and who asks"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "a blob's descriptor, where it is, and who asks")]
     pub async fn blob_bytes(
         &self,
         reference: &Reference,
@@ -188,11 +166,7 @@ impl Registry {
         limit: u64,
         credentials: &Credentials,
     ) -> Result<Vec<u8>, RegistryError> {
-        let object = format!(
-            "blob {digest} of {}/{}",
-            reference.registry(),
-            reference.repository()
-        );
+        let object = format!("blob {digest} of {}/{}", reference.registry(), reference.repository());
         if size > limit {
             return Err(RegistryError::TooLarge { object, limit });
         }
@@ -204,12 +178,7 @@ impl Registry {
         let actual = Digest::of(&bytes);
         if actual != *digest {
             let host = stream.host().to_string();
-            return Err(RegistryError::DigestMismatch {
-                object,
-                host,
-                expected: digest.clone(),
-                actual,
-            });
+            return Err(RegistryError::DigestMismatch { object, host, expected: digest.clone(), actual });
         }
         Ok(bytes)
     }
@@ -222,11 +191,7 @@ impl Registry {
     ) -> Result<Manifest, RegistryError> {
         let (capability, name, object) = match promise.digest {
             Some(digest) => (Capability::Pull, digest.as_str(), reference.digested(digest)),
-            None => (
-                Capability::Resolve,
-                reference.tag().unwrap_or("latest"),
-                reference.to_string(),
-            ),
+            None => (Capability::Resolve, reference.tag().unwrap_or("latest"), reference.to_string()),
         };
         let request = manifest_request(Method::GET, name);
         let plan = self.plan(reference, capability).await?;
@@ -300,20 +265,13 @@ impl Registry {
 }
 
 fn manifest_request(method: Method, name: &str) -> Request {
-    Request {
-        method,
-        path: format!("manifests/{name}"),
-        accept: Some(manifest::ACCEPT),
-        from: 0,
-    }
+    Request { method, path: format!("manifests/{name}"), accept: Some(manifest::ACCEPT), from: 0 }
 }
 
 /// A host failed: the last one's error is the caller's, the others' end here.
 fn passed_over(host: &Host, error: RegistryError, is_last: bool) -> Option<RegistryError> {
     if !is_last && error.is_worth_a_warning() {
-        let cause = std::error::Error::source(&error)
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         tracing::warn!(host = host.name(), %error, cause, "a mirror failed; asking the next host");
     }
     Some(error)

@@ -66,11 +66,7 @@ impl Target<'_> {
         url: &Url,
         same_origin: bool,
     ) -> Result<reqwest::Client, RegistryError> {
-        let files = if same_origin {
-            self.host.tls.clone()
-        } else {
-            self.host.tls.for_strangers()
-        };
+        let files = if same_origin { self.host.tls.clone() } else { self.host.tls.for_strangers() };
         let direct = is_loopback(url);
         let clients = self.clients.clone();
         let made = tokio::task::spawn_blocking(move || clients.get(&files, direct)).await;
@@ -79,11 +75,7 @@ impl Target<'_> {
     }
 
     fn unavailable(&self, url: &Url, cause: Outage) -> RegistryError {
-        RegistryError::Unavailable {
-            object: self.object.clone(),
-            host: authority(url),
-            cause,
-        }
+        RegistryError::Unavailable { object: self.object.clone(), host: authority(url), cause }
     }
 
     fn url(&self, request: &Request) -> Result<Url, RegistryError> {
@@ -194,21 +186,13 @@ impl Shared {
                 Err(_) => return Err(stalled(target, &url)),
             };
             let Some(next) = redirect(target, &url, &response)? else {
-                return Ok(Answer {
-                    response,
-                    url,
-                    foreign,
-                });
+                return Ok(Answer { response, url, foreign });
             };
             foreign |= next.origin() != target.host.base.origin();
             url = next;
         }
         let host = authority(&url);
-        Err(RegistryError::TooManyRedirects {
-            object: target.object.clone(),
-            host,
-            limit: MAX_REDIRECTS,
-        })
+        Err(RegistryError::TooManyRedirects { object: target.object.clone(), host, limit: MAX_REDIRECTS })
     }
 
     async fn judge(&self, target: &Target<'_>, answer: Answer) -> Result<Response, RegistryError> {
@@ -221,28 +205,15 @@ impl Shared {
                 if let Some(wait) = retry_after {
                     self.pauses.set(&target.host.name(), wait);
                 }
-                Err(RegistryError::RateLimited {
-                    object,
-                    host,
-                    retry_after,
-                })
+                Err(RegistryError::RateLimited { object, host, retry_after })
             }
             503 if retry::after(response.headers()).is_some_and(|wait| !wait.is_zero()) => {
-                self.pauses.set(
-                    &target.host.name(),
-                    retry::after(response.headers()).unwrap_or_default(),
-                );
-                Err(RegistryError::Unavailable {
-                    object,
-                    host,
-                    cause: Outage::Status(503),
-                })
+                self.pauses.set(&target.host.name(), retry::after(response.headers()).unwrap_or_default());
+                Err(RegistryError::Unavailable { object, host, cause: Outage::Status(503) })
             }
-            status @ (408 | 500..=599) => Err(RegistryError::Unavailable {
-                object,
-                host,
-                cause: Outage::Status(status),
-            }),
+            status @ (408 | 500..=599) => {
+                Err(RegistryError::Unavailable { object, host, cause: Outage::Status(status) })
+            }
             416 => Err(RegistryError::WrongRange { object, host, at: 0 }),
             status => {
                 let refusal = refusal(response, object, host, target).await;
@@ -259,12 +230,7 @@ impl Shared {
 
 fn stalled(target: &Target<'_>, url: &Url) -> RegistryError {
     let object = target.object.clone();
-    RegistryError::NoProgress {
-        object,
-        host: authority(url),
-        bytes: 0,
-        waited: target.no_progress,
-    }
+    RegistryError::NoProgress { object, host: authority(url), bytes: 0, waited: target.no_progress }
 }
 
 /// Where an answer leads, if elsewhere.
@@ -272,10 +238,7 @@ fn redirect(target: &Target<'_>, from: &Url, response: &Response) -> Result<Opti
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Ok(None);
     }
-    let location = response
-        .headers()
-        .get(LOCATION)
-        .and_then(|value| value.to_str().ok());
+    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
     let next = location.and_then(|location| from.join(location).ok());
     let bad = || RegistryError::BadAnswer {
         object: target.object.clone(),
@@ -333,19 +296,8 @@ pub(super) async fn refusal(
         Some(entry) => format!("{}: {}", entry.code, entry.message),
         None => String::new(),
     };
-    let detail = target
-        .secret
-        .redact(detail)
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(300)
-        .collect();
-    Refusal {
-        object,
-        host,
-        status,
-        detail,
-    }
+    let detail = target.secret.redact(detail).chars().filter(|c| !c.is_control()).take(300).collect();
+    Refusal { object, host, status, detail }
 }
 
 /// A whole body; none if it is larger than `limit` bytes.

@@ -26,10 +26,7 @@ impl Pauses {
     pub(super) fn set(&self, host: &str, wait: Duration) {
         // A hostile day-long wait must not outlive the next tries of the kubelet by much.
         let until = Instant::now() + wait.min(Duration::from_secs(300));
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(host.to_string(), until);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_string(), until);
     }
 }
 
@@ -58,11 +55,7 @@ pub(super) fn after(headers: &HeaderMap) -> Option<Duration> {
         return Some(Duration::from_secs(seconds.min(86_400)));
     }
     let date = httpdate::parse_http_date(text).ok()?;
-    Some(
-        date.duration_since(SystemTime::now())
-            .unwrap_or_default()
-            .min(Duration::from_secs(86_400)),
-    )
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default().min(Duration::from_secs(86_400)))
 }
 
 #[cfg(test)]
@@ -86,16 +79,10 @@ mod tests {
     fn retry_after_is_seconds_or_a_date() {
         let header = |text: &str| HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
         assert_eq!(after(&header("7")), Some(Duration::from_secs(7)));
-        assert_eq!(
-            after(&header("99999999999999")),
-            Some(Duration::from_secs(86_400))
-        );
+        assert_eq!(after(&header("99999999999999")), Some(Duration::from_secs(86_400)));
         let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60));
         assert!(after(&header(&date)).unwrap() > Duration::from_secs(50));
-        assert_eq!(
-            after(&header("Thu, 01 Jan 1970 00:00:00 GMT")),
-            Some(Duration::ZERO)
-        );
+        assert_eq!(after(&header("Thu, 01 Jan 1970 00:00:00 GMT")), Some(Duration::ZERO));
         assert_eq!(after(&header("soon")), None);
     }
 }

@@ -32,11 +32,7 @@ impl TlsFiles {
 
     /// For hosts that this host redirects to: whom we trust stays, who we are does not, nor does blind trust.
     pub(super) fn for_strangers(&self) -> Self {
-        Self {
-            authorities: self.authorities.clone(),
-            client: Vec::new(),
-            skip_verify: false,
-        }
+        Self { authorities: self.authorities.clone(), client: Vec::new(), skip_verify: false }
     }
 }
 
@@ -60,33 +56,19 @@ const MAX_CLIENTS: usize = 64;
 
 impl Clients {
     pub(super) fn new(connect_timeout: Duration) -> Self {
-        Self {
-            connect_timeout,
-            made: Mutex::default(),
-        }
+        Self { connect_timeout, made: Mutex::default() }
     }
 
     /// The client for some certificates; `direct` asks no proxy. Reads the disk.
     pub(super) fn get(&self, files: &TlsFiles, direct: bool) -> Result<reqwest::Client, Outage> {
-        let paths = files
-            .client
-            .iter()
-            .flat_map(|(certificate, key)| [certificate, key]);
+        let paths = files.client.iter().flat_map(|(certificate, key)| [certificate, key]);
         let changed = paths
             .chain(&files.authorities)
             .map(PathBuf::as_path)
             .chain(SYSTEM_FILES.iter().map(Path::new))
-            .map(|path| {
-                std::fs::metadata(path)
-                    .and_then(|metadata| metadata.modified())
-                    .ok()
-            })
+            .map(|path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok())
             .collect();
-        let key = Key {
-            files: files.clone(),
-            direct,
-            changed,
-        };
+        let key = Key { files: files.clone(), direct, changed };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = made.get(&key) {
             return Ok(client.clone());
@@ -121,9 +103,7 @@ fn tls_config(files: &TlsFiles) -> Result<ClientConfig, Outage> {
         .with_safe_default_protocol_versions()
         .map_err(|error| Outage::Connection(error.to_string()))?;
     let builder = match files.skip_verify {
-        true => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(TrustAnyone(provider))),
+        true => builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustAnyone(provider))),
         false => builder.with_root_certificates(roots(&files.authorities)?),
     };
     let mut config = match files.client.first() {
@@ -131,9 +111,7 @@ fn tls_config(files: &TlsFiles) -> Result<ClientConfig, Outage> {
         Some((certificate, key)) => {
             let chain = certificates(certificate)?;
             let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| bad_file(key, &error))?;
-            builder
-                .with_client_auth_cert(chain, secret)
-                .map_err(|error| bad_file(certificate, &error))?
+            builder.with_client_auth_cert(chain, secret).map_err(|error| bad_file(certificate, &error))?
         }
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -153,9 +131,8 @@ fn roots(authorities: &[PathBuf]) -> Result<RootCertStore, Outage> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Outage> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
-        .map_err(|error| bad_file(path, &error))?
-        .collect();
+    let found: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).map_err(|error| bad_file(path, &error))?.collect();
     match found {
         Ok(found) if found.is_empty() => Err(bad_file(path, &"holds no certificate")),
         Ok(found) => Ok(found),
@@ -164,10 +141,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Outage> {
 }
 
 fn bad_file(path: &Path, reason: &dyn std::fmt::Display) -> Outage {
-    Outage::Certificates {
-        path: path.to_path_buf(),
-        reason: reason.to_string(),
-    }
+    Outage::Certificates { path: path.to_path_buf(), reason: reason.to_string() }
 }
 
 /// `skip_verify = true`.

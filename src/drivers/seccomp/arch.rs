@@ -71,11 +71,7 @@ const ARM_ONLY: [(&str, u32); 7] = [
 
 impl Arch {
     /// The one this daemon is built for.
-    pub const NATIVE: Self = if cfg!(target_arch = "aarch64") {
-        Self::Aarch64
-    } else {
-        Self::X86_64
-    };
+    pub const NATIVE: Self = if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 };
 
     /// The native one and what a kernel of it may also run.
     pub(super) fn family() -> &'static [Self] {
@@ -105,16 +101,7 @@ impl Arch {
             "SCMP_ARCH_ARM" => Self::Arm,
             "SCMP_ARCH_NATIVE" => Self::NATIVE,
             name => {
-                let other = [
-                    "MIPS",
-                    "PPC",
-                    "S390",
-                    "PARISC",
-                    "RISCV",
-                    "LOONGARCH",
-                    "M68K",
-                    "SH",
-                ];
+                let other = ["MIPS", "PPC", "S390", "PARISC", "RISCV", "LOONGARCH", "M68K", "SH"];
                 let name = name.strip_prefix("SCMP_ARCH_")?;
                 return other.iter().any(|other| name.starts_with(other)).then_some(None);
             }
@@ -139,38 +126,18 @@ impl Arch {
             u32::try_from(id).ok()
         }
         match self {
-            Self::X86_64 => name
-                .parse::<syscalls::x86_64::Sysno>()
-                .ok()
-                .and_then(|call| id(call.id())),
-            Self::X86 => name
-                .parse::<syscalls::x86::Sysno>()
-                .ok()
-                .and_then(|call| id(call.id())),
-            Self::Aarch64 => name
-                .parse::<syscalls::aarch64::Sysno>()
-                .ok()
-                .and_then(|call| id(call.id())),
+            Self::X86_64 => name.parse::<syscalls::x86_64::Sysno>().ok().and_then(|call| id(call.id())),
+            Self::X86 => name.parse::<syscalls::x86::Sysno>().ok().and_then(|call| id(call.id())),
+            Self::Aarch64 => name.parse::<syscalls::aarch64::Sysno>().ok().and_then(|call| id(call.id())),
             Self::X32 => {
-                let own = X32_ONLY
-                    .iter()
-                    .position(|own| *own == name)
-                    .and_then(|index| u32::try_from(index).ok());
-                let number = own
-                    .map(|index| 512 + index)
-                    .or_else(|| Self::X86_64.number(name))?;
+                let own =
+                    X32_ONLY.iter().position(|own| *own == name).and_then(|index| u32::try_from(index).ok());
+                let number = own.map(|index| 512 + index).or_else(|| Self::X86_64.number(name))?;
                 Some(number | X32_BIT)
             }
             Self::Arm => {
-                let own = ARM_ONLY
-                    .iter()
-                    .find(|(own, _)| *own == name)
-                    .map(|(_, number)| *number);
-                own.or_else(|| {
-                    name.parse::<syscalls::arm::Sysno>()
-                        .ok()
-                        .and_then(|call| id(call.id()))
-                })
+                let own = ARM_ONLY.iter().find(|(own, _)| *own == name).map(|(_, number)| *number);
+                own.or_else(|| name.parse::<syscalls::arm::Sysno>().ok().and_then(|call| id(call.id())))
             }
         }
     }

@@ -41,12 +41,7 @@ fn high(index: u8) -> u32 {
 }
 
 pub(super) fn plain(code: u16, k: u32) -> Instruction {
-    Instruction {
-        code,
-        jt: 0,
-        jf: 0,
-        k,
-    }
+    Instruction { code, jt: 0, jf: 0, k }
 }
 
 /// SECCOMP_RET_* (linux/seccomp.h).
@@ -97,15 +92,7 @@ pub(super) fn over(code: u16, k: u32, distance: usize) -> Vec<Instruction> {
         Ok(jt) => vec![Instruction { code, jt, jf: 0, k }],
         Err(_) => {
             let far = u32::try_from(distance).unwrap_or(u32::MAX);
-            vec![
-                Instruction {
-                    code,
-                    jt: 0,
-                    jf: 1,
-                    k,
-                },
-                plain(JUMP, far),
-            ]
+            vec![Instruction { code, jt: 0, jf: 1, k }, plain(JUMP, far)]
         }
     }
 }
@@ -114,10 +101,7 @@ fn leaf_code(leaf: &Leaf) -> Vec<Instruction> {
     match leaf {
         Leaf::Always(action) => vec![give(*action)],
         Leaf::Depends(clauses, otherwise) => {
-            let mut code: Vec<_> = clauses
-                .iter()
-                .flat_map(|(all, action)| clause(all, *action))
-                .collect();
+            let mut code: Vec<_> = clauses.iter().flat_map(|(all, action)| clause(all, *action)).collect();
             code.push(give(*otherwise));
             code
         }
@@ -152,12 +136,7 @@ fn clause(conditions: &[Condition], action: Action) -> Vec<Instruction> {
                 To::Holds => (end - here - 1) as u8,
                 To::Fails => (total - here - 1) as u8,
             };
-            code.push(Instruction {
-                code: opcode,
-                jt: to(jt),
-                jf: to(jf),
-                k,
-            });
+            code.push(Instruction { code: opcode, jt: to(jt), jf: to(jf), k });
         }
     }
     code.push(give(action));
@@ -177,11 +156,9 @@ fn condition(condition: &Condition) -> Vec<Step> {
         Compare::Ge => vec![load_low, (AT_LEAST, low_value, Holds, Fails)],
         Compare::Lt => vec![load_low, (AT_LEAST, low_value, Fails, Holds)],
         Compare::Le => vec![load_low, (GREATER, low_value, Fails, Holds)],
-        Compare::Masked(mask) => vec![
-            load_low,
-            (AND, mask as u32, Next, Next),
-            (EQUAL, low_value, Holds, Fails),
-        ],
+        Compare::Masked(mask) => {
+            vec![load_low, (AND, mask as u32, Next, Next), (EQUAL, low_value, Holds, Fails)]
+        }
     };
     if condition.narrow {
         return low_steps;
@@ -190,19 +167,14 @@ fn condition(condition: &Condition) -> Vec<Step> {
     steps.extend(match condition.compare {
         Compare::Eq => vec![(EQUAL, high_value, Next, Fails)],
         Compare::Ne => vec![(EQUAL, high_value, Next, Holds)],
-        Compare::Gt | Compare::Ge => vec![
-            (GREATER, high_value, Holds, Next),
-            (EQUAL, high_value, Next, Fails),
-        ],
-        Compare::Lt | Compare::Le => vec![
-            (GREATER, high_value, Fails, Next),
-            (EQUAL, high_value, Next, Holds),
-        ],
+        Compare::Gt | Compare::Ge => {
+            vec![(GREATER, high_value, Holds, Next), (EQUAL, high_value, Next, Fails)]
+        }
+        Compare::Lt | Compare::Le => {
+            vec![(GREATER, high_value, Fails, Next), (EQUAL, high_value, Next, Holds)]
+        }
         Compare::Masked(mask) => {
-            vec![
-                (AND, (mask >> 32) as u32, Next, Next),
-                (EQUAL, high_value, Next, Fails),
-            ]
+            vec![(AND, (mask >> 32) as u32, Next, Next), (EQUAL, high_value, Next, Fails)]
         }
     });
     steps.extend(low_steps);

@@ -34,10 +34,7 @@ pub(super) fn compile(
     // The native interface first: it is by far the most used.
     let native = Arch::NATIVE.token();
     let others = tokens.iter().copied().filter(|token| *token != native);
-    for token in std::iter::once(native)
-        .filter(|native| tokens.contains(native))
-        .chain(others)
-    {
+    for token in std::iter::once(native).filter(|native| tokens.contains(native)).chain(others) {
         let mut body = vec![bpf::plain(LOAD, NUMBER)];
         body.extend(bpf::tree(&intervals(profile, token, capabilities, kernel)));
         code.extend(skip_unless_equal(token, body.len()));
@@ -53,23 +50,10 @@ pub(super) fn compile(
 /// Where the token is another, goes on behind the body.
 fn skip_unless_equal(token: u32, body: usize) -> Vec<Instruction> {
     match u8::try_from(body) {
-        Ok(jf) => vec![Instruction {
-            code: EQUAL,
-            jt: 0,
-            jf,
-            k: token,
-        }],
+        Ok(jf) => vec![Instruction { code: EQUAL, jt: 0, jf, k: token }],
         Err(_) => {
             let far = u32::try_from(body).unwrap_or(u32::MAX);
-            vec![
-                Instruction {
-                    code: EQUAL,
-                    jt: 1,
-                    jf: 0,
-                    k: token,
-                },
-                bpf::plain(bpf::JUMP, far),
-            ]
+            vec![Instruction { code: EQUAL, jt: 1, jf: 0, k: token }, bpf::plain(bpf::JUMP, far)]
         }
     }
 }
@@ -99,12 +83,8 @@ fn intervals(profile: &Profile, token: u32, capabilities: Set, kernel: (u32, u32
             push(*number, leaf(call, profile.default));
             next = number.saturating_add(1);
         }
-        let highest = profile
-            .rules
-            .iter()
-            .flat_map(|rule| &rule.names)
-            .filter_map(|name| arch.number(name))
-            .max();
+        let highest =
+            profile.rules.iter().flat_map(|rule| &rule.names).filter_map(|name| arch.number(name)).max();
         // A profile that names no call of this interface knows none: nothing is newer than it.
         let Some(beyond) = highest.map(|highest| highest.saturating_add(1)) else {
             push(next, Leaf::Always(profile.default));
@@ -128,11 +108,7 @@ fn beyond_known(default: Action) -> Action {
 
 fn calls(profile: &Profile, arch: Arch, capabilities: Set, kernel: (u32, u32)) -> BTreeMap<u32, Call> {
     let mut calls: BTreeMap<u32, Call> = BTreeMap::new();
-    for rule in profile
-        .rules
-        .iter()
-        .filter(|rule| rule.when.holds(capabilities, kernel))
-    {
+    for rule in profile.rules.iter().filter(|rule| rule.when.holds(capabilities, kernel)) {
         // A name that this interface lacks is none of its calls: nothing to decide.
         for number in rule.names.iter().filter_map(|name| arch.number(name)) {
             let call = calls.entry(number).or_default();
@@ -153,9 +129,5 @@ fn leaf(call: &Call, default: Action) -> Leaf {
     while clauses.last().is_some_and(|(_, action)| *action == otherwise) {
         clauses.pop();
     }
-    if clauses.is_empty() {
-        Leaf::Always(otherwise)
-    } else {
-        Leaf::Depends(clauses, otherwise)
-    }
+    if clauses.is_empty() { Leaf::Always(otherwise) } else { Leaf::Depends(clauses, otherwise) }
 }

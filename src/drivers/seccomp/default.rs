@@ -119,10 +119,7 @@ const BY_CAPABILITY: [(&[&str], &str); 14] = [
     (&["SYS_RAWIO"], "iopl ioperm"),
     (&["SYS_TIME"], "settimeofday stime clock_settime clock_settime64"),
     (&["SYS_TTY_CONFIG"], "vhangup"),
-    (
-        &["SYS_NICE"],
-        "get_mempolicy set_mempolicy set_mempolicy_home_node mbind migrate_pages move_pages",
-    ),
+    (&["SYS_NICE"], "get_mempolicy set_mempolicy set_mempolicy_home_node mbind migrate_pages move_pages"),
 ];
 
 /// CLONE_NEW* of clone(2): mount, cgroup, UTS, IPC, user, PID and network namespaces.
@@ -138,37 +135,14 @@ const ENOSYS: Action = Action::Errno(38);
 
 /// The profile, for any set of capabilities.
 pub(super) fn profile() -> Profile {
-    let mut rules: Vec<Rule> = ALWAYS
-        .iter()
-        .map(|(_, names)| rule(names, Action::Allow, vec![], When::default()))
-        .collect();
+    let mut rules: Vec<Rule> =
+        ALWAYS.iter().map(|(_, names)| rule(names, Action::Allow, vec![], When::default())).collect();
     for (capabilities, names) in BY_CAPABILITY {
-        rules.push(rule(
-            names,
-            Action::Allow,
-            vec![],
-            When {
-                any_of: set(capabilities),
-                ..When::default()
-            },
-        ));
+        rules.push(rule(names, Action::Allow, vec![], When { any_of: set(capabilities), ..When::default() }));
     }
-    let unprivileged = When {
-        without: set(&["SYS_ADMIN"]),
-        ..When::default()
-    };
-    let no_namespaces = Condition {
-        index: 0,
-        compare: Compare::Masked(NAMESPACES),
-        value: 0,
-        narrow: false,
-    };
-    rules.push(rule(
-        "clone",
-        Action::Allow,
-        vec![no_namespaces],
-        unprivileged.clone(),
-    ));
+    let unprivileged = When { without: set(&["SYS_ADMIN"]), ..When::default() };
+    let no_namespaces = Condition { index: 0, compare: Compare::Masked(NAMESPACES), value: 0, narrow: false };
+    rules.push(rule("clone", Action::Allow, vec![no_namespaces], unprivileged.clone()));
     // Its flags are in memory, out of a filter's sight; libraries take ENOSYS for an old kernel and use clone.
     rules.push(rule("clone3", ENOSYS, vec![], unprivileged));
     let families = vec![narrow(Compare::Ne, AF_ALG), narrow(Compare::Ne, AF_VSOCK)];
@@ -183,37 +157,19 @@ pub(super) fn profile() -> Profile {
         Arch::Aarch64 | Arch::Arm => vec![Arch::Aarch64, Arch::Arm],
         Arch::X86_64 | Arch::X86 | Arch::X32 => vec![Arch::X86_64, Arch::X86],
     };
-    Profile {
-        default: EPERM,
-        arches,
-        rules,
-        flags: Vec::new(),
-    }
+    Profile { default: EPERM, arches, rules, flags: Vec::new() }
 }
 
 fn rule(names: &str, action: Action, conditions: Vec<Condition>, when: When) -> Rule {
-    Rule {
-        names: names.split_whitespace().map(String::from).collect(),
-        action,
-        conditions,
-        when,
-    }
+    Rule { names: names.split_whitespace().map(String::from).collect(), action, conditions, when }
 }
 
 fn narrow(compare: Compare, value: u64) -> Condition {
-    Condition {
-        index: 0,
-        compare,
-        value,
-        narrow: true,
-    }
+    Condition { index: 0, compare, value, narrow: true }
 }
 
 fn set(names: &[&str]) -> Set {
-    names
-        .iter()
-        .filter_map(|name| Capability::parse(name).ok())
-        .collect()
+    names.iter().filter_map(|name| Capability::parse(name).ok()).collect()
 }
 
 #[cfg(test)]
@@ -224,24 +180,16 @@ mod tests {
     fn each_name_is_a_call_somewhere_and_listed_once() {
         let arches = [Arch::X86_64, Arch::X86, Arch::X32, Arch::Aarch64, Arch::Arm];
         let unconditional = ALWAYS.iter().flat_map(|(_, names)| names.split_whitespace());
-        let by_capability = BY_CAPABILITY
-            .iter()
-            .flat_map(|(_, names)| names.split_whitespace());
+        let by_capability = BY_CAPABILITY.iter().flat_map(|(_, names)| names.split_whitespace());
         let mut names: Vec<_> = unconditional.chain(by_capability).collect();
-        let unknown: Vec<_> = names
-            .iter()
-            .filter(|name| arches.iter().all(|arch| arch.number(name).is_none()))
-            .collect();
+        let unknown: Vec<_> =
+            names.iter().filter(|name| arches.iter().all(|arch| arch.number(name).is_none())).collect();
         assert!(unknown.is_empty(), "{unknown:?}");
         let count = names.len();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
         let capabilities = BY_CAPABILITY.iter().flat_map(|(capabilities, _)| *capabilities);
-        assert!(
-            capabilities
-                .into_iter()
-                .all(|name| Capability::parse(name).is_ok())
-        );
+        assert!(capabilities.into_iter().all(|name| Capability::parse(name).is_ok()));
     }
 }

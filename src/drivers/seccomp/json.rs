@@ -88,22 +88,14 @@ pub(super) fn parse(json: &[u8]) -> Result<Profile, ProfileError> {
         rules.extend(parse_rule(rule, errno)?);
     }
     for flag in &given.flags {
-        let known = [
-            "SECCOMP_FILTER_FLAG_TSYNC",
-            "SECCOMP_FILTER_FLAG_LOG",
-            "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-        ];
+        let known =
+            ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"];
         if !known.contains(&flag.as_str()) {
             return Err(ProfileError::Flag(flag.clone()));
         }
     }
     let default = action(&given.default_action, given.default_errno_ret.unwrap_or(EPERM))?;
-    Ok(Profile {
-        default,
-        arches: arches(&given.architectures, &given.arch_map)?,
-        rules,
-        flags: given.flags,
-    })
+    Ok(Profile { default, arches: arches(&given.architectures, &given.arch_map)?, rules, flags: given.flags })
 }
 
 const EPERM: u64 = 1;
@@ -116,12 +108,7 @@ fn arches(listed: &[String], map: &[JsonArch]) -> Result<Vec<Arch>, ProfileError
         found.extend(parse(name)?);
     }
     for entry in map {
-        let subs = entry
-            .sub_architectures
-            .iter()
-            .flatten()
-            .map(parse)
-            .collect::<Result<Vec<_>, _>>()?;
+        let subs = entry.sub_architectures.iter().flatten().map(parse).collect::<Result<Vec<_>, _>>()?;
         if let Some(arch) = parse(&entry.architecture)?.filter(|arch| *arch == Arch::NATIVE) {
             found.push(arch);
             found.extend(subs.into_iter().flatten());
@@ -140,12 +127,8 @@ fn arches(listed: &[String], map: &[JsonArch]) -> Result<Vec<Arch>, ProfileError
 }
 
 fn action(name: &str, errno: u64) -> Result<Action, ProfileError> {
-    let number = || {
-        u16::try_from(errno)
-            .ok()
-            .filter(|errno| *errno <= 4095)
-            .ok_or(ProfileError::Errno(errno))
-    };
+    let number =
+        || u16::try_from(errno).ok().filter(|errno| *errno <= 4095).ok_or(ProfileError::Errno(errno));
     match name {
         "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => Ok(Action::KillThread),
         "SCMP_ACT_KILL_PROCESS" => Ok(Action::KillProcess),
@@ -175,41 +158,24 @@ fn parse_rule(given: JsonRule, default_errno: u64) -> Result<Vec<Rule>, ProfileE
         return Err(ProfileError::Name(bad.chars().take(80).collect()));
     }
     let action = action(&given.action, given.errno_ret.unwrap_or(default_errno))?;
-    let when = when(
-        given.includes.unwrap_or_default(),
-        given.excludes.unwrap_or_default(),
-    )?;
+    let when = when(given.includes.unwrap_or_default(), given.excludes.unwrap_or_default())?;
     let given = given.args.unwrap_or_default();
-    let conditions = given
-        .into_iter()
-        .map(|arg| condition(&names[0], &arg))
-        .collect::<Result<Vec<_>, _>>()?;
-    let rule = |conditions| Rule {
-        names: names.clone(),
-        action,
-        conditions,
-        when: when.clone(),
-    };
+    let conditions =
+        given.into_iter().map(|arg| condition(&names[0], &arg)).collect::<Result<Vec<_>, _>>()?;
+    let rule = |conditions| Rule { names: names.clone(), action, conditions, when: when.clone() };
     let mut counts = BTreeMap::new();
     for condition in &conditions {
         *counts.entry(condition.index).or_insert(0) += 1;
     }
     // Two conditions on one argument mean either, not both: that is how OCI runtimes have always read them.
     if counts.values().any(|count| *count > 1) {
-        return Ok(conditions
-            .into_iter()
-            .map(|condition| rule(vec![condition]))
-            .collect());
+        return Ok(conditions.into_iter().map(|condition| rule(vec![condition])).collect());
     }
     Ok(vec![rule(conditions)])
 }
 
 fn condition(name: &str, given: &JsonCondition) -> Result<Condition, ProfileError> {
-    let wrong = |problem| ProfileError::Condition {
-        name: name.to_string(),
-        index: given.index,
-        problem,
-    };
+    let wrong = |problem| ProfileError::Condition { name: name.to_string(), index: given.index, problem };
     let index = u8::try_from(given.index).ok().filter(|index| *index < 6);
     let index = index.ok_or_else(|| wrong("a call has arguments 0 to 5"))?;
     let (compare, value) = match given.op.as_str() {
@@ -222,21 +188,12 @@ fn condition(name: &str, given: &JsonCondition) -> Result<Condition, ProfileErro
         "SCMP_CMP_MASKED_EQ" => (Compare::Masked(given.value), given.value_two),
         _ => return Err(wrong("the operator is unknown")),
     };
-    Ok(Condition {
-        index,
-        compare,
-        value,
-        narrow: false,
-    })
+    Ok(Condition { index, compare, value, narrow: false })
 }
 
 fn when(includes: JsonWhen, excludes: JsonWhen) -> Result<When, ProfileError> {
     let set = |names: Option<Vec<String>>| {
-        names
-            .unwrap_or_default()
-            .iter()
-            .map(|name| Capability::parse(name))
-            .collect::<Result<Set, _>>()
+        names.unwrap_or_default().iter().map(|name| Capability::parse(name)).collect::<Result<Set, _>>()
     };
     if excludes.min_kernel.is_some() {
         return Err(ProfileError::Kernel("excludes.minKernel".to_string()));

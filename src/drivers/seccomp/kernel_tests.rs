@@ -84,14 +84,9 @@ fn the_kernel_enforces_the_default_filter_on_every_way_in() {
         eprintln!("not run: it needs python3 on x86_64");
         return;
     }
-    let filter = SeccompCache::new((6, 18))
-        .filter(&Source::RuntimeDefault, Set::EMPTY)
-        .unwrap();
+    let filter = SeccompCache::new((6, 18)).filter(&Source::RuntimeDefault, Set::EMPTY).unwrap();
     let path = format!("/proc/{}/fd/{}", std::process::id(), filter.fd.as_raw_fd());
-    let output = Command::new("python3")
-        .args(["-c", PROBE, &path])
-        .output()
-        .unwrap();
+    let output = Command::new("python3").args(["-c", PROBE, &path]).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     let lines = String::from_utf8(output.stdout).unwrap();
     let mut lines: Vec<&str> = lines.lines().collect();

@@ -102,11 +102,7 @@ pub struct SeccompCache {
 impl SeccompCache {
     /// An empty cache for a kernel of this version (major, minor).
     pub fn new(kernel: (u32, u32)) -> Self {
-        Self {
-            kernel,
-            default: default::profile(),
-            kept: Mutex::new(HashMap::new()),
-        }
+        Self { kernel, default: default::profile(), kept: Mutex::new(HashMap::new()) }
     }
 
     /// The filter of a profile for a container with these capabilities (its bounding set).
@@ -120,25 +116,16 @@ impl SeccompCache {
             }
             Source::Localhost(path) => {
                 let json = read(path)?;
-                let bad = |source| SeccompError::Profile {
-                    path: path.clone(),
-                    source,
-                };
+                let bad = |source| SeccompError::Profile { path: path.clone(), source };
                 let profile = json::parse(&json).map_err(bad)?;
-                let key = (
-                    Some(Digest::of(&json)),
-                    profile.relevant().intersection(capabilities),
-                );
+                let key = (Some(Digest::of(&json)), profile.relevant().intersection(capabilities));
                 self.kept(key, &profile, path)?
             }
         };
         // A description of its own: passed fds share their offset with all others of the same description.
         let path = format!("/proc/self/fd/{}", kept.file.as_raw_fd());
         let fd = File::open(path).map_err(SeccompError::Memory)?;
-        Ok(Filter {
-            fd: fd.into(),
-            flags: kept.flags.clone(),
-        })
+        Ok(Filter { fd: fd.into(), flags: kept.flags.clone() })
     }
 
     fn kept(&self, key: Key, profile: &Profile, path: &Path) -> Result<Arc<Kept>, SeccompError> {
@@ -147,15 +134,10 @@ impl SeccompCache {
         if let Some(kept) = all.get(&key) {
             return Ok(Arc::clone(kept));
         }
-        let code = compile::compile(profile, key.1, self.kernel).map_err(|source| SeccompError::Profile {
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let code = compile::compile(profile, key.1, self.kernel)
+            .map_err(|source| SeccompError::Profile { path: path.to_path_buf(), source })?;
         let file = sealed(&bpf::bytes(&code)).map_err(SeccompError::Memory)?;
-        let kept = Arc::new(Kept {
-            file,
-            flags: profile.flags.clone(),
-        });
+        let kept = Arc::new(Kept { file, flags: profile.flags.clone() });
         if all.len() >= MOST_KEPT {
             all.clear();
         }
@@ -166,29 +148,18 @@ impl SeccompCache {
 
 fn read(path: &Path) -> Result<Vec<u8>, SeccompError> {
     if !path.is_absolute() {
-        return Err(SeccompError::Path {
-            path: path.to_path_buf(),
-        });
+        return Err(SeccompError::Path { path: path.to_path_buf() });
     }
-    let failed = |source| SeccompError::Read {
-        path: path.to_path_buf(),
-        source,
-    };
+    let failed = |source| SeccompError::Read { path: path.to_path_buf(), source };
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)
-        .map_err(failed)?;
+    let file = File::options().read(true).custom_flags(flags).open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     let mut json = Vec::new();
     if metadata.is_file() && metadata.len() <= LARGEST {
         file.take(LARGEST + 1).read_to_end(&mut json).map_err(failed)?;
     }
     if !metadata.is_file() || metadata.len() > LARGEST || json.len() as u64 > LARGEST {
-        return Err(SeccompError::NotProfile {
-            path: path.to_path_buf(),
-        });
+        return Err(SeccompError::NotProfile { path: path.to_path_buf() });
     }
     Ok(json)
 }

@@ -97,9 +97,7 @@ impl Profile {
     /// The capabilities on which the verdict depends.
     pub(super) fn relevant(&self) -> Set {
         let of = |rule: &Rule| rule.when.with.union(rule.when.without).union(rule.when.any_of);
-        self.rules
-            .iter()
-            .fold(Set::EMPTY, |all, rule| all.union(of(rule)))
+        self.rules.iter().fold(Set::EMPTY, |all, rule| all.union(of(rule)))
     }
 }
 

@@ -21,11 +21,7 @@ pub(super) fn call(arch: Arch, name: &str, args: &[u64]) -> Call {
     let number = arch.number(name).unwrap_or_else(|| panic!("{name} on {arch:?}"));
     let mut all = [0; 6];
     all[..args.len()].copy_from_slice(args);
-    Call {
-        number,
-        arch: arch.token(),
-        args: all,
-    }
+    Call { number, arch: arch.token(), args: all }
 }
 
 impl Call {
@@ -35,11 +31,7 @@ impl Call {
             4 => self.arch,
             offset if (16..64).contains(&offset) && offset % 4 == 0 => {
                 let arg = self.args[(offset as usize - 16) / 8];
-                if offset % 8 == 0 {
-                    arg as u32
-                } else {
-                    (arg >> 32) as u32
-                }
+                if offset % 8 == 0 { arg as u32 } else { (arg >> 32) as u32 }
             }
             offset => panic!("load at {offset}"),
         }
@@ -50,12 +42,7 @@ impl Call {
 fn run(code: &[Instruction], call: &Call) -> u32 {
     let (mut at, mut accumulator) = (0, 0_u32);
     loop {
-        let Instruction {
-            code: opcode,
-            jt,
-            jf,
-            k,
-        } = code[at];
+        let Instruction { code: opcode, jt, jf, k } = code[at];
         let branch = |holds: bool| usize::from(if holds { jt } else { jf });
         at += 1;
         match opcode {
@@ -73,16 +60,9 @@ fn run(code: &[Instruction], call: &Call) -> u32 {
 
 fn holds(condition: &Condition, args: &[u64; 6]) -> bool {
     let narrow = |value: u64| {
-        if condition.narrow {
-            value & 0xffff_ffff
-        } else {
-            value
-        }
+        if condition.narrow { value & 0xffff_ffff } else { value }
     };
-    let (arg, value) = (
-        narrow(args[usize::from(condition.index)]),
-        narrow(condition.value),
-    );
+    let (arg, value) = (narrow(args[usize::from(condition.index)]), narrow(condition.value));
     match condition.compare {
         Compare::Ne => arg != value,
         Compare::Lt => arg < value,
@@ -99,43 +79,21 @@ fn expected(profile: &Profile, capabilities: Set, call: &Call) -> Action {
     // With bit 31 a number is negative to the kernel, and no call of either interface.
     let x32 = call.arch == Arch::X86_64.token() && call.number >= X32_BIT;
     let all = [Arch::X86_64, Arch::X86, Arch::X32, Arch::Aarch64, Arch::Arm];
-    let arch = all
-        .into_iter()
-        .find(|arch| arch.token() == call.arch && (*arch == Arch::X32) == x32);
+    let arch = all.into_iter().find(|arch| arch.token() == call.arch && (*arch == Arch::X32) == x32);
     let Some(arch) = arch else {
         return Action::KillProcess;
     };
     if !profile.arches.contains(&arch) {
-        return if x32 {
-            Action::Errno(38)
-        } else {
-            Action::KillProcess
-        };
+        return if x32 { Action::Errno(38) } else { Action::KillProcess };
     }
-    let is_call = |rule: &&Rule| {
-        rule.names
-            .iter()
-            .any(|name| arch.number(name) == Some(call.number))
-    };
-    let rules: Vec<_> = profile
-        .rules
-        .iter()
-        .filter(|rule| rule.when.holds(capabilities, (6, 18)))
-        .filter(is_call)
-        .collect();
-    let hit = |rule: &&&Rule| {
-        rule.conditions
-            .iter()
-            .all(|condition| holds(condition, &call.args))
-    };
+    let is_call = |rule: &&Rule| rule.names.iter().any(|name| arch.number(name) == Some(call.number));
+    let rules: Vec<_> =
+        profile.rules.iter().filter(|rule| rule.when.holds(capabilities, (6, 18))).filter(is_call).collect();
+    let hit = |rule: &&&Rule| rule.conditions.iter().all(|condition| holds(condition, &call.args));
     let conditional = rules.iter().filter(|rule| !rule.conditions.is_empty()).find(hit);
     let found = conditional.or_else(|| rules.iter().find(|rule| rule.conditions.is_empty()));
-    let highest = profile
-        .rules
-        .iter()
-        .flat_map(|rule| &rule.names)
-        .filter_map(|name| arch.number(name))
-        .max();
+    let highest =
+        profile.rules.iter().flat_map(|rule| &rule.names).filter_map(|name| arch.number(name)).max();
     let newer = highest.is_some_and(|highest| call.number > highest);
     let refuses = !matches!(profile.default, Action::Allow | Action::Log | Action::Trace(_));
     match found {
@@ -146,10 +104,7 @@ fn expected(profile: &Profile, capabilities: Set, call: &Call) -> Action {
 }
 
 fn caps(names: &[&str]) -> Set {
-    names
-        .iter()
-        .map(|name| Capability::parse(name).unwrap())
-        .collect()
+    names.iter().map(|name| Capability::parse(name).unwrap()).collect()
 }
 
 fn verdict(profile: &Profile, capabilities: Set, call: &Call) -> u32 {
@@ -216,18 +171,10 @@ fn the_default_profile_gives_these_verdicts() {
     let profile = default::profile();
     let code = compile::compile(&profile, Set::EMPTY, (6, 18)).unwrap();
     for (arch, name, args, verdict) in VERDICTS {
-        assert_eq!(
-            run(&code, &call(arch, name, args)),
-            verdict,
-            "{arch:?} {name} {args:x?}"
-        );
+        assert_eq!(run(&code, &call(arch, name, args)), verdict, "{arch:?} {name} {args:x?}");
     }
     for number in [470, 511, 512, 520, 547, X32_BIT | 512, X32_BIT - 1, u32::MAX] {
-        let call = Call {
-            number,
-            arch: Arch::X86_64.token(),
-            args: [0; 6],
-        };
+        let call = Call { number, arch: Arch::X86_64.token(), args: [0; 6] };
         assert_eq!(run(&code, &call), ENOSYS, "{number}");
     }
 }
@@ -249,23 +196,13 @@ fn capabilities_open_their_calls() {
     ];
     for (capability, name, args) in table {
         let call = call(Arch::NATIVE, name, args);
-        assert_eq!(
-            verdict(&profile, caps(&[capability]), &call),
-            ALLOW,
-            "{capability} {name}"
-        );
+        assert_eq!(verdict(&profile, caps(&[capability]), &call), ALLOW, "{capability} {name}");
         assert_ne!(verdict(&profile, caps(&["NET_RAW"]), &call), ALLOW, "{name}");
     }
     for never in ["io_uring_setup", "userfaultfd", "add_key"] {
-        assert_eq!(
-            verdict(&profile, Set::ALL, &call(Arch::NATIVE, never, &[])),
-            EPERM
-        );
+        assert_eq!(verdict(&profile, Set::ALL, &call(Arch::NATIVE, never, &[])), EPERM);
     }
-    assert_eq!(
-        verdict(&profile, Set::ALL, &call(Arch::NATIVE, "socket", &[38])),
-        EPERM
-    );
+    assert_eq!(verdict(&profile, Set::ALL, &call(Arch::NATIVE, "socket", &[38])), EPERM);
 }
 
 /// The most instructions that any call runs through.
@@ -288,11 +225,7 @@ fn the_default_filter_is_short_and_a_call_takes_few_steps() {
     let start = std::time::Instant::now();
     let code = compile::compile(&default::profile(), Set::EMPTY, (6, 18)).unwrap();
     let longest = longest_path(&code);
-    println!(
-        "{} instructions, at most {longest} steps, {:?}",
-        code.len(),
-        start.elapsed()
-    );
+    println!("{} instructions, at most {longest} steps, {:?}", code.len(), start.elapsed());
     assert!(code.len() < 700, "{} instructions", code.len());
     assert!(longest < 25, "{longest} steps");
 }
@@ -318,12 +251,7 @@ fn a_localhost_profile_fails_closed() {
         path("huge", &vec![b' '; (1 << 20) + 1]),
     ];
     for path in bad {
-        assert!(
-            cache
-                .filter(&Source::Localhost(path.clone()), Set::EMPTY)
-                .is_err(),
-            "{path:?}"
-        );
+        assert!(cache.filter(&Source::Localhost(path.clone()), Set::EMPTY).is_err(), "{path:?}");
     }
     let good = path("good", br#"{"defaultAction":"SCMP_ACT_ALLOW"}"#);
     assert!(cache.filter(&Source::Localhost(good), Set::EMPTY).is_ok());

@@ -64,20 +64,14 @@ impl Connection {
             return Err(self.gone());
         }
         match tokio::time::timeout(limit, answer).await {
-            Ok(Ok((Body::Error(e), _))) => Err(ShimError::Refused {
-                step: e.step,
-                errno: e.errno,
-                message: e.message,
-            }),
+            Ok(Ok((Body::Error(e), _))) => {
+                Err(ShimError::Refused { step: e.step, errno: e.errno, message: e.message })
+            }
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(self.gone()),
             Err(_) => {
                 self.forget(id);
-                Err(ShimError::Timeout {
-                    pod: self.pod.clone(),
-                    verb: name,
-                    after: limit,
-                })
+                Err(ShimError::Timeout { pod: self.pod.clone(), verb: name, after: limit })
             }
         }
     }
@@ -105,9 +99,7 @@ impl Connection {
     }
 
     fn gone(&self) -> ShimError {
-        ShimError::Gone {
-            pod: self.pod.clone(),
-        }
+        ShimError::Gone { pod: self.pod.clone() }
     }
 }
 
@@ -123,14 +115,8 @@ async fn read_loop(connection: Arc<Connection>, events: mpsc::UnboundedSender<Ev
         }
     }
     // Dropping the senders tells every waiting call.
-    connection
-        .waiting
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
-    let _ = events.send(Event::Gone {
-        pod: connection.pod.clone(),
-    });
+    connection.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let _ = events.send(Event::Gone { pod: connection.pod.clone() });
 }
 
 /// One packet, in a buffer of its own size: an idle connection holds none.
@@ -165,10 +151,7 @@ fn dispatch(
     };
     match (message.id, message.body) {
         (0, Some(Body::Exited(exited))) => {
-            let _ = events.send(Event::Exited {
-                pod: connection.pod.clone(),
-                exited,
-            });
+            let _ = events.send(Event::Exited { pod: connection.pod.clone(), exited });
         }
         (id, Some(body)) => {
             if let Some(waiting) = connection.forget(id) {

@@ -51,10 +51,7 @@ pub fn program_path(configured: Option<PathBuf>) -> io::Result<PathBuf> {
 /// Starts the shim of a pod and returns a connection to it.
 pub(super) fn spawn(layout: &Layout, program: BorrowedFd<'_>, pod: &PodId) -> Result<OwnedFd, ShimError> {
     let dir = layout.shim(pod);
-    std::fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&dir)
-        .map_err(ShimError::io("make", &dir))?;
+    std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(ShimError::io("make", &dir))?;
     let path = layout.shim_socket(pod);
     let listener = berth_sys::socket::listen(&path).map_err(ShimError::io("listen at", &path))?;
     let pid = execute(program, listener.as_fd(), pod, &layout.shim_log(pod))
@@ -76,23 +73,13 @@ fn execute(program: BorrowedFd<'_>, listener: BorrowedFd<'_>, pod: &PodId, log: 
         Mode::from_bits_truncate(0o600),
     )?;
     let attributes = PosixSpawnAttr::init()?;
-    let arguments = [
-        c"berth-shim".to_owned(),
-        c"--pod".to_owned(),
-        CString::new(pod.as_str())?,
-    ];
+    let arguments = [c"berth-shim".to_owned(), c"--pod".to_owned(), CString::new(pod.as_str())?];
     // Not inherited: nothing of the daemon's environment is the pod's business.
     let environment: [CString; 0] = [];
     // glibc spawns by CLONE_VFORK, so the daemon's size does not matter. The path is resolved in the child, where the
     // memfd is still open: close-on-exec acts after.
     let path = format!("/proc/self/fd/{}", program.as_raw_fd());
-    Ok(posix_spawn(
-        path.as_str(),
-        &actions,
-        &attributes,
-        &arguments,
-        &environment,
-    )?)
+    Ok(posix_spawn(path.as_str(), &actions, &attributes, &arguments, &environment)?)
 }
 
 /// Waits for the end of a shim that this daemon has started, so that it leaves no zombie.

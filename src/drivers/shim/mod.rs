@@ -68,14 +68,7 @@ impl Shims {
     ) -> Result<(Self, mpsc::UnboundedReceiver<Event>), ShimError> {
         let program = launch::load_program(config.path.clone())?;
         let (events, receiver) = mpsc::unbounded_channel();
-        Ok((
-            Self {
-                layout,
-                program,
-                events,
-            },
-            receiver,
-        ))
+        Ok((Self { layout, program, events }, receiver))
     }
 
     /// Starts a shim for a pod: its directory, its socket, its process.
@@ -95,10 +88,7 @@ impl Shims {
     pub fn known(&self) -> Result<Vec<PodId>, ShimError> {
         let dir = self.layout.shims();
         let entries = std::fs::read_dir(&dir).map_err(ShimError::io("list", dir))?;
-        Ok(entries
-            .flatten()
-            .filter_map(|e| PodId::parse(e.file_name().to_str()?).ok())
-            .collect())
+        Ok(entries.flatten().filter_map(|e| PodId::parse(e.file_name().to_str()?).ok()).collect())
     }
 
     /// Removes what is left of a shim that is dead.
@@ -113,22 +103,12 @@ impl Shims {
     async fn greet(&self, pod: &PodId, socket: OwnedFd) -> Result<(Shim, v1::State), ShimError> {
         let connection = Connection::start(pod.clone(), socket, self.events.clone())
             .map_err(ShimError::io("watch", self.layout.shim_socket(pod)))?;
-        let hello = Verb::Hello(v1::Hello {
-            version: berth_proto::shim::VERSION,
-        });
+        let hello = Verb::Hello(v1::Hello { version: berth_proto::shim::VERSION });
         match connection.call(hello, &[], PROMPT).await? {
-            (Body::State(state), _) => Ok((
-                Shim {
-                    pod: pod.clone(),
-                    pid: state.shim_pid,
-                    connection,
-                },
-                state,
-            )),
-            _ => Err(ShimError::Protocol {
-                pod: pod.clone(),
-                verb: "hello",
-            }),
+            (Body::State(state), _) => {
+                Ok((Shim { pod: pod.clone(), pid: state.shim_pid, connection }, state))
+            }
+            _ => Err(ShimError::Protocol { pod: pod.clone(), verb: "hello" }),
         }
     }
 }
@@ -170,11 +150,7 @@ impl Shim {
         if network.is_some() != wants_network || user.is_some() != wants_user {
             return Err(self.protocol("setup"));
         }
-        Ok(Ready {
-            network,
-            user,
-            init_pid: ready.init_pid,
-        })
+        Ok(Ready { network, user, init_pid: ready.init_pid })
     }
 
     /// Spawns a container; returns once its workload is executing.
@@ -185,11 +161,7 @@ impl Shim {
         seccomp: Option<BorrowedFd<'_>>,
     ) -> Result<v1::Started, ShimError> {
         let fds: Vec<_> = std::iter::once(root).chain(seccomp).collect();
-        self.started(
-            self.connection.call(Verb::Start(start), &fds, SPAWN).await?,
-            "start",
-        )
-        .map(|(s, _)| s)
+        self.started(self.connection.call(Verb::Start(start), &fds, SPAWN).await?, "start").map(|(s, _)| s)
     }
 
     /// Executes a process in a running container; the fds are in the order of the message's comment. Returns the
@@ -205,45 +177,22 @@ impl Shim {
     /// Sends a signal to a container (`exec_id` empty) or an exec.
     pub async fn signal(&self, container_id: &str, exec_id: &str, signal: i32) -> Result<(), ShimError> {
         let (container_id, exec_id) = (container_id.to_string(), exec_id.to_string());
-        self.done(
-            Verb::Signal(v1::Signal {
-                container_id,
-                exec_id,
-                signal,
-            }),
-            PROMPT,
-        )
-        .await
+        self.done(Verb::Signal(v1::Signal { container_id, exec_id, signal }), PROMPT).await
     }
 
     /// Opens a container's log anew.
     pub async fn reopen_log(&self, container_id: &str) -> Result<(), ShimError> {
-        self.done(
-            Verb::ReopenLog(v1::ReopenLog {
-                container_id: container_id.to_string(),
-            }),
-            PROMPT,
-        )
-        .await
+        self.done(Verb::ReopenLog(v1::ReopenLog { container_id: container_id.to_string() }), PROMPT).await
     }
 
     /// Lets the shim forget an exited container.
     pub async fn delete(&self, container_id: &str) -> Result<(), ShimError> {
-        self.done(
-            Verb::Delete(v1::Delete {
-                container_id: container_id.to_string(),
-            }),
-            PROMPT,
-        )
-        .await
+        self.done(Verb::Delete(v1::Delete { container_id: container_id.to_string() }), PROMPT).await
     }
 
     /// Ends the shim and everything that still runs in its pod.
     pub async fn shut_down(&self) -> Result<(), ShimError> {
-        match self
-            .done(Verb::Shutdown(v1::Shutdown { force: true }), PROMPT)
-            .await
-        {
+        match self.done(Verb::Shutdown(v1::Shutdown { force: true }), PROMPT).await {
             Err(ShimError::Gone { .. }) => Ok(()),
             result => result,
         }
@@ -268,9 +217,6 @@ impl Shim {
     }
 
     fn protocol(&self, verb: &'static str) -> ShimError {
-        ShimError::Protocol {
-            pod: self.pod.clone(),
-            verb,
-        }
+        ShimError::Protocol { pod: self.pod.clone(), verb }
     }
 }

@@ -71,6 +71,9 @@ pub struct Damaged {
     pub source: serde_json::Error,
 }
 
+/// A key, and its record if that can be read.
+pub type Loaded<R> = (String, Result<R, Damaged>);
+
 /// Several changes that become visible together.
 #[derive(Debug, Default)]
 pub struct Transaction {
@@ -97,21 +100,13 @@ impl Transaction {
             key: key.to_string(),
             source,
         })?;
-        self.changes.push(Change {
-            table: R::TABLE,
-            key: key.to_string(),
-            value: Some(value),
-        });
+        self.changes.push(Change { table: R::TABLE, key: key.to_string(), value: Some(value) });
         Ok(())
     }
 
     /// Removes a record; fine if there is none.
     pub fn delete<R: Record>(&mut self, key: &str) {
-        self.changes.push(Change {
-            table: R::TABLE,
-            key: key.to_string(),
-            value: None,
-        });
+        self.changes.push(Change { table: R::TABLE, key: key.to_string(), value: None });
     }
 }
 
@@ -130,13 +125,7 @@ pub struct Store {
 impl Store {
     /// Opens or makes the database at `path`, mode 0600.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let failed = |verb| {
-            move |source| StoreError::Sqlite {
-                verb,
-                path: path.to_path_buf(),
-                source,
-            }
-        };
+        let failed = |verb| move |source| StoreError::Sqlite { verb, path: path.to_path_buf(), source };
         let db = connect(path).map_err(failed("open"))?;
         let (writes, queue) = mpsc::channel();
         std::thread::Builder::new()
@@ -144,10 +133,7 @@ impl Store {
             .spawn(move || write_loop(db, &queue))
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
             .map_err(failed("start the writer of"))?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            writes,
-        })
+        Ok(Self { path: path.to_path_buf(), writes })
     }
 
     /// Keeps one record.
@@ -172,24 +158,14 @@ impl Store {
     /// Makes all changes of a transaction, or none. They are made even if the caller stops waiting.
     pub async fn commit(&self, transaction: Transaction, durability: Durability) -> Result<(), StoreError> {
         let (done, result) = oneshot::channel();
-        let write = Write {
-            changes: transaction.changes,
-            durability,
-            done,
-        };
-        self.writes
-            .send(write)
-            .map_err(|_| StoreError::Closed(self.path.clone()))?;
+        let write = Write { changes: transaction.changes, durability, done };
+        self.writes.send(write).map_err(|_| StoreError::Closed(self.path.clone()))?;
         let result = result.await.map_err(|_| StoreError::Closed(self.path.clone()))?;
-        result.map_err(|source| StoreError::Sqlite {
-            verb: "write",
-            path: self.path.clone(),
-            source,
-        })
+        result.map_err(|source| StoreError::Sqlite { verb: "write", path: self.path.clone(), source })
     }
 
     /// Every record of a table with its key, in the order of keys; for the start of the daemon.
-    pub fn load<R: Record>(&self) -> Result<Vec<(String, Result<R, Damaged>)>, StoreError> {
+    pub fn load<R: Record>(&self) -> Result<Vec<Loaded<R>>, StoreError> {
         let read = || -> Result<Vec<(String, Vec<u8>)>, rusqlite::Error> {
             let db = connect(&self.path)?;
             ensure_table(&db, R::TABLE)?;
@@ -197,24 +173,15 @@ impl Store {
             let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
             rows.collect()
         };
-        let rows = read().map_err(|source| StoreError::Sqlite {
-            verb: "read",
-            path: self.path.clone(),
-            source,
-        })?;
-        Ok(rows
-            .into_iter()
-            .map(|(key, value)| decode::<R>(key, &value))
-            .collect())
+        let rows =
+            read().map_err(|source| StoreError::Sqlite { verb: "read", path: self.path.clone(), source })?;
+        Ok(rows.into_iter().map(|(key, value)| decode::<R>(key, &value)).collect())
     }
 }
 
-fn decode<R: Record>(key: String, value: &[u8]) -> (String, Result<R, Damaged>) {
-    let record = serde_json::from_slice(value).map_err(|source| Damaged {
-        table: R::TABLE,
-        key: key.clone(),
-        source,
-    });
+fn decode<R: Record>(key: String, value: &[u8]) -> Loaded<R> {
+    let record =
+        serde_json::from_slice(value).map_err(|source| Damaged { table: R::TABLE, key: key.clone(), source });
     (key, record)
 }
 
@@ -247,11 +214,7 @@ fn apply(db: &mut Connection, changes: &[Change], durability: Durability) -> Res
         ensure_table(db, change.table)?;
     }
     // FULL syncs the write-ahead log at commit, and with it every commit before this one.
-    let level = if durability == Durability::Power {
-        "FULL"
-    } else {
-        "NORMAL"
-    };
+    let level = if durability == Durability::Power { "FULL" } else { "NORMAL" };
     db.pragma_update(None, "synchronous", level)?;
     let transaction = db.transaction()?;
     for change in changes {
@@ -304,12 +267,8 @@ mod tests {
         // No close: as after kill -9.
         std::mem::forget(store);
         let again = Store::open(&path).unwrap();
-        let ships: Vec<_> = again
-            .load::<Ship>()
-            .unwrap()
-            .into_iter()
-            .map(|(k, v)| (k, v.unwrap().name))
-            .collect();
+        let ships: Vec<_> =
+            again.load::<Ship>().unwrap().into_iter().map(|(k, v)| (k, v.unwrap().name)).collect();
         assert_eq!(ships, [("a".into(), "one".into()), ("b".into(), "two".into())]);
     }
 
@@ -318,10 +277,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("db")).unwrap();
         store.put("bad", &Broken(7), Durability::Process).await.unwrap();
-        store
-            .put("good", &ship("one"), Durability::Process)
-            .await
-            .unwrap();
+        store.put("good", &ship("one"), Durability::Process).await.unwrap();
         let loaded = store.load::<Ship>().unwrap();
         assert_eq!(loaded.len(), 2);
         assert!(loaded[0].1.as_ref().unwrap_err().to_string().contains("bad"));
@@ -341,12 +297,7 @@ mod tests {
         transaction.put("x", &ship("x")).unwrap();
         transaction.delete::<Ship>("z");
         store.commit(transaction, Durability::Process).await.unwrap();
-        let keys: Vec<_> = store
-            .load::<Ship>()
-            .unwrap()
-            .into_iter()
-            .map(|(key, _)| key)
-            .collect();
+        let keys: Vec<_> = store.load::<Ship>().unwrap().into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["x"]);
     }
 }

@@ -21,15 +21,7 @@ pub struct Head<'a> {
 }
 
 pub fn head<'a>(path: &'a str, kind: u8) -> Head<'a> {
-    Head {
-        path,
-        kind,
-        link: "",
-        mode: 0o644,
-        uid: 0,
-        mtime: 1,
-        xattr: None,
-    }
+    Head { path, kind, link: "", mode: 0o644, uid: 0, mtime: 1, xattr: None }
 }
 
 impl Tar {
@@ -76,23 +68,11 @@ impl Tar {
     }
 
     pub fn dir(&mut self, path: &str, mode: u32) -> &mut Self {
-        self.add(
-            &Head {
-                mode,
-                ..head(path, b'5')
-            },
-            b"",
-        )
+        self.add(&Head { mode, ..head(path, b'5') }, b"")
     }
 
     pub fn link(&mut self, path: &str, kind: u8, link: &str) -> &mut Self {
-        self.add(
-            &Head {
-                link,
-                ..head(path, kind)
-            },
-            b"",
-        )
+        self.add(&Head { link, ..head(path, kind) }, b"")
     }
 
     pub fn bytes(&self) -> Vec<u8> {
@@ -102,9 +82,7 @@ impl Tar {
 
 fn record(key: &str, value: &[u8]) -> Vec<u8> {
     let rest = 3 + key.len() + value.len();
-    let length = (rest..)
-        .find(|length| length.to_string().len() + rest == *length)
-        .unwrap();
+    let length = (rest..).find(|length| length.to_string().len() + rest == *length).unwrap();
     [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
 }
 
@@ -135,12 +113,7 @@ impl Blob {
     fn with(tar: &Tar, compress: impl Fn(&[u8]) -> Vec<u8>) -> Self {
         let plain = tar.bytes();
         let bytes = compress(&plain);
-        Self {
-            digest: Digest::of(&bytes),
-            size: bytes.len() as u64,
-            diff_id: Digest::of(&plain),
-            bytes,
-        }
+        Self { digest: Digest::of(&bytes), size: bytes.len() as u64, diff_id: Digest::of(&plain), bytes }
     }
 }
 
@@ -157,11 +130,7 @@ pub fn layout(name: &str, layers: &[Blob]) -> File {
     let descriptors: Vec<_> = layers
         .iter()
         .map(|layer| {
-            let form = if layer.bytes.starts_with(b"\x1f\x8b") {
-                "gzip"
-            } else {
-                "zstd"
-            };
+            let form = if layer.bytes.starts_with(b"\x1f\x8b") { "gzip" } else { "zstd" };
             serde_json::json!({
                 "mediaType": format!("application/vnd.oci.image.layer.v1.tar+{form}"),
                 "digest": layer.digest, "size": layer.size,
@@ -185,16 +154,10 @@ pub fn layout(name: &str, layers: &[Blob]) -> File {
     let mut tar = Tar::default();
     tar.add(&head("index.json", b'0'), index.to_string().as_bytes());
     for bytes in [&config, &manifest] {
-        tar.add(
-            &head(&format!("blobs/sha256/{}", Digest::of(bytes).digits()), b'0'),
-            bytes,
-        );
+        tar.add(&head(&format!("blobs/sha256/{}", Digest::of(bytes).digits()), b'0'), bytes);
     }
     for layer in layers {
-        tar.add(
-            &head(&format!("blobs/sha256/{}", layer.digest.digits()), b'0'),
-            &layer.bytes,
-        );
+        tar.add(&head(&format!("blobs/sha256/{}", layer.digest.digits()), b'0'), &layer.bytes);
     }
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&tar.bytes()).unwrap();

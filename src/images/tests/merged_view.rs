@@ -34,26 +34,12 @@ enum Step {
 }
 
 fn made_up() -> Thing {
-    Thing {
-        kind: b'5',
-        mode: 0o755,
-        uid: 0,
-        mtime: 0,
-        content: String::new(),
-        marked: false,
-    }
+    Thing { kind: b'5', mode: 0o755, uid: 0, mtime: 0, content: String::new(), marked: false }
 }
 
 fn described(kind: u8, n: u32, content: String) -> Thing {
     let mode = [0o755, 0o700, 0o1777, 0o2750][n as usize % 4];
-    Thing {
-        kind,
-        mode,
-        uid: n % 3,
-        mtime: i64::from(n) + 1000,
-        content,
-        marked: n % 2 == 1,
-    }
+    Thing { kind, mode, uid: n % 3, mtime: i64::from(n) + 1000, content, marked: n % 2 == 1 }
 }
 
 fn parent(path: &str) -> &str {
@@ -61,11 +47,7 @@ fn parent(path: &str) -> &str {
 }
 
 fn remove_below(tree: &mut Tree, path: &str) {
-    let prefix = if path.is_empty() {
-        String::new()
-    } else {
-        format!("{path}/")
-    };
+    let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
     tree.retain(|at, _| at.is_empty() || !at.starts_with(&prefix) || at == path);
 }
 
@@ -108,15 +90,7 @@ fn apply(tree: &mut Tree, layer: &[Step]) -> Option<()> {
             Step::File(path, n) => place(tree, path, described(b'0', *n, format!("{path} {n}")))?,
             Step::Dir(path, n) => place(tree, path, described(b'5', *n, String::new()))?,
             Step::Symlink(path) => {
-                place(
-                    tree,
-                    path,
-                    Thing {
-                        kind: b'2',
-                        mode: 0,
-                        ..made_up()
-                    },
-                )?;
+                place(tree, path, Thing { kind: b'2', mode: 0, ..made_up() })?;
             }
             Step::HardLink(path, target) => {
                 let thing = tree.get(target).filter(|thing| thing.kind == b'0')?.clone();
@@ -134,29 +108,13 @@ fn tar(layer: &[Step]) -> Tar {
         let add = |tar: &mut Tar, path: &str, thing: Thing| {
             let xattr = thing.marked.then_some(("user.mark", &b"m"[..]));
             let (mode, uid, mtime) = (thing.mode, thing.uid, thing.mtime.unsigned_abs());
-            tar.add(
-                &Head {
-                    mode,
-                    uid,
-                    mtime,
-                    xattr,
-                    ..head(path, thing.kind)
-                },
-                thing.content.as_bytes(),
-            );
+            tar.add(&Head { mode, uid, mtime, xattr, ..head(path, thing.kind) }, thing.content.as_bytes());
         };
         match step {
             Step::File(path, n) => add(&mut tar, path, described(b'0', *n, format!("{path} {n}"))),
             Step::Dir(path, n) => add(&mut tar, path, described(b'5', *n, String::new())),
             Step::Symlink(path) => {
-                tar.add(
-                    &Head {
-                        link: "nowhere",
-                        mtime: 0,
-                        ..head(path, b'2')
-                    },
-                    b"",
-                );
+                tar.add(&Head { link: "nowhere", mtime: 0, ..head(path, b'2') }, b"");
             }
             Step::HardLink(path, target) => {
                 tar.link(path, b'1', target);
@@ -182,33 +140,18 @@ fn walk(directory: &Path, path: &str, tree: &mut Tree) {
     } else {
         b'0'
     };
-    let content = if kind == b'0' {
-        std::fs::read_to_string(directory).unwrap()
-    } else {
-        String::new()
-    };
+    let content = if kind == b'0' { std::fs::read_to_string(directory).unwrap() } else { String::new() };
     let marked = rustix::fs::lgetxattr(directory, "user.mark", &mut [0_u8; 8]).is_ok();
     let mode = if kind == b'2' { 0 } else { meta.mode() & 0o7777 };
     tree.insert(
         path.to_string(),
-        Thing {
-            kind,
-            mode,
-            uid: meta.uid(),
-            mtime: meta.mtime(),
-            content,
-            marked,
-        },
+        Thing { kind, mode, uid: meta.uid(), mtime: meta.mtime(), content, marked },
     );
     if kind == b'5' {
         for entry in std::fs::read_dir(directory).unwrap() {
             let name = entry.unwrap().file_name();
             let name = std::str::from_utf8(name.as_bytes()).unwrap();
-            let child = if path.is_empty() {
-                name.to_string()
-            } else {
-                format!("{path}/{name}")
-            };
+            let child = if path.is_empty() { name.to_string() } else { format!("{path}/{name}") };
             walk(&directory.join(name), &child, tree);
         }
     }
@@ -261,19 +204,11 @@ fn check(
 
 #[test]
 fn the_merged_view_is_that_of_a_sequential_unpack() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let node = runtime.block_on(Node::new());
     let layers = prop::collection::vec(prop::collection::vec(step(), 0..7), 1..5);
-    let config = ProptestConfig {
-        cases: 150,
-        failure_persistence: None,
-        max_shrink_iters: 300,
-        ..Default::default()
-    };
+    let config =
+        ProptestConfig { cases: 150, failure_persistence: None, max_shrink_iters: 300, ..Default::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let compared = std::cell::Cell::new(0);
     runner
@@ -284,41 +219,21 @@ fn the_merged_view_is_that_of_a_sequential_unpack() {
             Ok(())
         })
         .unwrap();
-    assert!(
-        compared.get() >= 50,
-        "only {} images were comparable",
-        compared.get()
-    );
+    assert!(compared.get() >= 50, "only {} images were comparable", compared.get());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hard_link_into_a_lower_layer_is_resolved_with_the_parents_in_view() {
     let node = Node::new().await;
     let lower = Tar::default().file("bin/busybox", "box").clone();
-    let upper = Tar::default()
-        .link("bin/sh", b'1', "bin/busybox")
-        .file("etc/new", "n")
-        .clone();
-    let image = node
-        .images
-        .import(layout_of("x.test/a:1", &[&lower, &upper]))
-        .await
-        .unwrap()
-        .remove(0);
+    let upper = Tar::default().link("bin/sh", b'1', "bin/busybox").file("etc/new", "n").clone();
+    let image = node.images.import(layout_of("x.test/a:1", &[&lower, &upper])).await.unwrap().remove(0);
     let root = node.root(&image);
-    assert_eq!(
-        (root.read("bin/sh"), root.read("etc/new")),
-        ("box".into(), "n".into())
-    );
+    assert_eq!((root.read("bin/sh"), root.read("etc/new")), ("box".into(), "n".into()));
     let inode = |path| std::fs::metadata(root.path(path)).unwrap().ino();
     assert_eq!(inode("bin/sh"), inode("bin/busybox"));
     // Again: both forms are known now.
-    let again = node
-        .images
-        .import(layout_of("x.test/a:2", &[&lower, &upper]))
-        .await
-        .unwrap()
-        .remove(0);
+    let again = node.images.import(layout_of("x.test/a:2", &[&lower, &upper])).await.unwrap().remove(0);
     assert_eq!((again.id == image.id, node.unpacked()), (false, 2));
     node.assert_clean();
 }
@@ -326,38 +241,19 @@ async fn a_hard_link_into_a_lower_layer_is_resolved_with_the_parents_in_view() {
 #[tokio::test(flavor = "multi_thread")]
 async fn files_below_a_link_of_a_lower_layer_go_where_the_link_leads() {
     let node = Node::new().await;
-    let lower = Tar::default()
-        .dir("usr/bin", 0o755)
-        .link("bin", b'2', "usr/bin")
-        .file("usr/bin/a", "a")
-        .clone();
+    let lower =
+        Tar::default().dir("usr/bin", 0o755).link("bin", b'2', "usr/bin").file("usr/bin/a", "a").clone();
     let upper = Tar::default().file("bin/b", "b").file("bin/.wh.a", "").clone();
     let alone = Tar::default().dir("bin", 0o700).clone();
-    let image = node
-        .images
-        .import(layout_of("x.test/a:1", &[&lower, &upper]))
-        .await
-        .unwrap()
-        .remove(0);
+    let image = node.images.import(layout_of("x.test/a:1", &[&lower, &upper])).await.unwrap().remove(0);
     let root = node.root(&image);
-    assert_eq!(
-        (root.read("usr/bin/b"), root.read("bin/b")),
-        ("b".into(), "b".into())
-    );
+    assert_eq!((root.read("usr/bin/b"), root.read("bin/b")), ("b".into(), "b".into()));
     assert!(!root.path("usr/bin/a").exists());
     // The same layer elsewhere stands by itself.
-    let image = node
-        .images
-        .import(layout_of("x.test/a:2", &[&alone, &upper]))
-        .await
-        .unwrap()
-        .remove(0);
+    let image = node.images.import(layout_of("x.test/a:2", &[&alone, &upper])).await.unwrap().remove(0);
     let root = node.root(&image);
     assert_eq!(
-        (
-            root.read("bin/b"),
-            std::fs::metadata(root.path("bin")).unwrap().mode() & 0o777
-        ),
+        (root.read("bin/b"), std::fs::metadata(root.path("bin")).unwrap().mode() & 0o777),
         ("b".into(), 0o700)
     );
 }

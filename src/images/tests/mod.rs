@@ -43,46 +43,29 @@ impl Node {
 
     fn root(&self, image: &Image) -> Root {
         let unique = crate::ids::ContainerId::generate().to_string();
-        let (upper, work) = (
-            self.dir.path().join(format!("u{unique}")),
-            self.dir.path().join(format!("w{unique}")),
-        );
+        let (upper, work) =
+            (self.dir.path().join(format!("u{unique}")), self.dir.path().join(format!("w{unique}")));
         std::fs::create_dir(&upper).unwrap();
         std::fs::create_dir(&work).unwrap();
-        Root(
-            self.images
-                .shared
-                .layers
-                .root(&image.layers, &upper, &work)
-                .unwrap(),
-        )
+        Root(self.images.shared.layers.root(&image.layers, &upper, &work).unwrap())
     }
 
     fn unpacked(&self) -> usize {
-        self.images
-            .shared
-            .unpacked
-            .load(std::sync::atomic::Ordering::SeqCst)
+        self.images.shared.unpacked.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     /// Nothing half-done: no staging, and as many layers on disk as are known.
     fn assert_clean(&self) {
         let count = |path: PathBuf| std::fs::read_dir(path).unwrap().count();
         assert_eq!(count(self.layout.staging()), 0, "staging");
-        assert_eq!(
-            count(self.layout.layers()),
-            self.images.shared.catalog().layers().count(),
-            "layers"
-        );
+        assert_eq!(count(self.layout.layers()), self.images.shared.catalog().layers().count(), "layers");
     }
 }
 
 async fn open(layout: &Layout) -> Images {
     let store = Arc::new(Store::open(&layout.store()).unwrap());
     let registry = Registry::new(RegistryConfig::default()).unwrap();
-    Images::open(layout, store, registry, &LayersConfig::default())
-        .await
-        .unwrap()
+    Images::open(layout, store, registry, &LayersConfig::default()).await.unwrap()
 }
 
 /// A mounted root, reached through its descriptor.

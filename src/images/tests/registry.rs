@@ -20,11 +20,7 @@ impl Server {
     /// None, with a word why, where the program is not installed.
     fn start() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
              http: {{addr: \"127.0.0.1:{port}\"}}\n",
@@ -61,10 +57,7 @@ impl Server {
     }
 
     fn archive(&self, layers: &[Blob]) -> std::path::PathBuf {
-        let path = self
-            .dir
-            .path()
-            .join(format!("{}.tar", crate::ids::ContainerId::generate()));
+        let path = self.dir.path().join(format!("{}.tar", crate::ids::ContainerId::generate()));
         let mut from = layout("x:1", layers);
         std::io::copy(&mut from, &mut std::fs::File::create(&path).unwrap()).unwrap();
         path
@@ -88,10 +81,7 @@ async fn an_image_is_pulled_once_however_many_ask_and_gzip_and_zstd_are_the_same
     let base = Tar::default().dir("./", 0o755).file("etc/os", "base").clone();
     let top = Tar::default().file("app", "top").clone();
     server.push("a/app:gzip", &server.archive(&[Blob::of(&base), Blob::of(&top)]));
-    server.push(
-        "a/app:zstd",
-        &server.archive(&[Blob::zstd(&base), Blob::zstd(&top)]),
-    );
+    server.push("a/app:zstd", &server.archive(&[Blob::zstd(&base), Blob::zstd(&top)]));
     let node = Node::new().await;
     let gzip = server.reference("a/app:gzip");
     let none = Credentials::default();
@@ -103,46 +93,15 @@ async fn an_image_is_pulled_once_however_many_ask_and_gzip_and_zstd_are_the_same
         (node.root(&image).read("app"), image.config.cmd.clone()),
         ("top".into(), vec!["/bin/sh".into()])
     );
-    let zstd = node
-        .images
-        .pull(&server.reference("a/app:zstd"), &none)
-        .await
-        .unwrap();
-    assert_eq!(
-        (
-            zstd.id == image.id,
-            node.unpacked(),
-            zstd.tags.len(),
-            zstd.digests.len()
-        ),
-        (true, 2, 2, 2)
-    );
+    let zstd = node.images.pull(&server.reference("a/app:zstd"), &none).await.unwrap();
+    assert_eq!((zstd.id == image.id, node.unpacked(), zstd.tags.len(), zstd.digests.len()), (true, 2, 2, 2));
     let fresh = Node::new().await;
-    let zstd = fresh
-        .images
-        .pull(&server.reference("a/app:zstd"), &none)
-        .await
-        .unwrap();
+    let zstd = fresh.images.pull(&server.reference("a/app:zstd"), &none).await.unwrap();
     assert_eq!(fresh.root(&zstd).read("etc/os"), "base");
-    let by_digest = zstd
-        .digests
-        .first()
-        .unwrap()
-        .rsplit_once('/')
-        .unwrap()
-        .1
-        .to_string();
-    let again = fresh
-        .images
-        .pull(&server.reference(&format!("a/{by_digest}")), &none)
-        .await
-        .unwrap();
+    let by_digest = zstd.digests.first().unwrap().rsplit_once('/').unwrap().1.to_string();
+    let again = fresh.images.pull(&server.reference(&format!("a/{by_digest}")), &none).await.unwrap();
     assert_eq!(again.id, zstd.id);
-    let error = fresh
-        .images
-        .pull(&server.reference("a/app:none"), &none)
-        .await
-        .unwrap_err();
+    let error = fresh.images.pull(&server.reference("a/app:none"), &none).await.unwrap_err();
     assert!(matches!(error, ImageError::Registry { .. }), "{error}");
     fresh.assert_clean();
 }
@@ -156,11 +115,7 @@ async fn a_pull_goes_on_when_its_caller_goes_away() {
     let reference = server.reference("a/app:1");
     let none = Credentials::default();
     let pull = node.images.pull(&reference, &none);
-    assert!(
-        tokio::time::timeout(Duration::from_millis(1), pull)
-            .await
-            .is_err()
-    );
+    assert!(tokio::time::timeout(Duration::from_millis(1), pull).await.is_err());
     for _ in 0..200 {
         if !node.images.list().is_empty() {
             break;
@@ -175,24 +130,15 @@ async fn a_pull_goes_on_when_its_caller_goes_away() {
 #[ignore = "a measurement, not a check"]
 async fn throughput_of_a_pull_from_a_registry_on_this_machine() {
     let Some(server) = Server::start() else { return };
-    let mib: usize = std::env::var("BERTH_BENCH_MIB")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(300);
+    let mib: usize = std::env::var("BERTH_BENCH_MIB").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
     let path = server.dir.path().join("big.tar");
     let mut file = std::fs::File::create(&path).unwrap();
     // About as compressible as programs are.
     let mut state = 1_u64;
     let block: Vec<u8> = (0..1 << 20)
         .map(|at: u32| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(u64::from(at));
-            if at % 64 < 28 {
-                (state >> 33) as u8
-            } else {
-                b"the same words again "[at as usize % 21]
-            }
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(u64::from(at));
+            if at % 64 < 28 { (state >> 33) as u8 } else { b"the same words again "[at as usize % 21] }
         })
         .collect();
     let mut tar = Tar::default();
@@ -207,14 +153,6 @@ async fn throughput_of_a_pull_from_a_registry_on_this_machine() {
     server.push("a/big:1", &path);
     let node = Node::new().await;
     let started = std::time::Instant::now();
-    let image = node
-        .images
-        .pull(&server.reference("a/big:1"), &Credentials::default())
-        .await
-        .unwrap();
-    println!(
-        "{mib} MiB plain, {} MiB on disk, one layer: {:?}",
-        image.size >> 20,
-        started.elapsed()
-    );
+    let image = node.images.pull(&server.reference("a/big:1"), &Credentials::default()).await.unwrap();
+    println!("{mib} MiB plain, {} MiB on disk, one layer: {:?}", image.size >> 20, started.elapsed());
 }

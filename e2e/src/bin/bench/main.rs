@@ -21,12 +21,7 @@ use report::Results;
 #[derive(Clone, Debug, Parser)]
 pub struct Flags {
     /// Runtimes in order; ratios are against the first.
-    #[arg(
-        long,
-        env = "BENCH_RUNTIMES",
-        value_delimiter = ',',
-        default_value = "containerd,berth,berth-cni"
-    )]
+    #[arg(long, env = "BENCH_RUNTIMES", value_delimiter = ',', default_value = "containerd,berth,berth-cni")]
     runtimes: Vec<String>,
     /// Rounds of pods and execs; every runtime has its turn in each.
     #[arg(long, env = "BENCH_ROUNDS", default_value_t = 5)]
@@ -64,9 +59,7 @@ pub struct Contender {
 async fn main() -> Result<()> {
     let flags = Flags::parse();
     let registry = Registry::start()?;
-    registry
-        .storage()
-        .publish("pause", "3.9", &catalog::pause()?.build()?)?;
+    registry.storage().publish("pause", "3.9", &catalog::pause()?.build()?)?;
     let busybox = registry.publish("busybox", "latest", &catalog::busybox()?)?;
     let images = publish_big(&flags, &registry)?;
 
@@ -78,19 +71,10 @@ async fn main() -> Result<()> {
             "berth-cni" => (Runtime::Berth, true),
             other => bail!("--runtimes {other}: not one of containerd, berth, berth-cni"),
         };
-        let options = Options {
-            cni,
-            mirror: Some(registry.host()),
-            ..Options::default()
-        };
-        let node = Node::start_as(runtime, &options)
-            .await
-            .with_context(|| format!("start {name}"))?;
+        let options = Options { cni, mirror: Some(registry.host()), ..Options::default() };
+        let node = Node::start_as(runtime, &options).await.with_context(|| format!("start {name}"))?;
         node.client().await?.pull(&busybox).await?;
-        contenders.push(Contender {
-            name: name.clone(),
-            node,
-        });
+        contenders.push(Contender { name: name.clone(), node });
     }
 
     let mut results = Results::new(&flags.runtimes);
@@ -110,9 +94,7 @@ fn publish_big(flags: &Flags, registry: &Registry) -> Result<Vec<(String, String
             "zstd" => Compression::Zstd,
             other => bail!("--pull {other}: not one of gzip, zstd, none"),
         };
-        registry
-            .storage()
-            .publish("big", name, &big::image(compression)?)?;
+        registry.storage().publish("big", name, &big::image(compression)?)?;
         images.push((name.clone(), registry.reference(&format!("big:{name}"))));
     }
     Ok(images)

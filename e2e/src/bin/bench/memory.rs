@@ -27,26 +27,11 @@ pub async fn measure(
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         let helpers = helpers(&contender.node)?;
         let each = helpers as f64 / flags.memory_pods as f64;
-        results.add(
-            &contender.name,
-            "PSS per pod, without daemon",
-            Unit::Kibibytes,
-            each,
-        );
+        results.add(&contender.name, "PSS per pod, without daemon", Unit::Kibibytes, each);
         let daemon = contender.node.pid().context("the daemon does not run")?;
         let rollup = |field| rollup(&daemon.to_string(), field).context("the daemon's smaps_rollup");
-        results.add(
-            &contender.name,
-            "daemon PSS",
-            Unit::Kibibytes,
-            rollup("Pss:")? as f64,
-        );
-        results.add(
-            &contender.name,
-            "daemon RSS",
-            Unit::Kibibytes,
-            rollup("Rss:")? as f64,
-        );
+        results.add(&contender.name, "daemon PSS", Unit::Kibibytes, rollup("Pss:")? as f64);
+        results.add(&contender.name, "daemon RSS", Unit::Kibibytes, rollup("Rss:")? as f64);
         for id in ids {
             pods::down(&client, &id).await?;
         }
@@ -56,10 +41,7 @@ pub async fn measure(
 
 /// KiB of all processes that are there because of the node's pods, other than the daemon and the workloads.
 fn helpers(node: &Node) -> Result<u64> {
-    let (scratch, cgroup) = (
-        node.scratch().to_string_lossy().into_owned(),
-        node.cgroup_parent(),
-    );
+    let (scratch, cgroup) = (node.scratch().to_string_lossy().into_owned(), node.cgroup_parent());
     let daemon = node.pid().map(|pid| pid.to_string());
     let mut sum = 0;
     for entry in fs::read_dir("/proc")?.flatten() {
@@ -93,9 +75,6 @@ pub fn reset_peak(pid: u32) -> Result<()> {
 /// KiB: the largest RSS since [`reset_peak`].
 pub fn peak(pid: u32) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("VmHWM:"))
-        .context("no VmHWM")?;
+    let line = text.lines().find(|line| line.starts_with("VmHWM:")).context("no VmHWM")?;
     Ok(line.split_whitespace().nth(1).context("no VmHWM")?.parse()?)
 }

@@ -39,12 +39,7 @@ pub async fn measure(
     for _ in 0..2 {
         for contender in contenders {
             let rate = burst(contender, image, Duration::from_secs(flags.burst)).await?;
-            results.add(
-                &contender.name,
-                "pods/s up+down, 8 clients",
-                Unit::PerSecond,
-                rate,
-            );
+            results.add(&contender.name, "pods/s up+down, 8 clients", Unit::PerSecond, rate);
         }
     }
     Ok(())
@@ -88,16 +83,8 @@ async fn burst(contender: &Contender, image: &str, length: Duration) -> Result<f
         }
         Ok(count)
     };
-    let counts = tokio::try_join!(
-        worker(),
-        worker(),
-        worker(),
-        worker(),
-        worker(),
-        worker(),
-        worker(),
-        worker()
-    )?;
+    let counts =
+        tokio::try_join!(worker(), worker(), worker(), worker(), worker(), worker(), worker(), worker())?;
     let all = counts.0 + counts.1 + counts.2 + counts.3 + counts.4 + counts.5 + counts.6 + counts.7;
     Ok(all as f64 / start.elapsed().as_secs_f64())
 }
@@ -114,12 +101,7 @@ pub async fn up(client: &Client, node: &Node, image: &str) -> Result<(String, St
             attempt: 0,
         }),
         hostname: uid.clone(),
-        log_directory: node
-            .scratch()
-            .join("logs")
-            .join(&uid)
-            .to_string_lossy()
-            .into_owned(),
+        log_directory: node.scratch().join("logs").join(&uid).to_string_lossy().into_owned(),
         linux: Some(LinuxPodSandboxConfig {
             cgroup_parent: format!("{}/{uid}", node.cgroup_parent()),
             security_context: Some(LinuxSandboxSecurityContext {
@@ -132,10 +114,7 @@ pub async fn up(client: &Client, node: &Node, image: &str) -> Result<(String, St
         ..Default::default()
     };
     let container = ContainerConfig {
-        metadata: Some(ContainerMetadata {
-            name: "main".into(),
-            attempt: 0,
-        }),
+        metadata: Some(ContainerMetadata { name: "main".into(), attempt: 0 }),
         image: Some(image_spec(image)),
         command: vec!["sleep".into(), "100000".into()],
         log_path: "main.log".into(),

@@ -16,10 +16,8 @@ pub async fn measure(
     results: &mut Results,
 ) -> Result<()> {
     // The network makes no difference to a pull: of two Berths one is enough.
-    let contenders: Vec<_> = contenders
-        .iter()
-        .filter(|c| c.name != "berth-cni" || contenders.len() == 1)
-        .collect();
+    let contenders: Vec<_> =
+        contenders.iter().filter(|c| c.name != "berth-cni" || contenders.len() == 1).collect();
     for (packing, image) in images {
         for _ in 0..flags.pulls {
             for contender in &contenders {
@@ -39,12 +37,7 @@ async fn one(contender: &Contender, packing: &str, image: &str, results: &mut Re
     client.pull(image).await?;
     let took = start.elapsed().as_secs_f64();
     results.add(&contender.name, &format!("pull, {packing}"), Unit::Seconds, took);
-    results.add(
-        &contender.name,
-        &format!("peak RSS, pull {packing}"),
-        Unit::Kibibytes,
-        peak(daemon)? as f64,
-    );
+    results.add(&contender.name, &format!("peak RSS, pull {packing}"), Unit::Kibibytes, peak(daemon)? as f64);
     eprintln!("pull {packing}: {} {took:.1} s", contender.name);
     client.remove_image(image).await?;
     Ok(())

@@ -47,10 +47,7 @@ pub struct Results {
 impl Results {
     /// Columns in order; ratios are against the first.
     pub fn new(runtimes: &[String]) -> Self {
-        Self {
-            runtimes: runtimes.to_vec(),
-            figures: Vec::new(),
-        }
+        Self { runtimes: runtimes.to_vec(), figures: Vec::new() }
     }
 
     /// Adds one sample.
@@ -58,19 +55,11 @@ impl Results {
         let Some(column) = self.runtimes.iter().position(|other| other == runtime) else {
             return;
         };
-        let row = self
-            .figures
-            .iter()
-            .position(|figure| figure.name == name)
-            .unwrap_or_else(|| {
-                let samples = vec![Vec::new(); self.runtimes.len()];
-                self.figures.push(Figure {
-                    name: name.into(),
-                    unit,
-                    samples,
-                });
-                self.figures.len() - 1
-            });
+        let row = self.figures.iter().position(|figure| figure.name == name).unwrap_or_else(|| {
+            let samples = vec![Vec::new(); self.runtimes.len()];
+            self.figures.push(Figure { name: name.into(), unit, samples });
+            self.figures.len() - 1
+        });
         self.figures[row].samples[column].push(value);
     }
 
@@ -95,12 +84,7 @@ impl Results {
                 };
                 format!("{}{spread}{better}", figure.unit.show(median))
             });
-            let _ = writeln!(
-                text,
-                "| {} | {} |",
-                figure.name,
-                cells.collect::<Vec<_>>().join(" | ")
-            );
+            let _ = writeln!(text, "| {} | {} |", figure.name, cells.collect::<Vec<_>>().join(" | "));
         }
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let _ = write!(text, "\nload average at the end: {}", load.trim());
@@ -113,16 +97,12 @@ impl Results {
             .figures
             .iter()
             .map(|figure| {
-                let columns = self
-                    .runtimes
-                    .iter()
-                    .zip(&figure.samples)
-                    .map(|(runtime, samples)| {
-                        let of = |p| percentile(samples, p);
-                        let column =
-                            json!({ "p50": of(50.0), "p90": of(90.0), "min": of(0.0), "samples": samples });
-                        (runtime.clone(), column)
-                    });
+                let columns = self.runtimes.iter().zip(&figure.samples).map(|(runtime, samples)| {
+                    let of = |p| percentile(samples, p);
+                    let column =
+                        json!({ "p50": of(50.0), "p90": of(90.0), "min": of(0.0), "samples": samples });
+                    (runtime.clone(), column)
+                });
                 json!({
                     "name": figure.name,
                     "unit": format!("{:?}", figure.unit),

@@ -35,18 +35,8 @@ pub(in crate::api::cri) fn spec(
         args: config.args,
         working_dir: config.working_dir,
         envs: config.envs.into_iter().map(|env| (env.key, env.value)).collect(),
-        mounts: config
-            .mounts
-            .into_iter()
-            .enumerate()
-            .map(mount)
-            .collect::<Result<_, _>>()?,
-        devices: config
-            .devices
-            .into_iter()
-            .enumerate()
-            .map(device)
-            .collect::<Result<_, _>>()?,
+        mounts: config.mounts.into_iter().enumerate().map(mount).collect::<Result<_, _>>()?,
+        devices: config.devices.into_iter().enumerate().map(device).collect::<Result<_, _>>()?,
         labels: config.labels,
         annotations: config.annotations,
         log_path: log_path(log_directory, &config.log_path)?,
@@ -70,16 +60,10 @@ fn log_path(directory: &str, path: &str) -> Result<Option<PathBuf>, Invalid> {
 fn mount((index, mount): (usize, v1::Mount)) -> Result<Mount, Invalid> {
     let field = |name: &str| format!("config.mounts[{index}].{name}");
     if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
-        return Err(Invalid::new(
-            field("image"),
-            "image volumes are not supported yet",
-        ));
+        return Err(Invalid::new(field("image"), "image volumes are not supported yet"));
     }
     if !mount.mount_options.is_empty() {
-        return Err(Invalid::new(
-            field("mount_options"),
-            "mount options are not supported yet",
-        ));
+        return Err(Invalid::new(field("mount_options"), "mount options are not supported yet"));
     }
     absolute(&mount.container_path, &field("container_path"))?;
     absolute(&mount.host_path, &field("host_path"))?;
@@ -88,17 +72,11 @@ fn mount((index, mount): (usize, v1::Mount)) -> Result<Mount, Invalid> {
         Ok(v1::MountPropagation::PropagationHostToContainer) => Propagation::HostToContainer,
         Ok(v1::MountPropagation::PropagationBidirectional) => Propagation::Bidirectional,
         Err(_) => {
-            return Err(Invalid::new(
-                field("propagation"),
-                format!("{} is unknown", mount.propagation),
-            ));
+            return Err(Invalid::new(field("propagation"), format!("{} is unknown", mount.propagation)));
         }
     };
     if mount.recursive_read_only && !(mount.readonly && propagation == Propagation::Private) {
-        return Err(Invalid::new(
-            field("recursive_read_only"),
-            "needs readonly and private propagation",
-        ));
+        return Err(Invalid::new(field("recursive_read_only"), "needs readonly and private propagation"));
     }
     Ok(Mount {
         container_path: mount.container_path,
@@ -115,29 +93,15 @@ fn mount((index, mount): (usize, v1::Mount)) -> Result<Mount, Invalid> {
 fn device((index, device): (usize, v1::Device)) -> Result<Device, Invalid> {
     let field = |name: &str| format!("config.devices[{index}].{name}");
     absolute(&device.host_path, &field("host_path"))?;
-    let container_path = if device.container_path.is_empty() {
-        device.host_path.clone()
-    } else {
-        device.container_path
-    };
+    let container_path =
+        if device.container_path.is_empty() { device.host_path.clone() } else { device.container_path };
     absolute(&container_path, &field("container_path"))?;
-    let permissions = if device.permissions.is_empty() {
-        "rwm".to_string()
-    } else {
-        device.permissions
-    };
-    let device = Device {
-        container_path,
-        host_path: device.host_path,
-        permissions,
-    };
+    let permissions = if device.permissions.is_empty() { "rwm".to_string() } else { device.permissions };
+    let device = Device { container_path, host_path: device.host_path, permissions };
     if crate::containers::permissions_are_valid(&device) {
         Ok(device)
     } else {
-        Err(Invalid::new(
-            field("permissions"),
-            format!("{:?} is not made of r, w and m", device.permissions),
-        ))
+        Err(Invalid::new(field("permissions"), format!("{:?} is not made of r, w and m", device.permissions)))
     }
 }
 

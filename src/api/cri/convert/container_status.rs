@@ -11,10 +11,7 @@ const SIGTERM: i32 = 15;
 
 fn metadata(container: &Container) -> v1::ContainerMetadata {
     let metadata = &container.spec.metadata;
-    v1::ContainerMetadata {
-        name: metadata.name.clone(),
-        attempt: metadata.attempt,
-    }
+    v1::ContainerMetadata { name: metadata.name.clone(), attempt: metadata.attempt }
 }
 
 fn image(container: &Container) -> v1::ImageSpec {
@@ -51,14 +48,9 @@ pub(in crate::api::cri) fn item(container: &Container) -> v1::Container {
 
 pub(in crate::api::cri) fn status(container: &Container) -> v1::ContainerStatus {
     let (phase, spec) = (container.phase(), &container.spec);
-    let stop_signal = spec
-        .stop_signal
-        .or(container.image.stop_signal)
-        .unwrap_or(SIGTERM);
-    let log_path = spec
-        .log_path
-        .as_ref()
-        .map_or_else(String::new, |path| path.to_string_lossy().into_owned());
+    let stop_signal = spec.stop_signal.or(container.image.stop_signal).unwrap_or(SIGTERM);
+    let log_path =
+        spec.log_path.as_ref().map_or_else(String::new, |path| path.to_string_lossy().into_owned());
     let mut status = v1::ContainerStatus {
         id: container.id.to_string(),
         metadata: Some(metadata(container)),

@@ -22,10 +22,7 @@ pub struct Invalid {
 
 impl Invalid {
     pub(super) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            problem: problem.into(),
-        }
+        Self { field: field.into(), problem: problem.into() }
     }
 }
 
@@ -53,10 +50,7 @@ pub(super) fn absolute(path: &str, field: &str) -> Result<(), Invalid> {
     if path.contains('\0') {
         return refuse("holds a NUL");
     }
-    if Path::new(path)
-        .components()
-        .any(|part| part == Component::ParentDir)
-    {
+    if Path::new(path).components().any(|part| part == Component::ParentDir) {
         return refuse("holds `..`");
     }
     Ok(())
@@ -64,16 +58,12 @@ pub(super) fn absolute(path: &str, field: &str) -> Result<(), Invalid> {
 
 /// Relative, below its start: without `..`, `/` in front, and NUL.
 pub(super) fn below(path: &str, field: &str) -> Result<(), Invalid> {
-    let inside = Path::new(path)
-        .components()
-        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let inside =
+        Path::new(path).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if inside && !path.is_empty() && !path.contains('\0') {
         Ok(())
     } else {
-        Err(Invalid::new(
-            field,
-            format!("{path:?} is not a relative path without `..`"),
-        ))
+        Err(Invalid::new(field, format!("{path:?} is not a relative path without `..`")))
     }
 }
 

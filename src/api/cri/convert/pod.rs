@@ -67,28 +67,19 @@ fn metadata(metadata: v1::PodSandboxMetadata) -> Result<PodMetadata, Invalid> {
 
 fn ports(mappings: Vec<v1::PortMapping>) -> Result<Vec<PortMapping>, Invalid> {
     // A host port of 0 means none: only the container's side is declared.
-    mappings
-        .into_iter()
-        .enumerate()
-        .filter(|(_, mapping)| mapping.host_port != 0)
-        .map(port)
-        .collect()
+    mappings.into_iter().enumerate().filter(|(_, mapping)| mapping.host_port != 0).map(port).collect()
 }
 
 fn port((index, mapping): (usize, v1::PortMapping)) -> Result<PortMapping, Invalid> {
     let field = |name: &str| format!("config.port_mappings[{index}].{name}");
     let number = |value: i32, name: &str| match u16::try_from(value) {
         Ok(port) if port > 0 => Ok(port),
-        _ => Err(Invalid::new(
-            field(name),
-            format!("{value} is not a port, 1..=65535"),
-        )),
+        _ => Err(Invalid::new(field(name), format!("{value} is not a port, 1..=65535"))),
     };
     let host_ip = match mapping.host_ip.as_str() {
         "" => None,
         ip => Some(
-            ip.parse()
-                .map_err(|_| Invalid::new(field("host_ip"), format!("{ip:?} is not an address")))?,
+            ip.parse().map_err(|_| Invalid::new(field("host_ip"), format!("{ip:?} is not an address")))?,
         ),
     };
     let protocol = match v1::Protocol::try_from(mapping.protocol) {
@@ -96,10 +87,7 @@ fn port((index, mapping): (usize, v1::PortMapping)) -> Result<PortMapping, Inval
         Ok(v1::Protocol::Udp) => Protocol::Udp,
         Ok(v1::Protocol::Sctp) => Protocol::Sctp,
         Err(_) => {
-            return Err(Invalid::new(
-                field("protocol"),
-                format!("{} is unknown", mapping.protocol),
-            ));
+            return Err(Invalid::new(field("protocol"), format!("{} is unknown", mapping.protocol)));
         }
     };
     Ok(PortMapping {
@@ -116,10 +104,7 @@ fn namespaces(options: v1::NamespaceOption) -> Result<PodNamespaces, Invalid> {
     let host_or_pod = |value: i32, field: &str| match Mode::try_from(value) {
         Ok(Mode::Pod) => Ok(false),
         Ok(Mode::Node) => Ok(true),
-        _ => Err(Invalid::new(
-            security_path(field),
-            format!("mode {value} is not POD and not NODE"),
-        )),
+        _ => Err(Invalid::new(security_path(field), format!("mode {value} is not POD and not NODE"))),
     };
     let pid = match Mode::try_from(options.pid) {
         Ok(Mode::Pod) => PodPid::Pod,
@@ -153,16 +138,10 @@ fn user_namespace(user: &v1::UserNamespace) -> Result<Option<UserNamespace>, Inv
                 match ids.as_slice() {
                     [one] if one.container_id == 0 && one.length > 0 => {}
                     [_] => {
-                        return Err(Invalid::new(
-                            format!("{field}.{kind}"),
-                            "must begin at container id 0",
-                        ));
+                        return Err(Invalid::new(format!("{field}.{kind}"), "must begin at container id 0"));
                     }
                     _ => {
-                        return Err(Invalid::new(
-                            format!("{field}.{kind}"),
-                            "must be exactly one mapping",
-                        ));
+                        return Err(Invalid::new(format!("{field}.{kind}"), "must be exactly one mapping"));
                     }
                 }
             }
@@ -178,11 +157,7 @@ fn user_namespace(user: &v1::UserNamespace) -> Result<Option<UserNamespace>, Inv
 pub(in crate::api::cri) fn filter(filter: Option<v1::PodSandboxFilter>) -> Filter {
     let filter = filter.unwrap_or_default();
     let ready = |state: v1::PodSandboxStateValue| state.state == v1::PodSandboxState::SandboxReady as i32;
-    Filter {
-        id: filter.id,
-        ready: filter.state.map(ready),
-        labels: filter.label_selector,
-    }
+    Filter { id: filter.id, ready: filter.state.map(ready), labels: filter.label_selector }
 }
 
 fn metadata_of(pod: &Pod) -> v1::PodSandboxMetadata {
@@ -196,11 +171,8 @@ fn metadata_of(pod: &Pod) -> v1::PodSandboxMetadata {
 }
 
 fn state_of(pod: &Pod) -> i32 {
-    let state = if pod.is_ready() {
-        v1::PodSandboxState::SandboxReady
-    } else {
-        v1::PodSandboxState::SandboxNotready
-    };
+    let state =
+        if pod.is_ready() { v1::PodSandboxState::SandboxReady } else { v1::PodSandboxState::SandboxNotready };
     state.into()
 }
 
@@ -226,9 +198,7 @@ pub(in crate::api::cri) fn status(pod: &Pod) -> v1::PodSandboxStatus {
         created_at: pod.created_at,
         network: Some(network(pod)),
         linux: Some(v1::LinuxPodSandboxStatus {
-            namespaces: Some(v1::Namespace {
-                options: Some(namespace_options(&spec.namespaces)),
-            }),
+            namespaces: Some(v1::Namespace { options: Some(namespace_options(&spec.namespaces)) }),
         }),
         labels: spec.labels.clone(),
         annotations: spec.annotations.clone(),
@@ -239,10 +209,7 @@ pub(in crate::api::cri) fn status(pod: &Pod) -> v1::PodSandboxStatus {
 /// Empty for a pod in the host's network: the kubelet knows the node's addresses.
 fn network(pod: &Pod) -> v1::PodSandboxNetworkStatus {
     let attachment = pod.network();
-    let mut ips = attachment
-        .iter()
-        .flat_map(|network| &network.ips)
-        .map(ToString::to_string);
+    let mut ips = attachment.iter().flat_map(|network| &network.ips).map(ToString::to_string);
     v1::PodSandboxNetworkStatus {
         ip: ips.next().unwrap_or_default(),
         additional_ips: ips.map(|ip| v1::PodIp { ip }).collect(),

@@ -14,15 +14,10 @@ pub(in crate::api::cri) fn from_cri(
     let unsigned = |value: i64, name: &str| match u64::try_from(value) {
         Ok(0) => Ok(None),
         Ok(value) => Ok(Some(value)),
-        Err(_) => Err(Invalid::new(
-            format!("{field}.{name}"),
-            format!("{value} is negative"),
-        )),
+        Err(_) => Err(Invalid::new(format!("{field}.{name}"), format!("{value} is negative"))),
     };
     let signed = |value: i64| if value == 0 { None } else { Some(value) };
-    let score = i32::try_from(linux.oom_score_adj)
-        .ok()
-        .filter(|score| (-1000..=1000).contains(score));
+    let score = i32::try_from(linux.oom_score_adj).ok().filter(|score| (-1000..=1000).contains(score));
     let score = score.ok_or_else(|| {
         Invalid::new(
             format!("{field}.oom_score_adj"),
@@ -41,10 +36,7 @@ pub(in crate::api::cri) fn from_cri(
         hugepage_limits: linux
             .hugepage_limits
             .into_iter()
-            .map(|limit| HugepageLimit {
-                page_size: limit.page_size,
-                limit: limit.limit,
-            })
+            .map(|limit| HugepageLimit { page_size: limit.page_size, limit: limit.limit })
             .collect(),
         unified: linux.unified.into_iter().collect::<BTreeMap<_, _>>(),
         pids_limit: None,
@@ -64,10 +56,7 @@ pub(in crate::api::cri) fn to_cri(resources: &Resources) -> v1::LinuxContainerRe
         hugepage_limits: resources
             .hugepage_limits
             .iter()
-            .map(|limit| v1::HugepageLimit {
-                page_size: limit.page_size.clone(),
-                limit: limit.limit,
-            })
+            .map(|limit| v1::HugepageLimit { page_size: limit.page_size.clone(), limit: limit.limit })
             .collect(),
         unified: resources.unified.clone(),
         memory_swap_limit_in_bytes: resources.memory_swap_limit.unwrap_or(0),

@@ -74,10 +74,9 @@ fn run_as(
     let group = group.map(|group| id(group.value, "run_as_group")).transpose()?;
     match (user, username.as_str()) {
         (Some(user), _) => Ok(RunAs::Uid(id(user.value, "run_as_user")?, group)),
-        (None, "") if group.is_some() => Err(Invalid::new(
-            at("run_as_group"),
-            "is set while neither run_as_user nor run_as_username is",
-        )),
+        (None, "") if group.is_some() => {
+            Err(Invalid::new(at("run_as_group"), "is set while neither run_as_user nor run_as_username is"))
+        }
         (None, "") => Ok(RunAs::Image),
         (None, _) => Ok(RunAs::Name(username, group)),
     }
@@ -91,10 +90,7 @@ fn pid_mode(options: v1::NamespaceOption) -> Result<PidMode, Invalid> {
         Ok(v1::NamespaceMode::Target) => ContainerId::parse(&options.target_id)
             .map(PidMode::Target)
             .map_err(|error| Invalid::new(at("namespace_options.target_id"), error.to_string())),
-        Err(_) => Err(Invalid::new(
-            at("namespace_options.pid"),
-            format!("mode {} is unknown", options.pid),
-        )),
+        Err(_) => Err(Invalid::new(at("namespace_options.pid"), format!("mode {} is unknown", options.pid))),
     }
 }
 
@@ -110,10 +106,7 @@ pub(super) fn seccomp(profile: Option<v1::SecurityProfile>, field: &str) -> Resu
             absolute(&profile.localhost_ref, &format!("{field}.localhost_ref"))?;
             Ok(Seccomp::Localhost(PathBuf::from(profile.localhost_ref)))
         }
-        Err(_) => Err(Invalid::new(
-            field,
-            format!("profile type {} is unknown", profile.profile_type),
-        )),
+        Err(_) => Err(Invalid::new(field, format!("profile type {} is unknown", profile.profile_type))),
     }
 }
 
@@ -133,34 +126,24 @@ fn apparmor(profile: Option<v1::SecurityProfile>, old: &str) -> Result<AppArmor,
     match v1::security_profile::ProfileType::try_from(profile.profile_type) {
         Ok(v1::security_profile::ProfileType::RuntimeDefault) => Ok(AppArmor::RuntimeDefault),
         Ok(v1::security_profile::ProfileType::Unconfined) => Ok(AppArmor::Unconfined),
-        Ok(v1::security_profile::ProfileType::Localhost) => localhost(
-            profile
-                .localhost_ref
-                .strip_prefix("localhost/")
-                .unwrap_or(&profile.localhost_ref),
-        ),
-        Err(_) => Err(Invalid::new(
-            at("apparmor"),
-            format!("profile type {} is unknown", profile.profile_type),
-        )),
+        Ok(v1::security_profile::ProfileType::Localhost) => {
+            localhost(profile.localhost_ref.strip_prefix("localhost/").unwrap_or(&profile.localhost_ref))
+        }
+        Err(_) => {
+            Err(Invalid::new(at("apparmor"), format!("profile type {} is unknown", profile.profile_type)))
+        }
     }
 }
 
 pub(in crate::api::cri) fn id_mappings(mappings: &[v1::IdMapping]) -> Vec<IdMapping> {
-    let map = |m: &v1::IdMapping| IdMapping {
-        host_id: m.host_id,
-        container_id: m.container_id,
-        length: m.length,
-    };
+    let map =
+        |m: &v1::IdMapping| IdMapping { host_id: m.host_id, container_id: m.container_id, length: m.length };
     mappings.iter().map(map).collect()
 }
 
 pub(in crate::api::cri) fn id_mappings_to_cri(mappings: &[IdMapping]) -> Vec<v1::IdMapping> {
-    let map = |m: &IdMapping| v1::IdMapping {
-        host_id: m.host_id,
-        container_id: m.container_id,
-        length: m.length,
-    };
+    let map =
+        |m: &IdMapping| v1::IdMapping { host_id: m.host_id, container_id: m.container_id, length: m.length };
     mappings.iter().map(map).collect()
 }
 
@@ -172,41 +155,20 @@ mod tests {
     fn a_group_without_a_user_is_refused() {
         let group = Some(v1::Int64Value { value: 7 });
         assert!(run_as(None, group, String::new()).is_err());
-        assert_eq!(
-            run_as(None, group, "ann".into()),
-            Ok(RunAs::Name("ann".into(), Some(7)))
-        );
-        assert_eq!(
-            run_as(Some(v1::Int64Value { value: 0 }), None, String::new()),
-            Ok(RunAs::Uid(0, None))
-        );
+        assert_eq!(run_as(None, group, "ann".into()), Ok(RunAs::Name("ann".into(), Some(7))));
+        assert_eq!(run_as(Some(v1::Int64Value { value: 0 }), None, String::new()), Ok(RunAs::Uid(0, None)));
         for value in [-1, 4_294_967_295, 4_294_967_296] {
-            assert!(
-                run_as(Some(v1::Int64Value { value }), None, String::new()).is_err(),
-                "{value}"
-            );
+            assert!(run_as(Some(v1::Int64Value { value }), None, String::new()).is_err(), "{value}");
         }
     }
 
     #[test]
     fn no_seccomp_profile_is_none_and_an_empty_one_is_the_default() {
         assert_eq!(seccomp(None, "x"), Ok(Seccomp::Unconfined));
-        assert_eq!(
-            seccomp(Some(v1::SecurityProfile::default()), "x"),
-            Ok(Seccomp::RuntimeDefault)
-        );
-        let local = |path: &str| v1::SecurityProfile {
-            profile_type: 2,
-            localhost_ref: path.into(),
-        };
-        assert!(
-            seccomp(Some(local("")), "x").is_err(),
-            "an empty path must not mean unconfined"
-        );
+        assert_eq!(seccomp(Some(v1::SecurityProfile::default()), "x"), Ok(Seccomp::RuntimeDefault));
+        let local = |path: &str| v1::SecurityProfile { profile_type: 2, localhost_ref: path.into() };
+        assert!(seccomp(Some(local("")), "x").is_err(), "an empty path must not mean unconfined");
         assert!(seccomp(Some(local("a.json")), "x").is_err());
-        assert_eq!(
-            seccomp(Some(local("/a.json")), "x"),
-            Ok(Seccomp::Localhost("/a.json".into()))
-        );
+        assert_eq!(seccomp(Some(local("/a.json")), "x"), Ok(Seccomp::Localhost("/a.json".into())));
     }
 }

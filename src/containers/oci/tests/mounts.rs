@@ -11,33 +11,18 @@ fn volumes_come_last_parents_first_with_their_options() {
     (recursive.readonly, recursive.recursive_read_only) = (true, true);
     let mut slave = mount("/h/slave", "/slave");
     slave.propagation = Propagation::HostToContainer;
-    let shared = Mount {
-        propagation: Propagation::Bidirectional,
-        ..mount("/h/shared", "/shared//./x")
-    };
-    case.container.mounts = vec![
-        mount("/h/deep", "/data/a/b"),
-        readonly,
-        recursive,
-        slave,
-        shared,
-        mount("/h", "/data"),
-    ];
+    let shared = Mount { propagation: Propagation::Bidirectional, ..mount("/h/shared", "/shared//./x") };
+    case.container.mounts =
+        vec![mount("/h/deep", "/data/a/b"), readonly, recursive, slave, shared, mount("/h", "/data")];
     let spec = case.json();
     let places = ["/rro", "/slave", "/data", "/data/ro", "/shared/x", "/data/a/b"];
     assert_eq!(destinations(&spec)[10..], places);
     assert_eq!(at(&spec, "/data")["options"], json!(["rbind", "rprivate", "rw"]));
-    assert_eq!(
-        at(&spec, "/data/ro")["options"],
-        json!(["rbind", "rprivate", "ro"])
-    );
+    assert_eq!(at(&spec, "/data/ro")["options"], json!(["rbind", "rprivate", "ro"]));
     assert_eq!(at(&spec, "/data/ro")["source"], "/h/ro");
     assert_eq!(at(&spec, "/rro")["options"], json!(["rbind", "rprivate", "rro"]));
     assert_eq!(at(&spec, "/slave")["options"], json!(["rbind", "rslave", "rw"]));
-    assert_eq!(
-        at(&spec, "/shared/x")["options"],
-        json!(["rbind", "rshared", "rw"])
-    );
+    assert_eq!(at(&spec, "/shared/x")["options"], json!(["rbind", "rshared", "rw"]));
     assert_eq!(spec["linux"]["rootfsPropagation"], "rshared");
 }
 
@@ -51,15 +36,7 @@ fn volumes_replace_the_runtimes_own_mounts() {
     assert_eq!(at(&spec, "/dev/shm")["type"], "bind");
     case.container.mounts = vec![mount("/dev", "/dev")];
     let spec = case.json();
-    let kept = [
-        "/proc",
-        "/sys",
-        "/sys/fs/cgroup",
-        "/etc/hosts",
-        "/etc/hostname",
-        "/etc/resolv.conf",
-        "/dev",
-    ];
+    let kept = ["/proc", "/sys", "/sys/fs/cgroup", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev"];
     assert_eq!(destinations(&spec), kept);
 }
 
@@ -83,29 +60,15 @@ fn mounts_that_would_mislead_the_runtime_are_refused() {
     for (host, container) in bad {
         let mut case = case();
         case.container.mounts = vec![mount(host, container)];
-        assert!(
-            matches!(case.spec(), Err(SpecError::Mount { .. })),
-            "{host:?} {container:?}"
-        );
+        assert!(matches!(case.spec(), Err(SpecError::Mount { .. })), "{host:?} {container:?}");
     }
     let mut good = case();
-    good.container.mounts = vec![
-        mount("/a", "/proc/meminfo"),
-        mount("/a", "/process"),
-        mount("/sys", "/host/proc/..x"),
-    ];
+    good.container.mounts =
+        vec![mount("/a", "/proc/meminfo"), mount("/a", "/process"), mount("/sys", "/host/proc/..x")];
     assert!(good.spec().is_ok());
-    for (readonly, propagation) in [
-        (false, Propagation::Private),
-        (true, Propagation::HostToContainer),
-    ] {
+    for (readonly, propagation) in [(false, Propagation::Private), (true, Propagation::HostToContainer)] {
         let mut case = case();
-        let rro = Mount {
-            readonly,
-            propagation,
-            recursive_read_only: true,
-            ..mount("/a", "/a")
-        };
+        let rro = Mount { readonly, propagation, recursive_read_only: true, ..mount("/a", "/a") };
         case.container.mounts = vec![rro];
         assert!(case.error().contains("recursive_read_only"), "{}", case.error());
     }

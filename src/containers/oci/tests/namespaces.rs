@@ -9,30 +9,16 @@ fn the_hosts_namespaces_are_not_made_anew() {
     case.container.security.pid = PidMode::Node;
     let spec = case.json();
     assert_eq!(at(&spec, "/dev/shm")["source"], "/dev/shm");
-    assert_eq!(
-        spec["linux"]["namespaces"],
-        json!([{"type": "mount"}, {"type": "cgroup"}])
-    );
+    assert_eq!(spec["linux"]["namespaces"], json!([{"type": "mount"}, {"type": "cgroup"}]));
 }
 
 #[test]
 fn a_pod_with_a_user_namespace_says_which_ids_are_its_own() {
     let mut case = case();
     assert_eq!(case.json()["linux"]["uidMappings"], Value::Null);
-    let all = vec![IdMapping {
-        host_id: 65536,
-        container_id: 0,
-        length: 65536,
-    }];
-    case.pod.namespaces.user = Some(UserNamespace {
-        uids: all.clone(),
-        gids: all.clone(),
-    });
-    case.container.mounts = vec![Mount {
-        uid_mappings: all.clone(),
-        gid_mappings: all,
-        ..mount("/h", "/v")
-    }];
+    let all = vec![IdMapping { host_id: 65536, container_id: 0, length: 65536 }];
+    case.pod.namespaces.user = Some(UserNamespace { uids: all.clone(), gids: all.clone() });
+    case.container.mounts = vec![Mount { uid_mappings: all.clone(), gid_mappings: all, ..mount("/h", "/v") }];
     let spec = case.json();
     let mapped = json!([{"hostID": 65536, "containerID": 0, "size": 65536}]);
     for place in [&spec["linux"], at(&spec, "/v")] {

@@ -18,10 +18,7 @@ fn commands_replace_entrypoint_and_cmd_as_kubernetes_says() {
     assert_eq!(args(&["x"], &["a"]), json!(["x", "a"]));
     let mut case = case();
     case.image.cmd.clear();
-    assert_eq!(
-        case.error(),
-        "no command specified: neither the container nor image busybox:1.36 names one"
-    );
+    assert_eq!(case.error(), "no command specified: neither the container nor image busybox:1.36 names one");
     case.container.command = vec!["a\0b".into()];
     assert!(matches!(case.spec(), Err(SpecError::Argument { index: 0 })));
     case.container.command = vec!["x".repeat(1 << 20); 7];
@@ -34,52 +31,21 @@ fn later_variables_replace_earlier_ones() {
     case.container.tty = true;
     case.pod.hostname.clear();
     case.user.home = None;
-    case.image.env = ["PATH=/a", "PATH=/b", "NAME", "=x", "A=1=2", "E="]
-        .map(String::from)
-        .to_vec();
+    case.image.env = ["PATH=/a", "PATH=/b", "NAME", "=x", "A=1=2", "E="].map(String::from).to_vec();
     case.container.envs = vec![("A".into(), b"3".to_vec()), ("L".into(), "\n\u{e9}".into())];
     let env = case.json()["process"]["env"].clone();
-    assert_eq!(
-        env,
-        json!([
-            "PATH=/b",
-            "HOSTNAME=node",
-            "TERM=xterm",
-            "A=3",
-            "E=",
-            "L=\n\u{e9}",
-            "HOME=/"
-        ])
-    );
-    case.container.envs = vec![
-        ("HOME".into(), b"/h".to_vec()),
-        ("TERM".into(), b"vt100".to_vec()),
-    ];
+    assert_eq!(env, json!(["PATH=/b", "HOSTNAME=node", "TERM=xterm", "A=3", "E=", "L=\n\u{e9}", "HOME=/"]));
+    case.container.envs = vec![("HOME".into(), b"/h".to_vec()), ("TERM".into(), b"vt100".to_vec())];
     let env = case.json()["process"]["env"].to_string();
-    assert!(
-        env.contains("HOME=/h") && !env.contains("HOME=/\"") && env.contains("TERM=vt100"),
-        "{env}"
-    );
+    assert!(env.contains("HOME=/h") && !env.contains("HOME=/\"") && env.contains("TERM=vt100"), "{env}");
 }
 
 #[test]
 fn variables_that_cannot_be_set_are_refused_by_name() {
     let bad: [(&str, Vec<u8>, &str); 6] = [
-        (
-            "X",
-            vec![0xff],
-            "the value of environment variable X is not UTF-8",
-        ),
-        (
-            "X",
-            vec![b'a', 0],
-            "the value of environment variable X contains a NUL byte",
-        ),
-        (
-            "X",
-            vec![b'a'; 128 << 10],
-            "the value of environment variable X is longer than",
-        ),
+        ("X", vec![0xff], "the value of environment variable X is not UTF-8"),
+        ("X", vec![b'a', 0], "the value of environment variable X contains a NUL byte"),
+        ("X", vec![b'a'; 128 << 10], "the value of environment variable X is longer than"),
         ("A=B", vec![], "environment variable name \"A=B\""),
         ("", vec![], "environment variable name \"\""),
         ("A\0", vec![], "environment variable name"),
@@ -97,14 +63,7 @@ fn the_working_directory_is_the_requests_then_the_images() {
         let mut case = case();
         case.container.working_dir = request.into();
         case.image.working_dir = image.into();
-        case.spec().map(|spec| {
-            spec.process()
-                .clone()
-                .unwrap()
-                .cwd()
-                .to_string_lossy()
-                .into_owned()
-        })
+        case.spec().map(|spec| spec.process().clone().unwrap().cwd().to_string_lossy().into_owned())
     };
     assert_eq!(cwd("", "").unwrap(), "/");
     assert_eq!(cwd("/r", "/i").unwrap(), "/r");
@@ -120,10 +79,8 @@ fn an_exec_is_the_container_with_another_command() {
     case.container.security.no_new_privs = true;
     let init = case.spec().unwrap().process().clone().unwrap();
     let exec = exec_process(&init, &["ls".into()], true).unwrap();
-    let (mut before, mut after) = (
-        serde_json::to_value(&init).unwrap(),
-        serde_json::to_value(&exec).unwrap(),
-    );
+    let (mut before, mut after) =
+        (serde_json::to_value(&init).unwrap(), serde_json::to_value(&exec).unwrap());
     assert_eq!(after["args"], json!(["ls"]));
     assert_eq!(after["terminal"], true);
     assert!(after["env"].as_array().unwrap().contains(&json!("TERM=xterm")));

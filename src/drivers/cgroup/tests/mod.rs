@@ -39,11 +39,7 @@ impl Shell {
         let joins: String = dirs
             .iter()
             .map(|dir| {
-                let file = if Path::new(dir).join("tasks").exists() {
-                    "tasks"
-                } else {
-                    "cgroup.procs"
-                };
+                let file = if Path::new(dir).join("tasks").exists() { "tasks" } else { "cgroup.procs" };
                 format!("echo 0 > {dir}/{file} || exit 99; ")
             })
             .collect();
@@ -113,14 +109,9 @@ pub(super) async fn make(
     parent: &str,
     resources: &Resources,
 ) -> (PodCgroup, ContainerCgroup) {
-    let pod = cgroups
-        .create_pod(parent, &PodId::generate(), None)
-        .await
-        .unwrap();
-    let container = cgroups
-        .create_container(&pod, &ContainerId::generate(), resources, &some_devices())
-        .await
-        .unwrap();
+    let pod = cgroups.create_pod(parent, &PodId::generate(), None).await.unwrap();
+    let container =
+        cgroups.create_container(&pod, &ContainerId::generate(), resources, &some_devices()).await.unwrap();
     (pod, container)
 }
 
@@ -131,10 +122,7 @@ pub(super) fn read(path: impl AsRef<Path>) -> String {
 #[test]
 fn the_configuration_names_the_driver_in_lower_case() {
     let config: Config = toml::from_str("driver = \"systemd\"\nparent = \"pods.slice\"").unwrap();
-    assert_eq!(
-        (config.driver, config.parent.as_str()),
-        (Driver::Systemd, "pods.slice")
-    );
+    assert_eq!((config.driver, config.parent.as_str()), (Driver::Systemd, "pods.slice"));
     assert_eq!(toml::from_str::<Config>("").unwrap(), Config::default());
     assert!(toml::from_str::<Config>("driver = \"Systemd\"").is_err());
     assert!(toml::from_str::<Config>("path = \"/x\"").is_err());

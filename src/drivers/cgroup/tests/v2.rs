@@ -27,14 +27,7 @@ async fn a_container_has_one_directory_and_leaves_nothing() {
     assert_eq!(shell.code(), Some(0));
     cgroups.remove_pod(&pod).await.unwrap();
     cgroups.remove_container(&container).await.unwrap();
-    assert!(
-        cgroups
-            .inner
-            .hierarchies
-            .dirs(&at)
-            .iter()
-            .all(|dir| !dir.exists())
-    );
+    assert!(cgroups.inner.hierarchies.dirs(&at).iter().all(|dir| !dir.exists()));
 }
 
 #[tokio::test]
@@ -47,28 +40,17 @@ async fn the_filter_denies_devices_that_are_not_listed() {
     let none = DeviceRules::Only(Vec::new());
     let id = ContainerId::generate();
     for _ in 0..2 {
-        let closed = cgroups
-            .create_container(&pod, &id, &Resources::default(), &none)
-            .await
-            .unwrap();
+        let closed = cgroups.create_container(&pod, &id, &Resources::default(), &none).await.unwrap();
         assert_eq!(
             Shell::inside(&closed.join_dirs(), "(: < /dev/null) 2>&- && exit 1; exit 0").code(),
             Some(0)
         );
     }
     let open = cgroups
-        .create_container(
-            &pod,
-            &ContainerId::generate(),
-            &Resources::default(),
-            &DeviceRules::All,
-        )
+        .create_container(&pod, &ContainerId::generate(), &Resources::default(), &DeviceRules::All)
         .await
         .unwrap();
-    assert_eq!(
-        Shell::inside(&open.join_dirs(), "head -c1 /dev/random > /dev/null").code(),
-        Some(0)
-    );
+    assert_eq!(Shell::inside(&open.join_dirs(), "head -c1 /dev/random > /dev/null").code(), Some(0));
 }
 
 #[tokio::test]

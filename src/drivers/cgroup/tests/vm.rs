@@ -28,10 +28,8 @@ async fn limits_are_in_force_on_version_2() {
     };
     let at = parent("limits");
     let _clean = Clean(&cgroups, at.clone());
-    let unified = [
-        ("memory.high".to_string(), "33554432".to_string()),
-        ("memory.oom.group".into(), "1".into()),
-    ];
+    let unified =
+        [("memory.high".to_string(), "33554432".to_string()), ("memory.oom.group".into(), "1".into())];
     let resources = Resources {
         cpuset_cpus: "0".into(),
         memory_swap_limit: Some(64 << 20),
@@ -69,57 +67,26 @@ async fn an_update_is_whole_or_nothing_on_version_2() {
     let (_, container) = make(&cgroups, &at, &limits(1024, 64 << 20)).await;
     let unified = |name: &str, value: &str| [(name.to_string(), value.to_string())].into();
     let bad = [
-        Resources {
-            unified: unified("memory.nothing", "1"),
-            ..limits(2048, 128 << 20)
-        },
-        Resources {
-            unified: unified("memory.high", "many"),
-            ..limits(2048, 128 << 20)
-        },
-        Resources {
-            cpuset_cpus: "9999".into(),
-            ..limits(2048, 128 << 20)
-        },
-        Resources {
-            cpuset_mems: "77".into(),
-            ..limits(2048, 128 << 20)
-        },
+        Resources { unified: unified("memory.nothing", "1"), ..limits(2048, 128 << 20) },
+        Resources { unified: unified("memory.high", "many"), ..limits(2048, 128 << 20) },
+        Resources { cpuset_cpus: "9999".into(), ..limits(2048, 128 << 20) },
+        Resources { cpuset_mems: "77".into(), ..limits(2048, 128 << 20) },
     ];
     for resources in bad {
         cgroups.update(&container, &resources).await.unwrap_err();
         assert_eq!(file(&container, "memory.max"), "67108864");
         assert_eq!(file(&container, "cpu.weight"), "100");
     }
-    cgroups
-        .update(
-            &container,
-            &Resources {
-                cpu_quota: Some(-1),
-                ..Resources::default()
-            },
-        )
-        .await
-        .unwrap();
+    cgroups.update(&container, &Resources { cpu_quota: Some(-1), ..Resources::default() }).await.unwrap();
     assert_eq!(file(&container, "cpu.max"), "max 100000");
     let script = "x=aaaaaaaa; while [ ${#x} -lt 4000000 ]; do x=$x$x; done; echo ok; sleep 100; :";
     let mut shell = Shell::inside(&container.join_dirs(), script);
     std::io::Read::read_exact(shell.0.stdout.as_mut().unwrap(), &mut [0; 3]).unwrap();
-    let error = cgroups
-        .update(
-            &container,
-            &Resources {
-                memory_limit: Some(1 << 20),
-                ..Resources::default()
-            },
-        )
-        .await;
+    let error =
+        cgroups.update(&container, &Resources { memory_limit: Some(1 << 20), ..Resources::default() }).await;
     assert!(matches!(error, Err(CgroupError::Write { .. })), "{error:?}");
     assert_eq!(file(&container, "memory.max"), "67108864");
-    assert!(
-        shell.0.try_wait().unwrap().is_none(),
-        "an impossible limit must not kill the container"
-    );
+    assert!(shell.0.try_wait().unwrap().is_none(), "an impossible limit must not kill the container");
 }
 
 #[tokio::test]
@@ -129,15 +96,8 @@ async fn a_kill_at_the_memory_limit_is_counted_on_version_2() {
     };
     let at = parent("oom");
     let _clean = Clean(&cgroups, at.clone());
-    let (_, container) = make(
-        &cgroups,
-        &at,
-        &Resources {
-            memory_limit: Some(16 << 20),
-            ..Resources::default()
-        },
-    )
-    .await;
+    let (_, container) =
+        make(&cgroups, &at, &Resources { memory_limit: Some(16 << 20), ..Resources::default() }).await;
     assert_eq!(cgroups.oom_kills(&container).unwrap(), 0);
     let mut shell = Shell::inside(&container.join_dirs(), "x=a; while :; do x=$x$x$x$x; done");
     assert_ne!(shell.code(), Some(0));
@@ -178,23 +138,15 @@ async fn systemd_makes_one_scope_for_a_pod_and_forgets_it() {
     let name = slice.strip_suffix("-pods.slice").unwrap();
     assert_eq!(pod.path(), format!("/{name}.slice/{slice}/berth-{id}.scope"));
     assert_eq!(cgroups.processes(&pod), [shim.pid()]);
-    assert_eq!(
-        read(format!("{}/cgroup.procs", pod.join_dirs()[0])),
-        shim.pid().to_string()
-    );
+    assert_eq!(read(format!("{}/cgroup.procs", pod.join_dirs()[0])), shim.pid().to_string());
     let resources = limits(1024, 64 << 20);
-    let container = cgroups
-        .create_container(&pod, &ContainerId::generate(), &resources, &some_devices())
-        .await
-        .unwrap();
+    let container =
+        cgroups.create_container(&pod, &ContainerId::generate(), &resources, &some_devices()).await.unwrap();
     assert_eq!(file(&container, "memory.max"), "67108864");
     assert_eq!(file(&container, "pids.max"), "64");
     let mut child = Shell::inside(&container.join_dirs(), "sleep 100");
     cgroups.verify(&container, child.pid()).unwrap();
-    let reload = Command::new("/usr/bin/systemctl")
-        .arg("daemon-reload")
-        .status()
-        .unwrap();
+    let reload = Command::new("/usr/bin/systemctl").arg("daemon-reload").status().unwrap();
     assert!(reload.success());
     assert_eq!(file(&container, "memory.max"), "67108864");
     cgroups.kill(&container).await.unwrap();
@@ -209,10 +161,7 @@ async fn systemd_makes_one_scope_for_a_pod_and_forgets_it() {
     }
     assert!(!below(Path::new("/sys/fs/cgroup"), pod.path()).exists());
     let unit = format!("berth-{id}.scope");
-    let shown = Command::new("/usr/bin/systemctl")
-        .args(["show", "-P", "LoadState", &unit])
-        .output()
-        .unwrap();
+    let shown = Command::new("/usr/bin/systemctl").args(["show", "-P", "LoadState", &unit]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&shown.stdout).trim(), "not-found");
 }
 
@@ -222,18 +171,12 @@ async fn a_scope_whose_shim_is_gone_can_be_removed() {
         return;
     };
     let mut shim = Shell(Command::new("/bin/sleep").arg("1000").spawn().unwrap());
-    let pod = cgroups
-        .create_pod("", &PodId::generate(), Some(shim.pid()))
-        .await
-        .unwrap();
+    let pod = cgroups.create_pod("", &PodId::generate(), Some(shim.pid())).await.unwrap();
     assert!(pod.path().starts_with("/berth.slice/berth-"));
     shim.0.kill().unwrap();
     shim.code();
     tokio::time::sleep(Duration::from_millis(500)).await;
     cgroups.remove_pod(&pod).await.unwrap();
     let gone = cgroups.create_pod("", &PodId::generate(), Some(shim.pid())).await;
-    assert!(
-        matches!(gone, Err(CgroupError::Systemd { .. } | CgroupError::Job { .. })),
-        "{gone:?}"
-    );
+    assert!(matches!(gone, Err(CgroupError::Systemd { .. } | CgroupError::Job { .. })), "{gone:?}");
 }

@@ -58,11 +58,7 @@ impl Attributes<'_> {
     }
 
     fn xattrs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let all = self
-            .0
-            .xattrs
-            .iter()
-            .map(|(name, value)| (name.as_slice(), value.as_slice()));
+        let all = self.0.xattrs.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
         all.filter(|(name, _)| is_images(name))
     }
 }
@@ -73,10 +69,7 @@ pub fn is_images(name: &[u8]) -> bool {
     let plain = name.starts_with(b"user.") || name.starts_with(b"trusted.");
     let overlay = name.starts_with(b"user.overlay.") || name.starts_with(b"trusted.overlay.");
     plain && !overlay
-        || matches!(
-            name,
-            b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default"
-        )
+        || matches!(name, b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default")
 }
 
 /// A file system without this attribute is no reason to refuse the image.
@@ -94,13 +87,7 @@ pub fn set_time(fd: BorrowedFd<'_>, mtime: (i64, u32)) -> Result<(), Errno> {
 
 fn times((seconds, nanoseconds): (i64, u32)) -> Timestamps {
     Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec: seconds,
-            tv_nsec: nanoseconds.into(),
-        },
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
     }
 }

@@ -25,19 +25,9 @@ pub fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Gone, Errno> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
         rustix::fs::unlinkat(parent, name, AtFlags::empty())?;
         let last = stat.st_nlink <= 1;
-        return Ok(if last {
-            Gone {
-                bytes: blocks(&stat),
-                inodes: 1,
-            }
-        } else {
-            Gone::default()
-        });
+        return Ok(if last { Gone { bytes: blocks(&stat), inodes: 1 } } else { Gone::default() });
     }
-    let mut gone = Gone {
-        bytes: 4096,
-        inodes: 1,
-    };
+    let mut gone = Gone { bytes: 4096, inodes: 1 };
     let directory = tree::open_directory(parent, name)?;
     for child in names(directory.as_fd())? {
         let child = remove(directory.as_fd(), &child)?;
@@ -63,14 +53,9 @@ pub fn names(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
 
 /// The paths of a set below one path.
 pub fn below<'a>(set: &'a BTreeSet<Vec<u8>>, path: &[u8]) -> impl Iterator<Item = &'a Vec<u8>> + use<'a> {
-    let prefix = if path.is_empty() {
-        Vec::new()
-    } else {
-        [path, b"/"].concat()
-    };
+    let prefix = if path.is_empty() { Vec::new() } else { [path, b"/"].concat() };
     let start = (Bound::Included(prefix.clone()), Bound::Unbounded);
-    set.range::<Vec<u8>, _>(start)
-        .take_while(move |at| at.starts_with(&prefix))
+    set.range::<Vec<u8>, _>(start).take_while(move |at| at.starts_with(&prefix))
 }
 
 impl Applier {
@@ -93,11 +78,7 @@ impl Applier {
     pub(super) fn purge(&mut self, directory: BorrowedFd<'_>, path: &[u8]) -> Result<(), Errno> {
         for name in names(directory)? {
             let stat = rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW)?;
-            let child = if path.is_empty() {
-                name.clone()
-            } else {
-                [path, b"/", &name].concat()
-            };
+            let child = if path.is_empty() { name.clone() } else { [path, b"/", &name].concat() };
             let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
             self.purge_child(directory, &name, &child, is_directory)?;
         }

@@ -66,11 +66,8 @@ impl<'a> Header<'a> {
 
     fn number(&self, at: usize, len: usize, problem: Problem) -> Result<i64, Problem> {
         let field = self.field(at, len);
-        let value = if field[0] & 0x80 != 0 {
-            base256(field)
-        } else {
-            octal(field).and_then(|v| v.try_into().ok())
-        };
+        let value =
+            if field[0] & 0x80 != 0 { base256(field) } else { octal(field).and_then(|v| v.try_into().ok()) };
         value.ok_or(problem)
     }
 
@@ -97,16 +94,8 @@ impl<'a> Header<'a> {
     /// The prefix field exists in POSIX headers only; GNU keeps times there.
     pub fn name(&self) -> Vec<u8> {
         let name = self.text(0, 100);
-        let prefix = if self.field(257, 6) == b"ustar\0" {
-            self.text(345, 155)
-        } else {
-            b""
-        };
-        if prefix.is_empty() {
-            name.to_vec()
-        } else {
-            [prefix, b"/", name].concat()
-        }
+        let prefix = if self.field(257, 6) == b"ustar\0" { self.text(345, 155) } else { b"" };
+        if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
     }
 
     pub fn link(&self) -> &'a [u8] {
@@ -178,10 +167,7 @@ mod tests {
         assert_eq!(octal(&[b'7'; 30]), None);
         assert_eq!(base256(&[0x80, 0, 1, 0]), Some(256));
         assert_eq!(base256(&[0xff; 12]), Some(-1));
-        assert_eq!(
-            base256(&[0x80, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
-            None
-        );
+        assert_eq!(base256(&[0x80, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]), None);
     }
 
     #[test]

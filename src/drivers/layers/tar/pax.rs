@@ -169,9 +169,7 @@ mod tests {
 
     fn record(key: &str, value: &[u8]) -> Vec<u8> {
         let rest = 3 + key.len() + value.len();
-        let length = (rest..)
-            .find(|length| length.to_string().len() + rest == *length)
-            .unwrap();
+        let length = (rest..).find(|length| length.to_string().len() + rest == *length).unwrap();
         [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
     }
 

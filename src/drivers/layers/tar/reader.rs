@@ -51,13 +51,7 @@ pub struct Reader<R> {
 impl<R: BufRead> Reader<R> {
     /// At the first byte of the archive.
     pub fn new(input: R) -> Self {
-        Self {
-            input,
-            offset: 0,
-            header: 0,
-            data: 0,
-            padding: 0,
-        }
+        Self { input, offset: 0, header: 0, data: 0, padding: 0 }
     }
 
     /// Bytes from the start of the archive to what is read next.
@@ -110,9 +104,7 @@ impl<R: BufRead> Reader<R> {
     pub fn finish(mut self) -> Result<R, TarError> {
         loop {
             let offset = self.offset;
-            let len = fill(&mut self.input)
-                .map_err(|source| TarError::Read { offset, source })?
-                .len();
+            let len = fill(&mut self.input).map_err(|source| TarError::Read { offset, source })?.len();
             if len == 0 {
                 return Ok(self.input);
             }
@@ -154,30 +146,19 @@ impl<R: BufRead> Reader<R> {
             }
             Flag::Entry(_) => true,
         };
-        if first {
-            Ok(())
-        } else {
-            Err(self.invalid("two extended headers of the same kind"))
-        }
+        if first { Ok(()) } else { Err(self.invalid("two extended headers of the same kind")) }
     }
 
     fn long(&self, body: Vec<u8>) -> Result<Vec<u8>, TarError> {
         let end = body.iter().position(|byte| *byte == 0).unwrap_or(body.len());
         if end > PATH_MAX {
-            return Err(TarError::TooLong {
-                offset: self.header,
-                what: "a path",
-                limit: PATH_MAX as u64,
-            });
+            return Err(TarError::TooLong { offset: self.header, what: "a path", limit: PATH_MAX as u64 });
         }
         Ok(body[..end].to_vec())
     }
 
     fn entry(&mut self, header: &Header<'_>, kind: Kind, pending: Pending) -> Result<Entry, TarError> {
-        let invalid = |problem| TarError::Invalid {
-            offset: self.header,
-            problem,
-        };
+        let invalid = |problem| TarError::Invalid { offset: self.header, problem };
         let extension = pending.extension.unwrap_or_default();
         let one = |long: Option<Vec<u8>>, extended: Option<Vec<u8>>| match (long, extended) {
             (Some(_), Some(_)) => Err(invalid("its name in two extended headers")),
@@ -188,10 +169,7 @@ impl<R: BufRead> Reader<R> {
             Ok(id) if id != u32::MAX => Ok(id),
             _ => Err(invalid("an owner out of range")),
         };
-        let size = extension
-            .size
-            .map_or_else(|| header.size(), Ok)
-            .map_err(invalid)?;
+        let size = extension.size.map_or_else(|| header.size(), Ok).map_err(invalid)?;
         if size != 0 && kind != Kind::File {
             return Err(invalid("data, and is no file"));
         }
@@ -207,10 +185,7 @@ impl<R: BufRead> Reader<R> {
             uid: id(extension.uid.unwrap_or(uid))?,
             gid: id(extension.gid.unwrap_or(gid))?,
             size,
-            mtime: extension
-                .mtime
-                .map_or_else(|| header.mtime().map(|s| (s, 0)), Ok)
-                .map_err(invalid)?,
+            mtime: extension.mtime.map_or_else(|| header.mtime().map(|s| (s, 0)), Ok).map_err(invalid)?,
             device,
             xattrs: extension.xattrs,
         };
@@ -231,11 +206,7 @@ impl<R: BufRead> Reader<R> {
     fn body(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
         if size > EXTENSION_MAX {
             let what = "an extended header";
-            return Err(TarError::TooLong {
-                offset: self.header,
-                what,
-                limit: EXTENSION_MAX,
-            });
+            return Err(TarError::TooLong { offset: self.header, what, limit: EXTENSION_MAX });
         }
         self.expect_data(size)?;
         let mut body = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
@@ -269,11 +240,7 @@ impl<R: BufRead> Reader<R> {
             let offset = self.offset;
             let bytes = fill(&mut self.input).map_err(|source| TarError::Read { offset, source })?;
             if bytes.is_empty() {
-                return if have == 0 {
-                    Ok(None)
-                } else {
-                    Err(TarError::Truncated(offset))
-                };
+                return if have == 0 { Ok(None) } else { Err(TarError::Truncated(offset)) };
             }
             let len = bytes.len().min(BLOCK - have);
             block[have..have + len].copy_from_slice(&bytes[..len]);
@@ -285,10 +252,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn invalid(&self, problem: &'static str) -> TarError {
-        TarError::Invalid {
-            offset: self.header,
-            problem,
-        }
+        TarError::Invalid { offset: self.header, problem }
     }
 }
 

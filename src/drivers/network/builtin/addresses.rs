@@ -51,11 +51,7 @@ impl Addresses {
             match self.find(subnet, &mut gone) {
                 Some(ip) => {
                     self.holders.insert(ip, Holder::Pod);
-                    leases.push(Lease {
-                        ip,
-                        prefix: subnet.prefix(),
-                        gateway: subnet.gateway(),
-                    });
+                    leases.push(Lease { ip, prefix: subnet.prefix(), gateway: subnet.gateway() });
                 }
                 None => {
                     self.forget(&leases);
@@ -68,18 +64,11 @@ impl Addresses {
 
     fn find(&mut self, subnet: &Subnet, gone: &mut impl FnMut(&PodId) -> bool) -> Option<IpAddr> {
         let range = subnet.pods();
-        let start = *self
-            .next
-            .get(subnet)
-            .filter(|next| range.contains(next))
-            .unwrap_or(range.start());
+        let start = *self.next.get(subnet).filter(|next| range.contains(next)).unwrap_or(range.start());
         // A subnet can be huge: among one candidate more than there are holders, one is free.
-        let candidates = (start..=*range.end())
-            .chain(*range.start()..start)
-            .take(self.holders.len() + 1);
-        let free = candidates
-            .map(|number| (number, subnet.at(number)))
-            .find(|(_, ip)| match self.holders.get(ip) {
+        let candidates = (start..=*range.end()).chain(*range.start()..start).take(self.holders.len() + 1);
+        let free =
+            candidates.map(|number| (number, subnet.at(number))).find(|(_, ip)| match self.holders.get(ip) {
                 None => true,
                 Some(Holder::Pod) => false,
                 Some(Holder::Leaving(pod)) => gone(pod),
@@ -109,14 +98,8 @@ impl Addresses {
     /// Pods that have left, but whose veths may still be there.
     pub fn leaving(&self) -> Vec<PodId> {
         let pods = self.holders.values();
-        pods.filter_map(|holder| {
-            if let Holder::Leaving(pod) = holder {
-                Some(pod.clone())
-            } else {
-                None
-            }
-        })
-        .collect()
+        pods.filter_map(|holder| if let Holder::Leaving(pod) = holder { Some(pod.clone()) } else { None })
+            .collect()
     }
 
     /// The addresses are free at once: nothing in the kernel has them.
@@ -130,21 +113,11 @@ impl Addresses {
     pub fn take_ports(&mut self, pod: &PodId, name: &str, ports: &[PortMapping]) -> Result<(), TakenError> {
         for port in ports {
             let clash = |(holder, taken): &(String, Vec<PortMapping>)| {
-                taken
-                    .iter()
-                    .any(|other| clashes(port, other))
-                    .then(|| holder.clone())
+                taken.iter().any(|other| clashes(port, other)).then(|| holder.clone())
             };
-            let others = self
-                .ports
-                .iter()
-                .filter(|(id, _)| *id != pod)
-                .map(|(_, entry)| entry);
+            let others = self.ports.iter().filter(|(id, _)| *id != pod).map(|(_, entry)| entry);
             if let Some(holder) = others.filter_map(clash).next() {
-                return Err(TakenError::Port {
-                    port: describe(port),
-                    holder,
-                });
+                return Err(TakenError::Port { port: describe(port), holder });
             }
         }
         if !ports.is_empty() {
@@ -187,12 +160,7 @@ mod tests {
     use super::*;
 
     fn port(protocol: Protocol, host_port: u16, host_ip: Option<&str>) -> PortMapping {
-        PortMapping {
-            protocol,
-            container_port: 1,
-            host_port,
-            host_ip: host_ip.map(|ip| ip.parse().unwrap()),
-        }
+        PortMapping { protocol, container_port: 1, host_port, host_ip: host_ip.map(|ip| ip.parse().unwrap()) }
     }
 
     #[test]
@@ -201,24 +169,15 @@ mod tests {
         let subnet = [Subnet::parse("10.0.0.0/30").unwrap()];
         let mut addresses = Addresses::default();
         let leases = addresses.lease(&subnet, |_| true).unwrap();
-        assert!(
-            addresses.lease(&subnet, |_| true).is_err(),
-            "a held address is taken"
-        );
+        assert!(addresses.lease(&subnet, |_| true).is_err(), "a held address is taken");
         addresses.leave(&one, &leases);
-        assert!(matches!(
-            addresses.lease(&subnet, |_| false),
-            Err(TakenError::Exhausted(_))
-        ));
+        assert!(matches!(addresses.lease(&subnet, |_| false), Err(TakenError::Exhausted(_))));
         assert_eq!(addresses.lease(&subnet, |pod| *pod == one).unwrap(), leases);
     }
 
     #[test]
     fn addresses_go_round_before_one_comes_again() {
-        let subnet = [
-            Subnet::parse("10.0.0.0/29").unwrap(),
-            Subnet::parse("fd00::/64").unwrap(),
-        ];
+        let subnet = [Subnet::parse("10.0.0.0/29").unwrap(), Subnet::parse("fd00::/64").unwrap()];
         let mut addresses = Addresses::default();
         let mut seen = Vec::new();
         for _ in 0..6 {
@@ -226,42 +185,21 @@ mod tests {
             seen.push(leases[0].ip.to_string());
             addresses.forget(&leases);
         }
-        assert_eq!(
-            seen,
-            [
-                "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.2"
-            ]
-        );
+        assert_eq!(seen, ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.2"]);
     }
 
     #[test]
     fn a_port_conflict_names_port_and_holder() {
         let mut addresses = Addresses::default();
         let (one, two) = (PodId::generate(), PodId::generate());
-        addresses
-            .take_ports(&one, "default/web", &[port(Protocol::Tcp, 80, None)])
-            .unwrap();
-        let error = addresses
-            .take_ports(&two, "x/y", &[port(Protocol::Tcp, 80, Some("10.0.0.1"))])
-            .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "host port 10.0.0.1:80/TCP is already in use by pod default/web"
-        );
-        addresses
-            .take_ports(&two, "x/y", &[port(Protocol::Udp, 80, Some("0.0.0.0"))])
-            .unwrap();
-        assert!(
-            addresses
-                .take_ports(&one, "a/b", &[port(Protocol::Udp, 80, Some("10.9.9.9"))])
-                .is_err()
-        );
-        addresses
-            .take_ports(&one, "a/b", &[port(Protocol::Udp, 80, Some("::1"))])
-            .unwrap();
+        addresses.take_ports(&one, "default/web", &[port(Protocol::Tcp, 80, None)]).unwrap();
+        let error =
+            addresses.take_ports(&two, "x/y", &[port(Protocol::Tcp, 80, Some("10.0.0.1"))]).unwrap_err();
+        assert_eq!(error.to_string(), "host port 10.0.0.1:80/TCP is already in use by pod default/web");
+        addresses.take_ports(&two, "x/y", &[port(Protocol::Udp, 80, Some("0.0.0.0"))]).unwrap();
+        assert!(addresses.take_ports(&one, "a/b", &[port(Protocol::Udp, 80, Some("10.9.9.9"))]).is_err());
+        addresses.take_ports(&one, "a/b", &[port(Protocol::Udp, 80, Some("::1"))]).unwrap();
         addresses.release_ports(&two);
-        addresses
-            .take_ports(&one, "a/b", &[port(Protocol::Udp, 80, None)])
-            .unwrap();
+        addresses.take_ports(&one, "a/b", &[port(Protocol::Udp, 80, None)]).unwrap();
     }
 }

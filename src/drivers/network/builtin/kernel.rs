@@ -60,21 +60,13 @@ impl Worker {
         let failed = |source| BuiltInError::Thread { source };
         let (jobs, queue) = mpsc::channel::<Job>();
         let home = File::open("/proc/thread-self/ns/net").map_err(failed)?;
-        let mut kernel = Kernel {
-            route: Socket::route()?,
-            filter: Socket::netfilter()?,
-            home,
-            ready: None,
-        };
+        let mut kernel = Kernel { route: Socket::route()?, filter: Socket::netfilter()?, home, ready: None };
         let run = move || {
             while let Ok(job) = queue.recv() {
                 job(&mut kernel);
             }
         };
-        std::thread::Builder::new()
-            .name("network".into())
-            .spawn(run)
-            .map_err(failed)?;
+        std::thread::Builder::new().name("network".into()).spawn(run).map_err(failed)?;
         Ok(Self(jobs))
     }
 
@@ -118,12 +110,7 @@ impl Kernel {
         let table = table_name(&wanted.bridge);
         let mut transaction = Transaction::new(&table);
         let mut subnets = wanted.subnets.clone();
-        subnets.extend(
-            wanted
-                .used
-                .iter()
-                .filter(|subnet| !wanted.subnets.contains(subnet)),
-        );
+        subnets.extend(wanted.used.iter().filter(|subnet| !wanted.subnets.contains(subnet)));
         rules::table(&mut transaction, &wanted.bridge, &subnets, wanted.masquerade);
         rules::add(&mut transaction, elements);
         self.commit(transaction, || format!("write nftables table {table}"))?;
@@ -134,44 +121,22 @@ impl Kernel {
         let name = &wanted.bridge;
         self.check_overlap(wanted)?;
         if link::find(&mut self.route, name)?.is_none() {
-            link::make_bridge(
-                &mut self.route,
-                name,
-                mac_of(wanted.subnets.first().map(Subnet::gateway)),
-            )?;
+            link::make_bridge(&mut self.route, name, mac_of(wanted.subnets.first().map(Subnet::gateway)))?;
         }
         let found = link::find(&mut self.route, name)?;
         let bridge = found
             .ok_or_else(|| NetlinkError::new(format!("find bridge {name}"), nix::errno::Errno::ENODEV))?;
         check_owner(&bridge, wanted)?;
-        let mtu = if wanted.mtu == 0 {
-            self.uplink_mtu()?
-        } else {
-            wanted.mtu
-        };
+        let mtu = if wanted.mtu == 0 { self.uplink_mtu()? } else { wanted.mtu };
         if bridge.mtu != mtu {
             link::set_mtu(&mut self.route, &bridge, mtu)?;
         }
-        let gateways: Vec<_> = wanted
-            .subnets
-            .iter()
-            .chain(&wanted.used)
-            .map(|s| (s.gateway(), s.prefix()))
-            .collect();
+        let gateways: Vec<_> =
+            wanted.subnets.iter().chain(&wanted.used).map(|s| (s.gateway(), s.prefix())).collect();
         for (ip, prefix) in &gateways {
-            link::add_address(
-                &mut self.route,
-                &Address {
-                    index: bridge.index,
-                    ip: *ip,
-                    prefix: *prefix,
-                },
-            )?;
+            link::add_address(&mut self.route, &Address { index: bridge.index, ip: *ip, prefix: *prefix })?;
         }
-        for old in link::addresses(&mut self.route)?
-            .iter()
-            .filter(|address| address.index == bridge.index)
-        {
+        for old in link::addresses(&mut self.route)?.iter().filter(|address| address.index == bridge.index) {
             if !gateways.contains(&(old.ip, old.prefix)) {
                 link::remove_address(&mut self.route, old)?;
             }
@@ -189,11 +154,7 @@ impl Kernel {
             let other = Subnet::of(address.ip, address.prefix);
             let clash = wanted.subnets.iter().find(|subnet| subnet.overlaps(&other));
             if let Some(subnet) = clash.filter(|_| link.name != wanted.bridge) {
-                return Err(BuiltInError::Overlap {
-                    subnet: *subnet,
-                    other,
-                    link: link.name.clone(),
-                });
+                return Err(BuiltInError::Overlap { subnet: *subnet, other, link: link.name.clone() });
             }
         }
         Ok(())
@@ -256,9 +217,7 @@ impl Kernel {
         let table = table_name(bridge);
         let mut transaction = Transaction::new(&table);
         rules::add(&mut transaction, &wiring.elements);
-        self.commit(transaction, || {
-            format!("add host ports to nftables table {table}")
-        })?;
+        self.commit(transaction, || format!("add host ports to nftables table {table}"))?;
         for (ip, port) in &wiring.udp {
             let _ = conntrack::forget_udp_to_port(&mut self.filter, ip, *port);
         }
@@ -271,9 +230,7 @@ impl Kernel {
         for element in &wiring.elements {
             let mut transaction = Transaction::new(&table);
             rules::remove(&mut transaction, std::slice::from_ref(element));
-            match self.commit(transaction, || {
-                format!("remove host ports from nftables table {table}")
-            }) {
+            match self.commit(transaction, || format!("remove host ports from nftables table {table}")) {
                 Err(BuiltInError::Netlink(error)) if error.is(libc::ENOENT) => {}
                 result => result?,
             }
@@ -343,11 +300,7 @@ impl Kernel {
         }
         let ours =
             |link: &&Link| link.master == Some(bridge.index) && link.name.starts_with(super::VETH_PREFIX);
-        for stale in links
-            .iter()
-            .filter(ours)
-            .filter(|link| !keep.contains(&link.name))
-        {
+        for stale in links.iter().filter(ours).filter(|link| !keep.contains(&link.name)) {
             link::remove(&mut self.route, &stale.name)?;
         }
         Ok(())
@@ -363,11 +316,7 @@ fn configure_inside(wiring: &Wiring) -> Result<[u8; 6], BuiltInError> {
     for (key, value) in [("accept_ra", "0"), ("accept_dad", "0")] {
         sysctl::set_if_there(&format!("net/ipv6/conf/{name}/{key}"), value)?;
     }
-    let address = |lease: &Lease| Address {
-        index: link.index,
-        ip: lease.ip,
-        prefix: lease.prefix,
-    };
+    let address = |lease: &Lease| Address { index: link.index, ip: lease.ip, prefix: lease.prefix };
     let addresses: Vec<_> = wiring.leases.iter().map(address).collect();
     let gateways: Vec<_> = wiring.leases.iter().map(|lease| lease.gateway).collect();
     link::configure(&mut socket, &link, &addresses, &gateways)?;
@@ -379,16 +328,10 @@ fn check_owner(bridge: &Link, wanted: &Wanted) -> Result<(), BuiltInError> {
     match &bridge.alias {
         _ if bridge.kind.as_deref() != Some("bridge") => Err(BuiltInError::NoBridge { name: name() }),
         Some(owner) if *owner == wanted.owner => Ok(()),
-        Some(owner) => Err(BuiltInError::Foreign {
-            name: name(),
-            owner: owner.clone(),
-        }),
+        Some(owner) => Err(BuiltInError::Foreign { name: name(), owner: owner.clone() }),
         // Ours, from a daemon that died between making and claiming it.
         None if !bridge.up => Ok(()),
-        None => Err(BuiltInError::Foreign {
-            name: name(),
-            owner: "someone else than Berth".into(),
-        }),
+        None => Err(BuiltInError::Foreign { name: name(), owner: "someone else than Berth".into() }),
     }
 }
 

@@ -151,12 +151,7 @@ impl BuiltIn {
             state.addresses.take_ports(&pod, &holding.owner, &holding.ports)?;
             state.holdings.insert(pod, holding);
         }
-        Ok(Self {
-            config,
-            owner,
-            worker: Worker::start()?,
-            state: Mutex::new(state),
-        })
+        Ok(Self { config, owner, worker: Worker::start()?, state: Mutex::new(state) })
     }
 
     /// The subnets that the kubelet names; used where the configuration names none.
@@ -179,10 +174,7 @@ impl BuiltIn {
         // Only now is it worth to ask the kernel which of the leaving pods' veths are gone.
         let leaving = self.state().addresses.leaving();
         let ask = move |kernel: &mut kernel::Kernel| {
-            Ok(leaving
-                .into_iter()
-                .filter(|pod| kernel.is_gone(&veth_name(pod)))
-                .collect::<HashSet<_>>())
+            Ok(leaving.into_iter().filter(|pod| kernel.is_gone(&veth_name(pod))).collect::<HashSet<_>>())
         };
         let gone = self.worker.run(ask).await?;
         self.try_reserve(pod, &gone)
@@ -195,11 +187,7 @@ impl BuiltIn {
         state.addresses.take_ports(&pod.id, &owner, &pod.ports)?;
         match state.addresses.lease(&subnets, |leaving| gone.contains(leaving)) {
             Ok(leases) => {
-                let holding = Holding {
-                    leases,
-                    ports: pod.ports.clone(),
-                    owner,
-                };
+                let holding = Holding { leases, ports: pod.ports.clone(), owner };
                 state.holdings.insert(pod.id.clone(), holding.clone());
                 Ok(holding)
             }
@@ -221,9 +209,8 @@ impl BuiltIn {
         let (wanted, living) = {
             let state = self.state();
             let others = state.holdings.iter().filter(|(id, _)| *id != pod);
-            let living: Vec<Element> = others
-                .flat_map(|(_, holding)| rules::elements(&holding.ports, &holding.leases))
-                .collect();
+            let living: Vec<Element> =
+                others.flat_map(|(_, holding)| rules::elements(&holding.ports, &holding.leases)).collect();
             (self.wanted(&state), living)
         };
         let job = move |kernel: &mut kernel::Kernel| {
@@ -240,16 +227,8 @@ impl BuiltIn {
         let mac = self.worker.run(job).await?;
         let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
         Ok(vec![
-            Interface {
-                name: veth_name(pod),
-                mac: None,
-                sandbox: false,
-            },
-            Interface {
-                name: INTERFACE.into(),
-                mac: Some(mac),
-                sandbox: true,
-            },
+            Interface { name: veth_name(pod), mac: None, sandbox: false },
+            Interface { name: INTERFACE.into(), mac: Some(mac), sandbox: true },
         ])
     }
 
@@ -258,9 +237,7 @@ impl BuiltIn {
         let wiring = wiring(pod, holding);
         if !wiring.elements.is_empty() {
             let bridge = self.config.bridge.clone();
-            self.worker
-                .run(move |kernel| kernel.close_ports(&bridge, &wiring))
-                .await?;
+            self.worker.run(move |kernel| kernel.close_ports(&bridge, &wiring)).await?;
         }
         let mut state = self.state();
         state.addresses.leave(pod, &holding.leases);
@@ -297,18 +274,13 @@ impl BuiltIn {
             let state = self.state();
             let keep: HashSet<String> = state.holdings.keys().map(veth_name).collect();
             let all = state.holdings.values();
-            let elements: Vec<_> = all
-                .flat_map(|holding| rules::elements(&holding.ports, &holding.leases))
-                .collect();
+            let elements: Vec<_> =
+                all.flat_map(|holding| rules::elements(&holding.ports, &holding.leases)).collect();
             (self.wanted(&state), keep, elements)
         };
         let job = move |kernel: &mut kernel::Kernel| {
             kernel.sweep(&wanted, &keep)?;
-            if keep.is_empty() {
-                Ok(())
-            } else {
-                kernel.ensure(&wanted, &elements).map(|_| ())
-            }
+            if keep.is_empty() { Ok(()) } else { kernel.ensure(&wanted, &elements).map(|_| ()) }
         };
         self.worker.run(job).await
     }
@@ -339,9 +311,8 @@ impl BuiltIn {
     }
 
     fn subnets(&self, state: &State) -> Vec<Subnet> {
-        let named = [&self.config.subnets, &state.pod_subnets]
-            .into_iter()
-            .find(|subnets| !subnets.is_empty());
+        let named =
+            [&self.config.subnets, &state.pod_subnets].into_iter().find(|subnets| !subnets.is_empty());
         let mut subnets = named.cloned().unwrap_or_else(|| {
             let ipv6 = sysctl::has_ipv6();
             let all = DEFAULT_SUBNETS.iter().filter_map(|text| Subnet::parse(text).ok());

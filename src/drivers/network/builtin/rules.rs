@@ -19,26 +19,10 @@ const V4: u32 = 7;
 const V6: u32 = 8;
 
 const MAPS: [Map; 4] = [
-    Map {
-        name: "ports4",
-        sizes: (8, 8),
-        types: (PROTOCOL_PORT, V4 << 6 | 13),
-    },
-    Map {
-        name: "ports6",
-        sizes: (8, 20),
-        types: (PROTOCOL_PORT, V6 << 6 | 13),
-    },
-    Map {
-        name: "ports4_at",
-        sizes: (12, 8),
-        types: (V4 << 12 | PROTOCOL_PORT, V4 << 6 | 13),
-    },
-    Map {
-        name: "ports6_at",
-        sizes: (24, 20),
-        types: (V6 << 12 | PROTOCOL_PORT, V6 << 6 | 13),
-    },
+    Map { name: "ports4", sizes: (8, 8), types: (PROTOCOL_PORT, V4 << 6 | 13) },
+    Map { name: "ports6", sizes: (8, 20), types: (PROTOCOL_PORT, V6 << 6 | 13) },
+    Map { name: "ports4_at", sizes: (12, 8), types: (V4 << 12 | PROTOCOL_PORT, V4 << 6 | 13) },
+    Map { name: "ports6_at", sizes: (24, 20), types: (V6 << 12 | PROTOCOL_PORT, V6 << 6 | 13) },
 ];
 
 /// One element: the map, its key, its value.
@@ -46,9 +30,7 @@ pub struct Element(Map, Vec<u8>, Vec<u8>);
 
 /// The elements of a pod's host ports.
 pub fn elements(ports: &[PortMapping], leases: &[Lease]) -> Vec<Element> {
-    let pairs = ports
-        .iter()
-        .flat_map(|port| leases.iter().map(move |lease| (port, lease)));
+    let pairs = ports.iter().flat_map(|port| leases.iter().map(move |lease| (port, lease)));
     pairs.filter_map(|(port, lease)| element(port, lease)).collect()
 }
 
@@ -104,21 +86,9 @@ pub fn table(transaction: &mut Transaction<'_>, bridge: &str, subnets: &[Subnet]
     }
     transaction.empty_chain("ports", None);
     for (name, kind, number, priority) in hooks {
-        transaction.empty_chain(
-            name,
-            Some(&Hook {
-                number: number as u32,
-                priority,
-                kind,
-            }),
-        );
+        transaction.empty_chain(name, Some(&Hook { number: number as u32, priority, kind }));
     }
-    for (map, at) in [
-        (MAPS[2], true),
-        (MAPS[3], true),
-        (MAPS[0], false),
-        (MAPS[1], false),
-    ] {
+    for (map, at) in [(MAPS[2], true), (MAPS[3], true), (MAPS[0], false), (MAPS[1], false)] {
         transaction.rule("ports", &port_rule(&map, at));
     }
     const LOCAL: u32 = libc::RTN_LOCAL as u32;
@@ -134,10 +104,7 @@ pub fn table(transaction: &mut Transaction<'_>, bridge: &str, subnets: &[Subnet]
     }
     // route_localnet lets 127.0.0.1 be reached through host ports; without this, pods could reach the host's own.
     for offset in [12, 16] {
-        let mut rule = vec![
-            Expression::Meta(Meta::InName, 0),
-            Expression::Equal(0, link_name(bridge)),
-        ];
+        let mut rule = vec![Expression::Meta(Meta::InName, 0), Expression::Equal(0, link_name(bridge))];
         rule.extend(loopback(offset));
         rule.push(Expression::Verdict(Verdict::Drop, ""));
         transaction.rule("guard", &rule);
@@ -146,10 +113,7 @@ pub fn table(transaction: &mut Transaction<'_>, bridge: &str, subnets: &[Subnet]
 }
 
 fn postrouting(transaction: &mut Transaction<'_>, bridge: &str, subnets: &[Subnet], masquerade: bool) {
-    let leaves = [
-        Expression::Meta(Meta::OutName, 0),
-        Expression::Equal(0, link_name(bridge)),
-    ];
+    let leaves = [Expression::Meta(Meta::OutName, 0), Expression::Equal(0, link_name(bridge))];
     // A process of the host that came by 127.0.0.1: the pod could not answer that address.
     let mut rule = leaves.to_vec();
     rule.extend(loopback(12));
@@ -177,15 +141,8 @@ fn postrouting(transaction: &mut Transaction<'_>, bridge: &str, subnets: &[Subne
 }
 
 fn port_rule(map: &Map, at: bool) -> Vec<Expression> {
-    let (family, offset, length) = if map.sizes.1 == 8 {
-        (IPV4, 16, 4)
-    } else {
-        (IPV6, 24, 16)
-    };
-    let mut rule = vec![
-        Expression::Meta(Meta::Family, 0),
-        Expression::Equal(0, vec![family]),
-    ];
+    let (family, offset, length) = if map.sizes.1 == 8 { (IPV4, 16, 4) } else { (IPV6, 24, 16) };
+    let mut rule = vec![Expression::Meta(Meta::Family, 0), Expression::Equal(0, vec![family])];
     let mut register = 0;
     if at {
         rule.push(Expression::Payload(Base::Network, offset, length, 0));
@@ -211,10 +168,7 @@ fn loopback(offset: u32) -> Vec<Expression> {
 
 fn inside(subnet: &Subnet, source: bool) -> Vec<Expression> {
     let family = if subnet.is_ipv4() { IPV4 } else { IPV6 };
-    let mut rule = vec![
-        Expression::Meta(Meta::Family, 0),
-        Expression::Equal(0, vec![family]),
-    ];
+    let mut rule = vec![Expression::Meta(Meta::Family, 0), Expression::Equal(0, vec![family])];
     rule.extend(masked(subnet, source));
     rule.push(Expression::Equal(0, octets(&subnet.base())));
     rule
@@ -233,10 +187,7 @@ fn masked(subnet: &Subnet, source: bool) -> Vec<Expression> {
         (false, true) => (8, 16),
         (false, false) => (24, 16),
     };
-    vec![
-        Expression::Payload(Base::Network, offset, length, 0),
-        Expression::Mask(0, subnet.mask()),
-    ]
+    vec![Expression::Payload(Base::Network, offset, length, 0), Expression::Mask(0, subnet.mask())]
 }
 
 fn link_name(name: &str) -> Vec<u8> {

@@ -36,10 +36,7 @@ impl Subnet {
 
     /// The network that an address is in.
     pub fn of(ip: IpAddr, prefix: u8) -> Self {
-        Self {
-            base: from_bits(to_bits(&ip) & !host_mask(&ip, prefix), &ip),
-            prefix,
-        }
+        Self { base: from_bits(to_bits(&ip) & !host_mask(&ip, prefix), &ip), prefix }
     }
 
     /// The first address, which is the host's.
@@ -64,10 +61,7 @@ impl Subnet {
 
     /// The address with this host number.
     pub fn at(&self, number: u128) -> IpAddr {
-        from_bits(
-            to_bits(&self.base) | number & host_mask(&self.base, self.prefix),
-            &self.base,
-        )
+        from_bits(to_bits(&self.base) | number & host_mask(&self.base, self.prefix), &self.base)
     }
 
     /// The host number of an address.
@@ -93,11 +87,7 @@ impl Subnet {
     /// The bytes of a mask with the prefix set.
     pub fn mask(&self) -> Vec<u8> {
         let mask = !host_mask(&self.base, self.prefix);
-        if self.is_ipv4() {
-            (mask as u32).to_be_bytes().to_vec()
-        } else {
-            mask.to_be_bytes().to_vec()
-        }
+        if self.is_ipv4() { (mask as u32).to_be_bytes().to_vec() } else { mask.to_be_bytes().to_vec() }
     }
 }
 
@@ -115,11 +105,7 @@ fn to_bits(ip: &IpAddr) -> u128 {
 }
 
 fn from_bits(bits: u128, like: &IpAddr) -> IpAddr {
-    if like.is_ipv4() {
-        Ipv4Addr::from_bits(bits as u32).into()
-    } else {
-        Ipv6Addr::from_bits(bits).into()
-    }
+    if like.is_ipv4() { Ipv4Addr::from_bits(bits as u32).into() } else { Ipv6Addr::from_bits(bits).into() }
 }
 
 impl fmt::Display for Subnet {
@@ -148,25 +134,14 @@ mod tests {
     #[test]
     fn arithmetic_holds_for_both_families() {
         let v4 = Subnet::parse("10.1.2.3/30").unwrap();
-        assert_eq!(
-            (v4.to_string().as_str(), v4.gateway().to_string().as_str()),
-            ("10.1.2.0/30", "10.1.2.1")
-        );
+        assert_eq!((v4.to_string().as_str(), v4.gateway().to_string().as_str()), ("10.1.2.0/30", "10.1.2.1"));
         assert_eq!(v4.pods(), 2..=2);
         assert_eq!(v4.mask(), [255, 255, 255, 252]);
         let v6 = Subnet::parse("fd00::/64").unwrap();
         assert_eq!(v6.at(0x10).to_string(), "fd00::10");
         assert!(v6.contains(&"fd00::1:2".parse().unwrap()) && !v6.contains(&"10.1.2.1".parse().unwrap()));
         assert!(v4.overlaps(&Subnet::parse("10.0.0.0/8").unwrap()));
-        for bad in [
-            "",
-            "10.0.0.0",
-            "10.0.0.0/0",
-            "10.0.0.0/31",
-            "fd00::/127",
-            "x/24",
-            "10.0.0.0/99",
-        ] {
+        for bad in ["", "10.0.0.0", "10.0.0.0/0", "10.0.0.0/31", "fd00::/127", "x/24", "10.0.0.0/99"] {
             assert!(Subnet::parse(bad).is_err(), "{bad}");
         }
     }

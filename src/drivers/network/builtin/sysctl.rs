@@ -58,7 +58,5 @@ fn keep_router_advertisements() -> Result<(), BuiltInError> {
 }
 
 fn read(name: &str) -> Option<String> {
-    std::fs::read_to_string(Path::new(ROOT).join(name))
-        .ok()
-        .map(|text| text.trim().to_string())
+    std::fs::read_to_string(Path::new(ROOT).join(name)).ok().map(|text| text.trim().to_string())
 }

@@ -22,24 +22,13 @@ fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) 
     let run = move || {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         ip("link set lo up");
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(test());
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
     };
     std::thread::spawn(run).join().unwrap();
 }
 
 fn ip(arguments: &str) {
-    assert!(
-        Command::new("ip")
-            .args(arguments.split(' '))
-            .status()
-            .unwrap()
-            .success(),
-        "ip {arguments}"
-    );
+    assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success(), "ip {arguments}");
 }
 
 fn rules() -> String {
@@ -69,13 +58,8 @@ fn inside<T: Send>(netns: &File, action: impl FnOnce() -> T + Send) -> T {
 
 async fn open(dir: &tempfile::TempDir, config: BuiltInConfig) -> Network {
     let store = Arc::new(Store::open(&dir.path().join("db")).unwrap());
-    let cni = CniConfig {
-        conf_dir: dir.path().join("none"),
-        ..CniConfig::default()
-    };
-    Network::open(cni, config, &Layout::new(dir.path(), dir.path()), store)
-        .await
-        .unwrap()
+    let cni = CniConfig { conf_dir: dir.path().join("none"), ..CniConfig::default() };
+    Network::open(cni, config, &Layout::new(dir.path(), dir.path()), store).await.unwrap()
 }
 
 fn pod(ports: Vec<PortMapping>) -> PodNetwork {
@@ -93,12 +77,7 @@ fn pod(ports: Vec<PortMapping>) -> PodNetwork {
 }
 
 fn port(protocol: Protocol, container_port: u16, host_port: u16) -> PortMapping {
-    PortMapping {
-        protocol,
-        container_port,
-        host_port,
-        host_ip: None,
-    }
+    PortMapping { protocol, container_port, host_port, host_ip: None }
 }
 
 /// Serves one byte to each connection, and tells who came.
@@ -145,14 +124,11 @@ fn pods_reach_each_other_and_the_host_over_both_families() {
         for gateway in ["10.209.0.1", "fd62:6572:7468::1"] {
             let to = SocketAddr::new(gateway.parse().unwrap(), 81);
             assert!(
-                inside(&one, || TcpStream::connect_timeout(&to, Duration::from_secs(2))
-                    .is_ok()),
+                inside(&one, || TcpStream::connect_timeout(&to, Duration::from_secs(2)).is_ok()),
                 "{gateway}"
             );
         }
-        let ra = inside(&one, || {
-            std::fs::read_to_string("/proc/sys/net/ipv6/conf/eth0/accept_ra").unwrap()
-        });
+        let ra = inside(&one, || std::fs::read_to_string("/proc/sys/net/ipv6/conf/eth0/accept_ra").unwrap());
         assert_eq!(ra.trim(), "0");
     });
 }
@@ -161,11 +137,7 @@ fn pods_reach_each_other_and_the_host_over_both_families() {
 fn outside() -> File {
     let netns = namespace();
     ip("link add up0 type veth peer name up1");
-    let fd = format!(
-        "/proc/{}/fd/{}",
-        std::process::id(),
-        std::os::fd::AsRawFd::as_raw_fd(&netns)
-    );
+    let fd = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&netns));
     ip(&format!("link set up1 netns {fd}"));
     for (side, number) in [("up0", 1), ("up1", 2)] {
         let set = || {
@@ -184,11 +156,8 @@ fn the_world_sees_the_host_and_host_ports_lead_into_the_pod() {
         let dir = tempfile::tempdir().unwrap();
         let network = open(&dir, BuiltInConfig::default()).await;
         let (netns, other, world) = (namespace(), namespace(), outside());
-        let ports = vec![
-            port(Protocol::Tcp, 80, 8080),
-            port(Protocol::Udp, 53, 5353),
-            port(Protocol::Sctp, 9, 999),
-        ];
+        let ports =
+            vec![port(Protocol::Tcp, 80, 8080), port(Protocol::Udp, 53, 5353), port(Protocol::Sctp, 9, 999)];
         let web = pod(ports);
         let attachment = attach(&network, &web, &netns).await;
         attach(&network, &pod(vec![]), &other).await;
@@ -202,39 +171,22 @@ fn the_world_sees_the_host_and_host_ports_lead_into_the_pod() {
             assert!(inside(&netns, || reaches((target, 90))), "masquerade to {target}");
             assert_eq!(visitors.recv_timeout(Duration::from_secs(2)).unwrap(), host);
             assert!(reaches((host, 8080)), "host port from the host by {host}");
-            assert!(
-                inside(&world, || reaches((host, 8080))),
-                "host port from outside by {host}"
-            );
-            assert!(
-                inside(&netns, || reaches((host, 8080))),
-                "host port from the pod itself by {host}"
-            );
-            assert!(
-                inside(&other, || reaches((host, 8080))),
-                "host port from another pod by {host}"
-            );
+            assert!(inside(&world, || reaches((host, 8080))), "host port from outside by {host}");
+            assert!(inside(&netns, || reaches((host, 8080))), "host port from the pod itself by {host}");
+            assert!(inside(&other, || reaches((host, 8080))), "host port from another pod by {host}");
         }
         assert!(reaches(([127, 0, 0, 1], 8080)), "host port by 127.0.0.1");
         assert!(!inside(&world, || reaches(([192, 0, 2, 1], 8081))));
-        let error = network
-            .attach(&pod(vec![port(Protocol::Tcp, 1, 8080)]), namespace().as_fd())
-            .await
-            .unwrap_err();
+        let error =
+            network.attach(&pod(vec![port(Protocol::Tcp, 1, 8080)]), namespace().as_fd()).await.unwrap_err();
         let cause = std::error::Error::source(&error).unwrap().to_string();
-        assert!(
-            cause.contains("8080/TCP") && cause.contains("default/web"),
-            "{cause}"
-        );
+        assert!(cause.contains("8080/TCP") && cause.contains("default/web"), "{cause}");
         network.detach(&web, Some(&attachment)).await.unwrap();
         network.detach(&web, Some(&attachment)).await.unwrap();
         assert!(!reaches(([127, 0, 0, 1], 8080)));
         assert!(!rules().contains("8080"), "{}", rules());
         network.close().await.unwrap();
-        assert!(
-            rules().contains("berth-berth0"),
-            "the other pod still needs the rules"
-        );
+        assert!(rules().contains("berth-berth0"), "the other pod still needs the rules");
         network.reconcile(&HashSet::new()).await.unwrap();
         network.close().await.unwrap();
         assert_eq!(rules(), "");
@@ -287,25 +239,19 @@ fn a_crash_leaves_nothing_that_the_next_start_does_not_give_back() {
         };
         let network = open(&dir, config()).await;
         let (one, two) = (namespace(), namespace());
-        let (dead, alive) = (
-            pod(vec![port(Protocol::Tcp, 80, 8080)]),
-            pod(vec![port(Protocol::Tcp, 81, 8181)]),
-        );
+        let (dead, alive) =
+            (pod(vec![port(Protocol::Tcp, 80, 8080)]), pod(vec![port(Protocol::Tcp, 81, 8181)]));
         attach(&network, &dead, &one).await;
         let kept = attach(&network, &alive, &two).await;
         std::mem::forget(network);
         let network = open(&dir, config()).await;
-        network
-            .reconcile(&HashSet::from([alive.id.clone()]))
-            .await
-            .unwrap();
+        network.reconcile(&HashSet::from([alive.id.clone()])).await.unwrap();
         let text = rules();
         assert!(text.contains("8181") && !text.contains("8080"), "{text}");
         let _pod = serve(&two, 81);
         assert!(reaches(([127, 0, 0, 1], 8181)));
         assert!(
-            inside(&one, || !std::path::Path::new("/proc/sys/net/ipv4/conf/eth0")
-                .exists()),
+            inside(&one, || !std::path::Path::new("/proc/sys/net/ipv4/conf/eth0").exists()),
             "the dead pod's veth"
         );
         let next = attach(&network, &pod(vec![port(Protocol::Tcp, 80, 8080)]), &one).await;
@@ -318,14 +264,7 @@ fn an_address_comes_again_only_when_its_veth_is_gone() {
     on_a_host(|| async {
         let dir = tempfile::tempdir().unwrap();
         let subnets = vec!["10.7.0.0/30".to_string().try_into().unwrap()];
-        let network = open(
-            &dir,
-            BuiltInConfig {
-                subnets,
-                ..BuiltInConfig::default()
-            },
-        )
-        .await;
+        let network = open(&dir, BuiltInConfig { subnets, ..BuiltInConfig::default() }).await;
         let (first, netns) = (pod(vec![]), namespace());
         let attachment = attach(&network, &first, &netns).await;
         network.detach(&first, Some(&attachment)).await.unwrap();
@@ -358,26 +297,11 @@ fn a_failed_attach_leaves_nothing_and_another_daemons_bridge_is_refused() {
         let error = rival.attach(&pod(vec![]), namespace().as_fd()).await.unwrap_err();
         assert!(format!("{error:?}").contains("Foreign"), "{error:?}");
         let bridge = "berth1".to_string();
-        let rival = open(
-            &other,
-            BuiltInConfig {
-                bridge: bridge.clone(),
-                ..BuiltInConfig::default()
-            },
-        )
-        .await;
+        let rival = open(&other, BuiltInConfig { bridge: bridge.clone(), ..BuiltInConfig::default() }).await;
         let error = rival.attach(&pod(vec![]), namespace().as_fd()).await.unwrap_err();
         assert!(format!("{error:?}").contains("Overlap"), "{error:?}");
         let subnets = vec!["10.8.0.0/24".to_string().try_into().unwrap()];
-        let rival = open(
-            &other,
-            BuiltInConfig {
-                bridge,
-                subnets,
-                ..BuiltInConfig::default()
-            },
-        )
-        .await;
+        let rival = open(&other, BuiltInConfig { bridge, subnets, ..BuiltInConfig::default() }).await;
         attach(&rival, &pod(vec![port(Protocol::Tcp, 80, 80)]), &namespace()).await;
     });
 }
@@ -389,13 +313,7 @@ fn a_removed_bridge_is_made_again() {
         let network = open(&dir, BuiltInConfig::default()).await;
         attach(&network, &pod(vec![]), &namespace()).await;
         ip("link del berth0");
-        assert!(
-            Command::new("nft")
-                .args(["flush", "ruleset"])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("nft").args(["flush", "ruleset"]).status().unwrap().success());
         let netns = namespace();
         attach(&network, &pod(vec![port(Protocol::Tcp, 80, 8080)]), &netns).await;
         let _pod = serve(&netns, 80);
@@ -407,17 +325,10 @@ fn a_removed_bridge_is_made_again() {
 fn the_pod_cidr_of_the_kubelet_survives_a_restart() {
     on_a_host(|| async {
         let dir = tempfile::tempdir().unwrap();
-        open(&dir, BuiltInConfig::default())
-            .await
-            .set_pod_cidr("10.50.0.0/24, fd50::/64")
-            .await
-            .unwrap();
+        open(&dir, BuiltInConfig::default()).await.set_pod_cidr("10.50.0.0/24, fd50::/64").await.unwrap();
         let network = open(&dir, BuiltInConfig::default()).await;
         let attachment = attach(&network, &pod(vec![]), &namespace()).await;
-        assert_eq!(
-            attachment.ips,
-            ["10.50.0.2".parse::<IpAddr>().unwrap(), "fd50::2".parse().unwrap()]
-        );
+        assert_eq!(attachment.ips, ["10.50.0.2".parse::<IpAddr>().unwrap(), "fd50::2".parse().unwrap()]);
         assert!(network.set_pod_cidr("nonsense").await.is_err());
     });
 }
@@ -444,9 +355,6 @@ fn measure() {
         }
         up.sort();
         down.sort();
-        println!(
-            "attach p50 {:?} p90 {:?}; detach p50 {:?} p90 {:?}",
-            up[50], up[90], down[50], down[90]
-        );
+        println!("attach p50 {:?} p90 {:?}; detach p50 {:?} p90 {:?}", up[50], up[90], down[50], down[90]);
     });
 }

@@ -22,10 +22,8 @@ pub fn all(pod: &PodNetwork, subnets: &[Subnet]) -> Result<Map<String, Value>, C
         all.insert("dns".into(), dns);
     }
     if !subnets.is_empty() {
-        let ranges: Vec<Value> = subnets
-            .iter()
-            .map(|subnet| json!([{"subnet": subnet.to_string()}]))
-            .collect();
+        let ranges: Vec<Value> =
+            subnets.iter().map(|subnet| json!([{"subnet": subnet.to_string()}])).collect();
         all.insert("ipRanges".into(), ranges.into());
     }
     if !pod.cgroup_parent.is_empty() {
@@ -48,10 +46,7 @@ pub fn arguments(pod: &PodNetwork) -> Result<String, CniError> {
     ];
     for (key, value) in fields {
         if value.chars().any(|c| c == ';' || c == '=' || c.is_control()) {
-            return Err(CniError::Argument {
-                key,
-                value: value.chars().take(80).collect(),
-            });
+            return Err(CniError::Argument { key, value: value.chars().take(80).collect() });
         }
         text.push_str(&format!(";{key}={value}"));
     }
@@ -77,10 +72,8 @@ fn bandwidth(pod: &PodNetwork) -> Result<Option<Value>, CniError> {
     for side in ["ingress", "egress"] {
         let key = format!("kubernetes.io/{side}-bandwidth");
         if let Some(text) = pod.annotations.get(&key) {
-            let rate = bits(text).ok_or_else(|| CniError::Bandwidth {
-                key,
-                value: text.chars().take(80).collect(),
-            })?;
+            let rate = bits(text)
+                .ok_or_else(|| CniError::Bandwidth { key, value: text.chars().take(80).collect() })?;
             value.insert(format!("{side}Rate"), rate.into());
             // No smaller burst is asked for by anyone; plugins refuse a larger one.
             value.insert(format!("{side}Burst"), u32::MAX.into());
@@ -91,9 +84,7 @@ fn bandwidth(pod: &PodNetwork) -> Result<Option<Value>, CniError> {
 
 /// A Kubernetes quantity of bits a second, from 1k to 1P as the bandwidth annotations allow.
 fn bits(text: &str) -> Option<u64> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let number: f64 = text[..end].parse().ok()?;
     let factor = match &text[end..] {
         "" => 1.0,

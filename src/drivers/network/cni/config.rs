@@ -34,26 +34,15 @@ impl NetworkList {
 
     /// Takes the content of a `.conflist`, or of a `.conf` with a single plugin.
     pub fn parse(text: &[u8], path: &Path) -> Result<Self, CniError> {
-        let bad = |problem: &str| CniError::Config {
-            path: path.to_path_buf(),
-            problem: problem.to_string(),
-        };
-        let value: Value = serde_json::from_slice(text).map_err(|source| CniError::Json {
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let bad = |problem: &str| CniError::Config { path: path.to_path_buf(), problem: problem.to_string() };
+        let value: Value = serde_json::from_slice(text)
+            .map_err(|source| CniError::Json { path: path.to_path_buf(), source })?;
         let Value::Object(mut object) = value else {
             return Err(bad("it is not a JSON object"));
         };
-        let name = object
-            .get("name")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_string();
+        let name = object.get("name").and_then(Value::as_str).unwrap_or_default().to_string();
         if !is_name(&name) {
-            return Err(bad(
-                "its name is missing, or is not letters, digits, '.', '_' and '-'",
-            ));
+            return Err(bad("its name is missing, or is not letters, digits, '.', '_' and '-'"));
         }
         let version = version(&object).ok_or_else(|| bad("it names no version of CNI that Berth speaks"))?;
         let flag = |key: &str| object.get(key).is_some_and(|value| *value == Value::Bool(true));
@@ -67,21 +56,13 @@ impl NetworkList {
             .into_iter()
             .map(|plugin| match plugin {
                 Value::Object(plugin) if has_type(&plugin) => Ok(plugin),
-                _ => Err(bad(
-                    "the type of a plugin is missing, or is not letters, digits, '.', '_' and '-'",
-                )),
+                _ => Err(bad("the type of a plugin is missing, or is not letters, digits, '.', '_' and '-'")),
             })
             .collect::<Result<_, _>>()?;
         if plugins.is_empty() {
             return Err(bad("it has no plugins"));
         }
-        Ok(Self {
-            name,
-            version,
-            disable_check,
-            disable_gc,
-            plugins,
-        })
+        Ok(Self { name, version, disable_check, disable_gc, plugins })
     }
 }
 
@@ -105,23 +86,12 @@ fn rank(version: &str) -> usize {
 
 /// The newest of `cniVersions` that we speak, else `cniVersion`; none at all is 0.1.0.
 fn version(object: &Map<String, Value>) -> Option<String> {
-    let listed = object
-        .get("cniVersions")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
-    let all: Vec<&str> = listed
-        .chain(object.get("cniVersion"))
-        .filter_map(Value::as_str)
-        .collect();
+    let listed = object.get("cniVersions").and_then(Value::as_array).into_iter().flatten();
+    let all: Vec<&str> = listed.chain(object.get("cniVersion")).filter_map(Value::as_str).collect();
     if all.is_empty() {
         return Some(VERSIONS[0].to_string());
     }
-    VERSIONS
-        .iter()
-        .rev()
-        .find(|known| all.contains(*known))
-        .map(|known| (*known).to_string())
+    VERSIONS.iter().rev().find(|known| all.contains(*known)).map(|known| (*known).to_string())
 }
 
 /// The first valid configuration of a directory in the order of names; None if it has no configuration at all, and an
@@ -147,9 +117,8 @@ pub fn load(directory: &Path) -> Result<Option<NetworkList>, CniError> {
     files.sort();
     let mut first_error = None;
     for path in &files {
-        let parsed = std::fs::read(path)
-            .map_err(failed(path))
-            .and_then(|text| NetworkList::parse(&text, path));
+        let parsed =
+            std::fs::read(path).map_err(failed(path)).and_then(|text| NetworkList::parse(&text, path));
         match parsed {
             Ok(list) => return Ok(Some(list)),
             Err(error) => {

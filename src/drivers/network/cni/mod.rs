@@ -167,11 +167,7 @@ impl Cni {
     pub async fn add(&self, list: &NetworkList, told: &Told) -> Result<Added, CniError> {
         let mut previous: Option<Value> = None;
         let mut last = "";
-        for plugin in list
-            .plugins
-            .iter()
-            .filter(|plugin| plugin_type(plugin) != LOOPBACK)
-        {
+        for plugin in list.plugins.iter().filter(|plugin| plugin_type(plugin) != LOOPBACK) {
             last = plugin_type(plugin);
             let output = self.run(list, plugin, "ADD", (told, previous.as_ref())).await?;
             let result: Value = serde_json::from_slice(&output)
@@ -183,22 +179,13 @@ impl Cni {
         }
         let result = previous.unwrap_or_else(|| json!({}));
         let ips = result::addresses(&result).map_err(|problem| garbage(last, problem))?;
-        Ok(Added {
-            ips,
-            interfaces: result::interfaces(&result),
-            result,
-        })
+        Ok(Added { ips, interfaces: result::interfaces(&result), result })
     }
 
     /// Runs DEL of each plugin in reverse order, all of them even if some fail; the first failure.
     pub async fn del(&self, list: &NetworkList, told: &Told, result: Option<&Value>) -> Result<(), CniError> {
         let mut failure = None;
-        for plugin in list
-            .plugins
-            .iter()
-            .rev()
-            .filter(|plugin| plugin_type(plugin) != LOOPBACK)
-        {
+        for plugin in list.plugins.iter().rev().filter(|plugin| plugin_type(plugin) != LOOPBACK) {
             if let Err(error) = self.run(list, plugin, "DEL", (told, result)).await {
                 failure.get_or_insert(error);
             }
@@ -211,11 +198,7 @@ impl Cni {
         if list.disable_check || !list.speaks("0.4.0") {
             return Ok(());
         }
-        for plugin in list
-            .plugins
-            .iter()
-            .filter(|plugin| plugin_type(plugin) != LOOPBACK)
-        {
+        for plugin in list.plugins.iter().filter(|plugin| plugin_type(plugin) != LOOPBACK) {
             self.run(list, plugin, "CHECK", (told, Some(result))).await?;
         }
         Ok(())
@@ -223,11 +206,7 @@ impl Cni {
 
     /// Whether every plugin is there, and by its own STATUS (since 1.1) could serve.
     pub async fn status(&self, list: &NetworkList) -> Result<(), CniError> {
-        for plugin in list
-            .plugins
-            .iter()
-            .filter(|plugin| plugin_type(plugin) != LOOPBACK)
-        {
+        for plugin in list.plugins.iter().filter(|plugin| plugin_type(plugin) != LOOPBACK) {
             let program = plugin::find(plugin_type(plugin), &self.config.bin_dirs)?;
             if list.speaks("1.1.0") {
                 let config = derive(list, plugin, &Map::new(), None);
@@ -242,16 +221,10 @@ impl Cni {
         if list.disable_gc || !list.speaks("1.1.0") {
             return Ok(());
         }
-        let valid: Vec<Value> = live
-            .iter()
-            .map(|pod| json!({"containerID": pod.as_str(), "ifname": INTERFACE}))
-            .collect();
+        let valid: Vec<Value> =
+            live.iter().map(|pod| json!({"containerID": pod.as_str(), "ifname": INTERFACE})).collect();
         let mut failure = None;
-        for plugin in list
-            .plugins
-            .iter()
-            .filter(|plugin| plugin_type(plugin) != LOOPBACK)
-        {
+        for plugin in list.plugins.iter().filter(|plugin| plugin_type(plugin) != LOOPBACK) {
             let program = plugin::find(plugin_type(plugin), &self.config.bin_dirs)?;
             let mut config = derive(list, plugin, &Map::new(), None);
             config["cni.dev/valid-attachments"] = valid.clone().into();
@@ -272,20 +245,14 @@ impl Cni {
         let program = plugin::find(plugin_type(plugin), &self.config.bin_dirs)?;
         // Before 0.3 plugins were not chained; DEL and CHECK get the result since 0.4.
         let since = if verb == "ADD" { "0.3.0" } else { "0.4.0" };
-        let config = derive(
-            list,
-            plugin,
-            &told.runtime,
-            previous.filter(|_| list.speaks(since)),
-        );
+        let config = derive(list, plugin, &told.runtime, previous.filter(|_| list.speaks(since)));
         let environment = [
             ("CNI_CONTAINERID", told.id.as_str().to_string()),
             ("CNI_NETNS", told.netns.clone()),
             ("CNI_IFNAME", INTERFACE.to_string()),
             ("CNI_ARGS", told.arguments.clone()),
         ];
-        self.execute(&program, plugin, verb, (&config, &environment))
-            .await
+        self.execute(&program, plugin, verb, (&config, &environment)).await
     }
 
     async fn execute(
@@ -295,22 +262,12 @@ impl Cni {
         verb: &'static str,
         (config, variables): (&Value, &[(&'static str, String)]),
     ) -> Result<Vec<u8>, CniError> {
-        let path = self
-            .config
-            .bin_dirs
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect::<Vec<_>>()
-            .join(":");
+        let path =
+            self.config.bin_dirs.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(":");
         let environment = [variables, &[("CNI_PATH", path)]].concat();
         let timeout = Duration::from_secs(self.config.timeout);
-        let invocation = Invocation {
-            plugin: plugin_type(plugin),
-            verb,
-            environment: &environment,
-            config,
-            timeout,
-        };
+        let invocation =
+            Invocation { plugin: plugin_type(plugin), verb, environment: &environment, config, timeout };
         plugin::run(program, &invocation).await
     }
 }
@@ -370,11 +327,7 @@ fn derive(
 }
 
 fn garbage(plugin: &str, problem: String) -> CniError {
-    CniError::Garbage {
-        plugin: plugin.to_string(),
-        verb: "ADD",
-        problem,
-    }
+    CniError::Garbage { plugin: plugin.to_string(), verb: "ADD", problem }
 }
 
 fn excerpt(output: &[u8]) -> String {

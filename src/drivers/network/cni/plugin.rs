@@ -35,26 +35,16 @@ pub struct Invocation<'a> {
 /// The program of a plugin in the first directory that has it.
 pub fn find(plugin: &str, directories: &[PathBuf]) -> Result<PathBuf, CniError> {
     let mut candidates = directories.iter().map(|directory| directory.join(plugin));
-    candidates
-        .find(|path| path.is_file())
-        .ok_or_else(|| CniError::Missing {
-            plugin: plugin.to_string(),
-            directories: directories
-                .iter()
-                .map(|path| path.display().to_string())
-                .collect::<Vec<_>>()
-                .join(", "),
-        })
+    candidates.find(|path| path.is_file()).ok_or_else(|| CniError::Missing {
+        plugin: plugin.to_string(),
+        directories: directories.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "),
+    })
 }
 
 /// Runs it to its end; what it printed if it succeeded.
 pub async fn run(program: &Path, invocation: &Invocation<'_>) -> Result<Vec<u8>, CniError> {
     let (plugin, verb) = (invocation.plugin.to_string(), invocation.verb);
-    let failed = |source| CniError::Execute {
-        plugin: plugin.clone(),
-        verb,
-        source,
-    };
+    let failed = |source| CniError::Execute { plugin: plugin.clone(), verb, source };
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
     let mut child = Command::new(program)
         .env_clear()
@@ -73,31 +63,17 @@ pub async fn run(program: &Path, invocation: &Invocation<'_>) -> Result<Vec<u8>,
     drop(group);
     let Ok(finished) = finished else {
         let _ = child.wait().await;
-        return Err(CniError::Timeout {
-            plugin,
-            verb,
-            seconds: invocation.timeout.as_secs_f32(),
-        });
+        return Err(CniError::Timeout { plugin, verb, seconds: invocation.timeout.as_secs_f32() });
     };
     let (status, stdout, stderr) = finished.map_err(failed)?;
     if stdout.len() as u64 > STDOUT {
-        return Err(CniError::Garbage {
-            plugin,
-            verb,
-            problem: "it printed more than 1 MiB".into(),
-        });
+        return Err(CniError::Garbage { plugin, verb, problem: "it printed more than 1 MiB".into() });
     }
     if status.success() {
         return Ok(stdout);
     }
     let (code, message) = message_of(&stdout, &stderr);
-    Err(CniError::Plugin {
-        plugin,
-        verb,
-        status: status.to_string(),
-        code,
-        message,
-    })
+    Err(CniError::Plugin { plugin, verb, status: status.to_string(), code, message })
 }
 
 /// Kills what is left of the plugin's process group when dropped, whichever way its caller ends.
@@ -126,10 +102,7 @@ async fn talk(child: &mut Child, config: &Value) -> std::io::Result<Finished> {
     };
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let read = async {
-        tokio::join!(
-            collect(stdout, &mut out, STDOUT as usize + 1),
-            collect(stderr, &mut err, STDERR)
-        );
+        tokio::join!(collect(stdout, &mut out, STDOUT as usize + 1), collect(stderr, &mut err, STDERR));
     };
     let status = {
         tokio::pin!(read);
@@ -159,12 +132,8 @@ async fn collect(pipe: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>, most:
 /// A plugin's error is JSON on stdout (section 5); failing that, what it said on either stream.
 fn message_of(stdout: &[u8], stderr: &[u8]) -> (Option<u64>, String) {
     let text = |bytes: &[u8]| {
-        let text: String = String::from_utf8_lossy(&bytes[..bytes.len().min(STDERR)])
-            .trim()
-            .to_string();
-        text.chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect::<String>()
+        let text: String = String::from_utf8_lossy(&bytes[..bytes.len().min(STDERR)]).trim().to_string();
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>()
     };
     let stderr = text(stderr);
     match serde_json::from_slice::<Value>(stdout) {
@@ -172,10 +141,7 @@ fn message_of(stdout: &[u8], stderr: &[u8]) -> (Option<u64>, String) {
             let field = |key: &str| error.get(key).and_then(Value::as_str).unwrap_or_default();
             let parts = [field("msg"), field("details"), &stderr];
             let message: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-            (
-                error.get("code").and_then(Value::as_u64),
-                text(message.join(": ").as_bytes()),
-            )
+            (error.get("code").and_then(Value::as_u64), text(message.join(": ").as_bytes()))
         }
         _ if stderr.is_empty() => (None, text(stdout)),
         _ => (None, stderr),

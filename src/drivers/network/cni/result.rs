@@ -12,10 +12,8 @@ pub fn addresses(result: &Value) -> Result<Vec<IpAddr>, String> {
     // 0.1 and 0.2 had one address of each family.
     texts.extend(["ip4", "ip6"].iter().filter_map(|key| result.get(key)?.get("ip")));
     for ip in result.get("ips").and_then(Value::as_array).into_iter().flatten() {
-        let interface = ip
-            .get("interface")
-            .and_then(Value::as_u64)
-            .and_then(|index| usize::try_from(index).ok());
+        let interface =
+            ip.get("interface").and_then(Value::as_u64).and_then(|index| usize::try_from(index).ok());
         let on_host = interface
             .and_then(|index| result.get("interfaces")?.get(index))
             .is_some_and(|interface| sandbox(interface).is_empty());
@@ -24,60 +22,34 @@ pub fn addresses(result: &Value) -> Result<Vec<IpAddr>, String> {
         }
     }
     let ips: Vec<IpAddr> = texts.into_iter().map(address).collect::<Result<_, _>>()?;
-    if ips.is_empty() {
-        Err("it gave the pod no address".into())
-    } else {
-        Ok(ips)
-    }
+    if ips.is_empty() { Err("it gave the pod no address".into()) } else { Ok(ips) }
 }
 
 fn address(value: &Value) -> Result<IpAddr, String> {
     let text = value.as_str().unwrap_or_default();
-    let bad = || {
-        format!(
-            "{:?} is not an address with a prefix length",
-            text.chars().take(80).collect::<String>()
-        )
-    };
+    let bad =
+        || format!("{:?} is not an address with a prefix length", text.chars().take(80).collect::<String>());
     let (ip, prefix) = text.split_once('/').ok_or_else(bad)?;
     let ip: IpAddr = ip.parse().map_err(|_| bad())?;
     let prefix: u8 = prefix.parse().map_err(|_| bad())?;
     let most = if ip.is_ipv4() { 32 } else { 128 };
-    if prefix > most || ip.is_unspecified() || ip.is_multicast() {
-        Err(bad())
-    } else {
-        Ok(ip)
-    }
+    if prefix > most || ip.is_unspecified() || ip.is_multicast() { Err(bad()) } else { Ok(ip) }
 }
 
 /// The links of the result.
 pub fn interfaces(result: &Value) -> Vec<Interface> {
-    let all = result
-        .get("interfaces")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
+    let all = result.get("interfaces").and_then(Value::as_array).into_iter().flatten();
     let convert = |interface: &Value| {
         let name = interface.get("name")?.as_str()?.to_string();
-        let mac = interface
-            .get("mac")
-            .and_then(Value::as_str)
-            .filter(|mac| !mac.is_empty())
-            .map(str::to_string);
-        Some(Interface {
-            name,
-            mac,
-            sandbox: !sandbox(interface).is_empty(),
-        })
+        let mac =
+            interface.get("mac").and_then(Value::as_str).filter(|mac| !mac.is_empty()).map(str::to_string);
+        Some(Interface { name, mac, sandbox: !sandbox(interface).is_empty() })
     };
     all.filter_map(convert).collect()
 }
 
 fn sandbox(interface: &Value) -> &str {
-    interface
-        .get("sandbox")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    interface.get("sandbox").and_then(Value::as_str).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -20,18 +20,8 @@ use crate::pods::spec::{PortMapping, Protocol};
 fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let run = move || {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        assert!(
-            Command::new("ip")
-                .args(["link", "set", "lo", "up"])
-                .status()
-                .unwrap()
-                .success()
-        );
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(test());
+        assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
     };
     std::thread::spawn(run).join().unwrap();
 }
@@ -65,9 +55,7 @@ async fn open(dir: &Path) -> Network {
         bin_dirs: vec![dir.join("bin"), "/usr/lib/cni".into()],
         timeout: 2,
     };
-    Network::open(cni, BuiltInConfig::default(), &Layout::new(dir, dir), store)
-        .await
-        .unwrap()
+    Network::open(cni, BuiltInConfig::default(), &Layout::new(dir, dir), store).await.unwrap()
 }
 
 impl Host {
@@ -84,10 +72,7 @@ impl Host {
     }
 
     fn chain(&self, version: &str, types: &[&str]) {
-        let plugins: Vec<_> = types
-            .iter()
-            .map(|name| format!(r#"{{"type":"{name}"}}"#))
-            .collect();
+        let plugins: Vec<_> = types.iter().map(|name| format!(r#"{{"type":"{name}"}}"#)).collect();
         let plugins = plugins.join(",");
         self.conf(
             "10-x.conflist",
@@ -97,31 +82,20 @@ impl Host {
 
     fn log(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-        text.lines()
-            .map(|line| line.split(" netns").next().unwrap().to_string())
-            .collect()
+        text.lines().map(|line| line.split(" netns").next().unwrap().to_string()).collect()
     }
 
     async fn refusal(&self) -> String {
-        let error = self
-            .network
-            .attach(&pod(Path::new("/proc/self/ns/net")), namespace().as_fd())
-            .await
-            .unwrap_err();
+        let error =
+            self.network.attach(&pod(Path::new("/proc/self/ns/net")), namespace().as_fd()).await.unwrap_err();
         let source = std::error::Error::source(&error).unwrap();
-        source
-            .source()
-            .map_or(source.to_string(), |deeper| format!("{source}: {deeper}"))
+        source.source().map_or(source.to_string(), |deeper| format!("{source}: {deeper}"))
     }
 }
 
 fn pod(netns: &Path) -> PodNetwork {
-    let ports = vec![PortMapping {
-        protocol: Protocol::Tcp,
-        container_port: 80,
-        host_port: 8080,
-        host_ip: None,
-    }];
+    let ports =
+        vec![PortMapping { protocol: Protocol::Tcp, container_port: 80, host_port: 8080, host_ip: None }];
     PodNetwork {
         id: PodId::generate(),
         name: "web".into(),
@@ -154,29 +128,19 @@ fn the_usual_plugins_connect_and_disconnect_a_pod() {
         );
         host.network.status().await.unwrap();
         let netns = namespace();
-        let path = format!(
-            "/proc/{}/fd/{}",
-            std::process::id(),
-            std::os::fd::AsRawFd::as_raw_fd(&netns)
-        );
+        let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&netns));
         let web = pod(Path::new(&path));
         let attachment = host.network.attach(&web, netns.as_fd()).await.unwrap();
         assert_eq!(attachment.ips, ["10.99.0.2".parse::<std::net::IpAddr>().unwrap()]);
-        assert!(
-            attachment
-                .interfaces
-                .iter()
-                .any(|interface| interface.name == "eth0" && interface.sandbox)
-        );
+        assert!(attachment.interfaces.iter().any(|interface| interface.name == "eth0" && interface.sandbox));
         // The configuration changes, the namespace goes and the daemon dies: DEL still gives the address back.
         host.conf("10-net.conflist", "{");
         drop(netns);
         let again = open(host.dir.path()).await;
         again.reconcile(&HashSet::new()).await.unwrap();
         let reserved = std::fs::read_dir(format!("{state}/pods")).unwrap().flatten();
-        let reserved: Vec<_> = reserved
-            .filter(|file| file.file_name().to_string_lossy().starts_with("10."))
-            .collect();
+        let reserved: Vec<_> =
+            reserved.filter(|file| file.file_name().to_string_lossy().starts_with("10.")).collect();
         assert!(reserved.is_empty(), "{reserved:?}");
         again.detach(&web, Some(&attachment)).await.unwrap();
     });
@@ -187,16 +151,10 @@ fn a_failing_plugin_is_named_and_everything_before_it_is_undone() {
     on_a_host(|| async {
         let host = host().await;
         host.plugin("one", OK);
-        host.plugin(
-            "two",
-            r#"[ $CNI_COMMAND = DEL ] && exit 0; echo '{"code":11,"msg":"no room"}'; exit 1"#,
-        );
+        host.plugin("two", r#"[ $CNI_COMMAND = DEL ] && exit 0; echo '{"code":11,"msg":"no room"}'; exit 1"#);
         host.chain("1.0.0", &["one", "two"]);
         let refusal = host.refusal().await;
-        assert!(
-            refusal.contains("plugin two (ADD)") && refusal.contains("no room"),
-            "{refusal}"
-        );
+        assert!(refusal.contains("plugin two (ADD)") && refusal.contains("no room"), "{refusal}");
         assert_eq!(host.log(), ["ADD one", "ADD two", "DEL two", "DEL one"]);
     });
 }
@@ -206,31 +164,20 @@ fn a_hanging_plugin_is_killed_with_its_children() {
     on_a_host(|| async {
         let host = host().await;
         let marker = host.dir.path().join("marker");
-        let body = format!(
-            "[ $CNI_COMMAND = DEL ] && exit 0; (sleep 4; touch {}) & sleep 60",
-            marker.display()
-        );
+        let body =
+            format!("[ $CNI_COMMAND = DEL ] && exit 0; (sleep 4; touch {}) & sleep 60", marker.display());
         host.plugin("slow", &body);
         host.chain("1.0.0", &["slow"]);
         let start = Instant::now();
         let refusal = host.refusal().await;
-        assert!(
-            refusal.contains("plugin slow (ADD) did not end within 2 s"),
-            "{refusal}"
-        );
+        assert!(refusal.contains("plugin slow (ADD) did not end within 2 s"), "{refusal}");
         assert!(start.elapsed() < Duration::from_secs(4));
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert!(!marker.exists());
         host.plugin("slow", &format!("sleep 30 & {OK}"));
         let start = Instant::now();
-        let held = host
-            .network
-            .attach(&pod(Path::new("/nowhere")), namespace().as_fd())
-            .await;
-        assert!(
-            held.is_ok() && start.elapsed() < Duration::from_secs(2),
-            "{held:?}"
-        );
+        let held = host.network.attach(&pod(Path::new("/nowhere")), namespace().as_fd()).await;
+        assert!(held.is_ok() && start.elapsed() < Duration::from_secs(2), "{held:?}");
     });
 }
 
@@ -252,10 +199,7 @@ fn garbage_is_refused_in_every_form() {
         for (body, expected) in cases {
             host.plugin("bad", &format!("[ $CNI_COMMAND = DEL ] && exit 0; {body}"));
             let refusal = host.refusal().await;
-            assert!(
-                refusal.contains("plugin bad (ADD)") && refusal.contains(expected),
-                "{body}: {refusal}"
-            );
+            assert!(refusal.contains("plugin bad (ADD)") && refusal.contains(expected), "{body}: {refusal}");
             assert!(refusal.len() < 1300);
         }
     });
@@ -279,25 +223,12 @@ fn broken_configurations_are_not_replaced_by_the_built_in_network() {
             let not_ready = host.network.status().await.unwrap_err();
             assert!(not_ready.message.contains("10-x.conflist"), "{not_ready:?}");
             assert!(
-                host.network
-                    .attach(&pod(Path::new("/nowhere")), namespace().as_fd())
-                    .await
-                    .is_err(),
+                host.network.attach(&pod(Path::new("/nowhere")), namespace().as_fd()).await.is_err(),
                 "{text}"
             );
         }
-        host.conf(
-            "20-y.conf",
-            r#"{"cniVersion":"1.0.0","name":"y","type":"absent"}"#,
-        );
-        assert!(
-            host.network
-                .status()
-                .await
-                .unwrap_err()
-                .message
-                .contains("plugin absent is in none of")
-        );
+        host.conf("20-y.conf", r#"{"cniVersion":"1.0.0","name":"y","type":"absent"}"#);
+        assert!(host.network.status().await.unwrap_err().message.contains("plugin absent is in none of"));
         host.plugin("absent", OK);
         assert_eq!(host.network.status().await, Ok(()));
     });
@@ -321,10 +252,7 @@ fn a_pod_whose_plugin_cannot_del_stays_until_it_can() {
         host.plugin("one", "exit 0");
         host.network.detach(&web, Some(&attachment)).await.unwrap();
         let text = std::fs::read_to_string(host.dir.path().join("log")).unwrap();
-        assert!(
-            text.contains("DEL one netns=\n"),
-            "a namespace that is gone is not named: {text}"
-        );
+        assert!(text.contains("DEL one netns=\n"), "a namespace that is gone is not named: {text}");
     });
 }
 
@@ -344,15 +272,9 @@ fn plugins_of_1_1_are_asked_for_status_and_told_to_collect() {
         for pod in [&live, &dead] {
             host.network.attach(pod, namespace().as_fd()).await.unwrap();
         }
-        host.network
-            .reconcile(&HashSet::from([live.id.clone()]))
-            .await
-            .unwrap();
+        host.network.reconcile(&HashSet::from([live.id.clone()])).await.unwrap();
         let told = std::fs::read_to_string(gc).unwrap();
-        assert!(
-            told.contains(live.id.as_str()) && !told.contains(dead.id.as_str()),
-            "{told}"
-        );
+        assert!(told.contains(live.id.as_str()) && !told.contains(dead.id.as_str()), "{told}");
     });
 }
 

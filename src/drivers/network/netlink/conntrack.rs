@@ -50,14 +50,7 @@ pub fn forget_udp_to_port(socket: &mut Socket, ip: &IpAddr, port: u16) -> std::i
 
 fn head(ip: &IpAddr) -> Head<'static> {
     // Version 1, so that the kernel looks at the family.
-    let family: &'static [u8] = if ip.is_ipv4() {
-        &[libc::AF_INET as u8, 1, 0, 0]
-    } else {
-        &[libc::AF_INET6 as u8, 1, 0, 0]
-    };
-    Head {
-        kind: SUBSYSTEM << 8 | DELETE,
-        flags: ACK,
-        family,
-    }
+    let family: &'static [u8] =
+        if ip.is_ipv4() { &[libc::AF_INET as u8, 1, 0, 0] } else { &[libc::AF_INET6 as u8, 1, 0, 0] };
+    Head { kind: SUBSYSTEM << 8 | DELETE, flags: ACK, family }
 }

@@ -106,32 +106,14 @@ fn write_one(m: &mut Attributes<'_>, expression: &Expression) {
     match expression {
         Expression::Meta(key, register) => fields(m, &[(2, *key as u32), (1, REGISTER + register)]),
         Expression::DestinationType(register) => {
-            fields(
-                m,
-                &[(1, REGISTER + register), (2, FIB_RESULT_ADDRTYPE), (3, FIB_DADDR)],
-            );
+            fields(m, &[(1, REGISTER + register), (2, FIB_RESULT_ADDRTYPE), (3, FIB_DADDR)]);
         }
         Expression::ConntrackStatus(register) => fields(m, &[(1, REGISTER + register), (2, CT_STATUS)]),
         Expression::Payload(base, offset, length, register) => {
-            fields(
-                m,
-                &[
-                    (1, REGISTER + register),
-                    (2, *base as u32),
-                    (3, *offset),
-                    (4, *length),
-                ],
-            );
+            fields(m, &[(1, REGISTER + register), (2, *base as u32), (3, *offset), (4, *length)]);
         }
         Expression::Mask(register, mask) => {
-            fields(
-                m,
-                &[
-                    (1, REGISTER + register),
-                    (2, REGISTER + register),
-                    (3, mask.len() as u32),
-                ],
-            );
+            fields(m, &[(1, REGISTER + register), (2, REGISTER + register), (3, mask.len() as u32)]);
             m.nest(4, |m| m.bytes(DATA_VALUE, mask));
             m.nest(5, |m| m.bytes(DATA_VALUE, &vec![0; mask.len()]));
         }
@@ -143,15 +125,7 @@ fn write_one(m: &mut Attributes<'_>, expression: &Expression) {
         }
         Expression::Destination(family, address, port) => {
             const DNAT: u32 = 1;
-            fields(
-                m,
-                &[
-                    (1, DNAT),
-                    (2, u32::from(*family)),
-                    (3, REGISTER + address),
-                    (5, REGISTER + port),
-                ],
-            );
+            fields(m, &[(1, DNAT), (2, u32::from(*family)), (3, REGISTER + address), (5, REGISTER + port)]);
         }
         Expression::Masquerade => {}
         Expression::Verdict(verdict, chain) => {

@@ -69,31 +69,15 @@ pub struct Veth<'a> {
 /// Lists every link of the socket's namespace.
 pub fn list(socket: &mut Socket) -> Result<Vec<Link>, NetlinkError> {
     let mut ask = Batch::new();
-    ask.message(
-        &Head {
-            kind: libc::RTM_GETLINK,
-            flags: DUMP,
-            family: &interface(0, 0, 0),
-        },
-        |_| {},
-    );
-    let answers = socket
-        .dump(ask)
-        .map_err(|source| NetlinkError::new("list network links", source))?;
-    Ok(answers
-        .iter()
-        .filter_map(|payload| decode_link(payload))
-        .collect())
+    ask.message(&Head { kind: libc::RTM_GETLINK, flags: DUMP, family: &interface(0, 0, 0) }, |_| {});
+    let answers = socket.dump(ask).map_err(|source| NetlinkError::new("list network links", source))?;
+    Ok(answers.iter().filter_map(|payload| decode_link(payload)).collect())
 }
 
 /// The link of a name, if there is one.
 pub fn find(socket: &mut Socket, name: &str) -> Result<Option<Link>, NetlinkError> {
     let mut ask = Batch::new();
-    let head = Head {
-        kind: libc::RTM_GETLINK,
-        flags: 0,
-        family: &interface(0, 0, 0),
-    };
+    let head = Head { kind: libc::RTM_GETLINK, flags: 0, family: &interface(0, 0, 0) };
     ask.message(&head, |m| m.text(libc::IFLA_IFNAME, name));
     match socket.ask(ask) {
         Ok(payload) => Ok(decode_link(&payload)),
@@ -105,11 +89,7 @@ pub fn find(socket: &mut Socket, name: &str) -> Result<Option<Link>, NetlinkErro
 /// Makes a bridge that is down; a name that is taken is an error.
 pub fn make_bridge(socket: &mut Socket, name: &str, mac: [u8; 6]) -> Result<(), NetlinkError> {
     let mut batch = Batch::new();
-    let head = Head {
-        kind: libc::RTM_NEWLINK,
-        flags: CREATE | EXCL | ACK,
-        family: &interface(0, 0, 0),
-    };
+    let head = Head { kind: libc::RTM_NEWLINK, flags: CREATE | EXCL | ACK, family: &interface(0, 0, 0) };
     batch.message(&head, |m| {
         m.text(libc::IFLA_IFNAME, name);
         m.bytes(libc::IFLA_ADDRESS, &mac);
@@ -124,11 +104,7 @@ pub fn make_bridge(socket: &mut Socket, name: &str, mac: [u8; 6]) -> Result<(), 
 /// Writes an alias on a link and brings it up.
 pub fn claim(socket: &mut Socket, link: &Link, alias: &str) -> Result<(), NetlinkError> {
     let mut batch = Batch::new();
-    let head = Head {
-        kind: libc::RTM_NEWLINK,
-        flags: ACK,
-        family: &interface(link.index, UP, UP),
-    };
+    let head = Head { kind: libc::RTM_NEWLINK, flags: ACK, family: &interface(link.index, UP, UP) };
     batch.message(&head, |m| m.bytes(libc::IFLA_IFALIAS, alias.as_bytes()));
     apply(socket, batch, || format!("bring up bridge {}", link.name))
 }
@@ -136,11 +112,7 @@ pub fn claim(socket: &mut Socket, link: &Link, alias: &str) -> Result<(), Netlin
 /// Sets a link's MTU.
 pub fn set_mtu(socket: &mut Socket, link: &Link, mtu: u32) -> Result<(), NetlinkError> {
     let mut batch = Batch::new();
-    let head = Head {
-        kind: libc::RTM_NEWLINK,
-        flags: ACK,
-        family: &interface(link.index, 0, 0),
-    };
+    let head = Head { kind: libc::RTM_NEWLINK, flags: ACK, family: &interface(link.index, 0, 0) };
     batch.message(&head, |m| m.u32(libc::IFLA_MTU, mtu));
     apply(socket, batch, || format!("set the MTU of {} to {mtu}", link.name))
 }
@@ -148,28 +120,18 @@ pub fn set_mtu(socket: &mut Socket, link: &Link, mtu: u32) -> Result<(), Netlink
 /// Makes a veth pair: this end up, on the bridge, in hairpin mode; the other one down, in its namespace.
 pub fn make_veth(socket: &mut Socket, veth: &Veth<'_>) -> Result<(), NetlinkError> {
     let mut batch = Batch::new();
-    let head = Head {
-        kind: libc::RTM_NEWLINK,
-        flags: CREATE | EXCL | ACK,
-        family: &interface(0, UP, UP),
-    };
+    let head = Head { kind: libc::RTM_NEWLINK, flags: CREATE | EXCL | ACK, family: &interface(0, UP, UP) };
     batch.message(&head, |m| {
         m.text(libc::IFLA_IFNAME, veth.host);
         m.u32(libc::IFLA_MASTER, veth.bridge);
         m.u32(libc::IFLA_MTU, veth.mtu);
         m.nest(libc::IFLA_LINKINFO, |m| {
             m.text(libc::IFLA_INFO_KIND, "veth");
-            m.nest(libc::IFLA_INFO_DATA, |m| {
-                m.nest(VETH_INFO_PEER, |m| write_peer(m, veth))
-            });
+            m.nest(libc::IFLA_INFO_DATA, |m| m.nest(VETH_INFO_PEER, |m| write_peer(m, veth)));
         });
     });
     // A pod may reach itself through its own host port; with br_netfilter that frame turns round at the port.
-    let head = Head {
-        kind: libc::RTM_NEWLINK,
-        flags: ACK,
-        family: &interface(0, 0, 0),
-    };
+    let head = Head { kind: libc::RTM_NEWLINK, flags: ACK, family: &interface(0, 0, 0) };
     batch.message(&head, |m| {
         m.text(libc::IFLA_IFNAME, veth.host);
         m.nest(libc::IFLA_LINKINFO, |m| {
@@ -177,9 +139,7 @@ pub fn make_veth(socket: &mut Socket, veth: &Veth<'_>) -> Result<(), NetlinkErro
             m.nest(libc::IFLA_INFO_SLAVE_DATA, |m| m.u8(BRPORT_MODE, 1));
         });
     });
-    apply(socket, batch, || {
-        format!("make veth pair {} and {}", veth.host, veth.peer)
-    })
+    apply(socket, batch, || format!("make veth pair {} and {}", veth.host, veth.peer))
 }
 
 fn write_peer(m: &mut Attributes<'_>, veth: &Veth<'_>) {
@@ -201,32 +161,17 @@ pub fn configure(
 ) -> Result<(), NetlinkError> {
     let mut batch = Batch::new();
     batch.message(
-        &Head {
-            kind: libc::RTM_NEWLINK,
-            flags: ACK,
-            family: &interface(link.index, UP, UP),
-        },
+        &Head { kind: libc::RTM_NEWLINK, flags: ACK, family: &interface(link.index, UP, UP) },
         |_| {},
     );
     for address in addresses {
         push_address(&mut batch, libc::RTM_NEWADDR, address);
     }
     for gateway in gateways {
-        let family = [
-            family(gateway),
-            0,
-            0,
-            0,
-            libc::RT_TABLE_MAIN,
-            libc::RTPROT_STATIC,
-            libc::RT_SCOPE_UNIVERSE,
-        ];
+        let family =
+            [family(gateway), 0, 0, 0, libc::RT_TABLE_MAIN, libc::RTPROT_STATIC, libc::RT_SCOPE_UNIVERSE];
         let header = [&family[..], &[libc::RTN_UNICAST], &[0; 4]].concat();
-        let head = Head {
-            kind: libc::RTM_NEWROUTE,
-            flags: CREATE | EXCL | ACK,
-            family: &header,
-        };
+        let head = Head { kind: libc::RTM_NEWROUTE, flags: CREATE | EXCL | ACK, family: &header };
         batch.message(&head, |m| {
             m.bytes(libc::RTA_GATEWAY, &octets(gateway));
             m.u32(libc::RTA_OIF, link.index);
@@ -240,10 +185,9 @@ pub fn add_address(socket: &mut Socket, address: &Address) -> Result<(), Netlink
     let mut batch = Batch::new();
     push_address(&mut batch, libc::RTM_NEWADDR, address);
     match socket.apply(batch) {
-        Err((_, error)) if error.raw_os_error() != Some(libc::EEXIST) => Err(NetlinkError::new(
-            format!("add address {}/{}", address.ip, address.prefix),
-            error,
-        )),
+        Err((_, error)) if error.raw_os_error() != Some(libc::EEXIST) => {
+            Err(NetlinkError::new(format!("add address {}/{}", address.ip, address.prefix), error))
+        }
         _ => Ok(()),
     }
 }
@@ -252,44 +196,22 @@ pub fn add_address(socket: &mut Socket, address: &Address) -> Result<(), Netlink
 pub fn remove_address(socket: &mut Socket, address: &Address) -> Result<(), NetlinkError> {
     let mut batch = Batch::new();
     push_address(&mut batch, libc::RTM_DELADDR, address);
-    apply(socket, batch, || {
-        format!("remove address {}/{}", address.ip, address.prefix)
-    })
+    apply(socket, batch, || format!("remove address {}/{}", address.ip, address.prefix))
 }
 
 fn push_address(batch: &mut Batch, kind: u16, address: &Address) {
     // No duplicate detection: the allocator knows that the address is free, and a pod needs it at once.
-    let flags = if address.ip.is_ipv6() {
-        libc::IFA_F_NODAD as u8
-    } else {
-        0
-    };
-    let mut header = vec![
-        family(&address.ip),
-        address.prefix,
-        flags,
-        libc::RT_SCOPE_UNIVERSE,
-    ];
+    let flags = if address.ip.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
+    let mut header = vec![family(&address.ip), address.prefix, flags, libc::RT_SCOPE_UNIVERSE];
     header.extend_from_slice(&address.index.to_ne_bytes());
-    let flags = if kind == libc::RTM_NEWADDR {
-        CREATE | EXCL | ACK
-    } else {
-        ACK
-    };
-    batch.message(
-        &Head {
-            kind,
-            flags,
-            family: &header,
-        },
-        |m| {
-            m.bytes(libc::IFA_LOCAL, &octets(&address.ip));
-            m.bytes(libc::IFA_ADDRESS, &octets(&address.ip));
-            if let Some(broadcast) = broadcast(address).filter(|_| kind == libc::RTM_NEWADDR) {
-                m.bytes(libc::IFA_BROADCAST, &broadcast);
-            }
-        },
-    );
+    let flags = if kind == libc::RTM_NEWADDR { CREATE | EXCL | ACK } else { ACK };
+    batch.message(&Head { kind, flags, family: &header }, |m| {
+        m.bytes(libc::IFA_LOCAL, &octets(&address.ip));
+        m.bytes(libc::IFA_ADDRESS, &octets(&address.ip));
+        if let Some(broadcast) = broadcast(address).filter(|_| kind == libc::RTM_NEWADDR) {
+            m.bytes(libc::IFA_BROADCAST, &broadcast);
+        }
+    });
 }
 
 fn broadcast(address: &Address) -> Option<[u8; 4]> {
@@ -305,17 +227,8 @@ fn broadcast(address: &Address) -> Option<[u8; 4]> {
 /// Every address of every link of the socket's namespace, without link-local ones.
 pub fn addresses(socket: &mut Socket) -> Result<Vec<Address>, NetlinkError> {
     let mut ask = Batch::new();
-    ask.message(
-        &Head {
-            kind: libc::RTM_GETADDR,
-            flags: DUMP,
-            family: &[0; 8],
-        },
-        |_| {},
-    );
-    let answers = socket
-        .dump(ask)
-        .map_err(|source| NetlinkError::new("list addresses", source))?;
+    ask.message(&Head { kind: libc::RTM_GETADDR, flags: DUMP, family: &[0; 8] }, |_| {});
+    let answers = socket.dump(ask).map_err(|source| NetlinkError::new("list addresses", source))?;
     let all = answers.iter().filter_map(|payload| decode_address(payload));
     Ok(all.filter(|address| !is_link_local(&address.ip)).collect())
 }
@@ -327,11 +240,7 @@ fn is_link_local(ip: &IpAddr) -> bool {
 /// Removes a link and with it the other end of its pair; none of that name is fine. Slow: 20 ms and more.
 pub fn remove(socket: &mut Socket, name: &str) -> Result<(), NetlinkError> {
     let mut batch = Batch::new();
-    let head = Head {
-        kind: libc::RTM_DELLINK,
-        flags: ACK,
-        family: &interface(0, 0, 0),
-    };
+    let head = Head { kind: libc::RTM_DELLINK, flags: ACK, family: &interface(0, 0, 0) };
     batch.message(&head, |m| m.text(libc::IFLA_IFNAME, name));
     match apply(socket, batch, || format!("remove network link {name}")) {
         Err(error) if error.is(libc::ENODEV) => Ok(()),
@@ -340,9 +249,7 @@ pub fn remove(socket: &mut Socket, name: &str) -> Result<(), NetlinkError> {
 }
 
 fn apply(socket: &mut Socket, batch: Batch, operation: impl Fn() -> String) -> Result<(), NetlinkError> {
-    socket
-        .apply(batch)
-        .map_err(|(_, source): (u32, io::Error)| NetlinkError::new(operation(), source))
+    socket.apply(batch).map_err(|(_, source): (u32, io::Error)| NetlinkError::new(operation(), source))
 }
 
 fn interface(index: u32, flags: u32, change: u32) -> [u8; 16] {
@@ -354,11 +261,7 @@ fn interface(index: u32, flags: u32, change: u32) -> [u8; 16] {
 }
 
 fn family(ip: &IpAddr) -> u8 {
-    if ip.is_ipv4() {
-        libc::AF_INET as u8
-    } else {
-        libc::AF_INET6 as u8
-    }
+    if ip.is_ipv4() { libc::AF_INET as u8 } else { libc::AF_INET6 as u8 }
 }
 
 /// An address's bytes in network order.
@@ -372,16 +275,8 @@ pub fn octets(ip: &IpAddr) -> Vec<u8> {
 fn decode_link(payload: &[u8]) -> Option<Link> {
     let index = read_u32(payload, 4)?;
     let up = read_u32(payload, 8)? & UP != 0;
-    let mut link = Link {
-        index,
-        name: String::new(),
-        up,
-        master: None,
-        mtu: 0,
-        alias: None,
-        mac: None,
-        kind: None,
-    };
+    let mut link =
+        Link { index, name: String::new(), up, master: None, mtu: 0, alias: None, mac: None, kind: None };
     for (kind, value) in attributes(payload, 16) {
         match kind {
             libc::IFLA_IFNAME => link.name = text(value),
@@ -390,9 +285,8 @@ fn decode_link(payload: &[u8]) -> Option<Link> {
             libc::IFLA_IFALIAS => link.alias = Some(text(value)),
             libc::IFLA_ADDRESS => link.mac = value.try_into().ok(),
             libc::IFLA_LINKINFO => {
-                link.kind = attributes(value, 0)
-                    .find(|(k, _)| *k == libc::IFLA_INFO_KIND)
-                    .map(|(_, v)| text(v));
+                link.kind =
+                    attributes(value, 0).find(|(k, _)| *k == libc::IFLA_INFO_KIND).map(|(_, v)| text(v));
             }
             _ => {}
         }
@@ -414,9 +308,5 @@ fn decode_address(payload: &[u8]) -> Option<Address> {
             };
         }
     }
-    Some(Address {
-        index,
-        ip: ip?,
-        prefix,
-    })
+    Some(Address { index, ip: ip?, prefix })
 }

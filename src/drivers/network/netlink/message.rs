@@ -53,8 +53,7 @@ impl Batch {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&head.kind.to_ne_bytes());
-        self.bytes
-            .extend_from_slice(&(head.flags | REQUEST).to_ne_bytes());
+        self.bytes.extend_from_slice(&(head.flags | REQUEST).to_ne_bytes());
         self.bytes.extend_from_slice(&self.count.to_ne_bytes());
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(head.family);
@@ -173,11 +172,7 @@ pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
         let sequence = read_u32(bytes, 8)?;
         let payload = &bytes[HEADER..length];
         bytes = bytes.get(aligned(length)..).unwrap_or(&[]);
-        Some(Message {
-            kind,
-            sequence,
-            payload,
-        })
+        Some(Message { kind, sequence, payload })
     })
 }
 
@@ -228,27 +223,17 @@ mod tests {
     fn what_is_written_is_read_back() {
         let mut batch = Batch::new();
         for kind in [20, 21] {
-            batch.message(
-                &Head {
-                    kind,
-                    flags: ACK,
-                    family: &[7; 8],
-                },
-                |m| {
-                    m.text(1, "name");
-                    m.nest(2, |m| m.be32(3, 9));
-                },
-            );
+            batch.message(&Head { kind, flags: ACK, family: &[7; 8] }, |m| {
+                m.text(1, "name");
+                m.nest(2, |m| m.be32(3, 9));
+            });
         }
         let bytes = batch.finish(100);
         let all: Vec<_> = messages(&bytes).collect();
         assert_eq!((all.len(), all[1].kind, all[1].sequence), (2, 21, 101));
         let found: Vec<_> = attributes(all[1].payload, 8).collect();
         assert_eq!((found[0].0, text(found[0].1)), (1, "name".to_string()));
-        assert_eq!(
-            attributes(found[1].1, 0).next(),
-            Some((3, &9_u32.to_be_bytes()[..]))
-        );
+        assert_eq!(attributes(found[1].1, 0).next(), Some((3, &9_u32.to_be_bytes()[..])));
     }
 
     proptest::proptest! {

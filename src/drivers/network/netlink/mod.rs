@@ -22,10 +22,7 @@ pub struct NetlinkError {
 impl NetlinkError {
     /// Names what failed.
     pub fn new(operation: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
-        Self {
-            operation: operation.into(),
-            source: source.into(),
-        }
+        Self { operation: operation.into(), source: source.into() }
     }
 
     /// Whether the kernel answered with this errno.

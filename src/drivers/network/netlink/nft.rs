@@ -16,9 +16,7 @@ pub fn probe() -> Result<(), NetlinkError> {
     let mut batch = Batch::new();
     batch.message(&head(libc::NFT_MSG_GETGEN, 0), |_| {});
     let answer = Socket::netfilter()?.ask(batch);
-    answer
-        .map(drop)
-        .map_err(|source| NetlinkError::new("ask for nftables", source))
+    answer.map(drop).map_err(|source| NetlinkError::new("ask for nftables", source))
 }
 
 /// A map from bytes to bytes.
@@ -55,29 +53,20 @@ impl<'a> Transaction<'a> {
         let mut batch = Batch::new();
         // res_id of the limits of a batch is the subsystem.
         let header = [0, 0, 0, SUBSYSTEM as u8];
-        batch.message(
-            &Head {
-                kind: libc::NFNL_MSG_BATCH_BEGIN as u16,
-                flags: 0,
-                family: &header,
-            },
-            |_| {},
-        );
+        batch.message(&Head { kind: libc::NFNL_MSG_BATCH_BEGIN as u16, flags: 0, family: &header }, |_| {});
         Self { table, batch }
     }
 
     /// Makes the table if there is none.
     pub fn table(&mut self) {
         let table = self.table;
-        self.batch
-            .message(&head(libc::NFT_MSG_NEWTABLE, CREATE), |m| m.text(1, table));
+        self.batch.message(&head(libc::NFT_MSG_NEWTABLE, CREATE), |m| m.text(1, table));
     }
 
     /// Removes the table with all that is in it.
     pub fn drop_table(&mut self) {
         let table = self.table;
-        self.batch
-            .message(&head(libc::NFT_MSG_DELTABLE, 0), |m| m.text(1, table));
+        self.batch.message(&head(libc::NFT_MSG_DELTABLE, 0), |m| m.text(1, table));
     }
 
     /// Makes a map if there is none, and empties it.
@@ -123,12 +112,11 @@ impl<'a> Transaction<'a> {
     /// Adds a rule at the end of a chain.
     pub fn rule(&mut self, chain: &str, expressions: &[Expression]) {
         let table = self.table;
-        self.batch
-            .message(&head(libc::NFT_MSG_NEWRULE, CREATE | APPEND), |m| {
-                m.text(1, table);
-                m.text(2, chain);
-                expression::write(m, 4, expressions);
-            });
+        self.batch.message(&head(libc::NFT_MSG_NEWRULE, CREATE | APPEND), |m| {
+            m.text(1, table);
+            m.text(2, chain);
+            expression::write(m, 4, expressions);
+        });
     }
 
     /// Adds one element; the same one again is fine.
@@ -156,14 +144,8 @@ impl<'a> Transaction<'a> {
         // Kernels before 6.10 do not answer the end of a batch; an error is answered unasked.
         self.batch.await_last();
         let header = [0, 0, 0, SUBSYSTEM as u8];
-        self.batch.message(
-            &Head {
-                kind: libc::NFNL_MSG_BATCH_END as u16,
-                flags: 0,
-                family: &header,
-            },
-            |_| {},
-        );
+        self.batch
+            .message(&Head { kind: libc::NFNL_MSG_BATCH_END as u16, flags: 0, family: &header }, |_| {});
         self.batch
     }
 }
@@ -176,9 +158,5 @@ fn write_element(m: &mut Attributes<'_>, key: &[u8], value: Option<&[u8]>) {
 }
 
 fn head(message: i32, flags: u16) -> Head<'static> {
-    Head {
-        kind: SUBSYSTEM << 8 | message as u16,
-        flags,
-        family: &[INET, 0, 0, 0],
-    }
+    Head { kind: SUBSYSTEM << 8 | message as u16, flags, family: &[INET, 0, 0, 0] }
 }

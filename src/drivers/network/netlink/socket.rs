@@ -42,19 +42,10 @@ impl Socket {
     }
 
     fn open(protocol: Option<rustix::net::Protocol>) -> io::Result<Self> {
-        let fd = socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            protocol,
-        )?;
+        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         bind(&fd, &SocketAddrNetlink::new(0, 0))?;
         set_socket_timeout(&fd, Timeout::Recv, Some(PATIENCE))?;
-        Ok(Self {
-            fd,
-            sequence: 0,
-            buffer: vec![0; DATAGRAM],
-        })
+        Ok(Self { fd, sequence: 0, buffer: vec![0; DATAGRAM] })
     }
 
     /// Sends a batch with a message that asks for an ACK, and waits for that; the first error that any message got, with its index.

@@ -12,11 +12,7 @@ use crate::ids::Digest;
 const NOWHERE: &str = "/nonexistent";
 
 fn hush() -> Credentials {
-    Credentials {
-        username: "me".into(),
-        password: "hush-hush".into(),
-        ..Credentials::default()
-    }
+    Credentials { username: "me".into(), password: "hush-hush".into(), ..Credentials::default() }
 }
 
 fn basic_only(seen: &Seen) -> Option<Reply> {
@@ -33,21 +29,14 @@ async fn another_origin_never_sees_a_secret() {
     .await;
     let target = thief.address.clone();
     let server = Server::start(move |seen| {
-        let suffix = if seen.path.contains("manifests") {
-            "steal"
-        } else {
-            "give?signature=s"
-        };
+        let suffix = if seen.path.contains("manifests") { "steal" } else { "give?signature=s" };
         basic_only(seen).unwrap_or_else(|| Reply::to(&format!("http://{target}/{suffix}")))
     })
     .await;
     let registry = registry(Path::new(NOWHERE));
     let reference = reference(&format!("{}/a/b:1", server.address));
     let digest = Digest::of(b"content");
-    let bytes = registry
-        .blob_bytes(&reference, &digest, 7, 100, &hush())
-        .await
-        .unwrap();
+    let bytes = registry.blob_bytes(&reference, &digest, 7, 100, &hush()).await.unwrap();
     assert_eq!(bytes, b"content");
     let error = registry.manifest(&reference, &hush()).await.unwrap_err();
     assert!(matches!(error, RegistryError::Unauthorized(_)), "{error}");
@@ -56,14 +45,7 @@ async fn another_origin_never_sees_a_secret() {
         assert_eq!(seen.header("authorization"), "");
         assert!(!format!("{seen:?}").contains("hush"));
     }
-    assert!(
-        server
-            .seen()
-            .iter()
-            .filter(|seen| !seen.header("authorization").is_empty())
-            .count()
-            >= 2
-    );
+    assert!(server.seen().iter().filter(|seen| !seen.header("authorization").is_empty()).count() >= 2);
 }
 
 #[tokio::test]
@@ -71,22 +53,11 @@ async fn credentials_for_another_server_stay_here() {
     let server = Server::start(|seen| basic_only(seen).unwrap_or_else(|| Reply::manifest(MANIFEST))).await;
     let reference = reference(&format!("{}/a/b:1", server.address));
     let registry = registry(Path::new(NOWHERE));
-    let other = Credentials {
-        server_address: "quay.io".into(),
-        ..hush()
-    };
+    let other = Credentials { server_address: "quay.io".into(), ..hush() };
     let error = registry.manifest(&reference, &other).await.unwrap_err();
     assert!(matches!(error, RegistryError::Unauthorized(_)), "{error}");
-    assert!(
-        server
-            .seen()
-            .iter()
-            .all(|seen| seen.header("authorization").is_empty())
-    );
-    let same = Credentials {
-        server_address: format!("http://{}/v2/", server.address),
-        ..hush()
-    };
+    assert!(server.seen().iter().all(|seen| seen.header("authorization").is_empty()));
+    let same = Credentials { server_address: format!("http://{}/v2/", server.address), ..hush() };
     registry.manifest(&reference, &same).await.unwrap();
 }
 
@@ -101,16 +72,10 @@ async fn a_refusal_loop_ends_after_one_refresh_and_shows_no_secret() {
     })
     .await;
     let reference = reference(&format!("{}/a/b:1", server.address));
-    let error = registry(Path::new(NOWHERE))
-        .manifest(&reference, &hush())
-        .await
-        .unwrap_err();
+    let error = registry(Path::new(NOWHERE)).manifest(&reference, &hush()).await.unwrap_err();
     assert!(matches!(error, RegistryError::Unauthorized(_)));
     let text = format!("{error} {error:?}");
-    assert!(
-        !text.contains("hush") && !text.contains("bWU6") && text.contains("[redacted]"),
-        "{text}"
-    );
+    assert!(!text.contains("hush") && !text.contains("bWU6") && text.contains("[redacted]"), "{text}");
     assert_eq!(server.seen().len(), 2);
 }
 
@@ -125,9 +90,8 @@ async fn token_server(uses: usize) -> Server {
             return Reply::new(200, format!(r#"{{"access_token":"t{number}","expires_in":300}}"#));
         }
         let good = seen.header("authorization") == format!("Bearer t{}", issued.load(Ordering::SeqCst));
-        let spent = left
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
-            .is_err();
+        let spent =
+            left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err();
         match good && !spent {
             true => Reply::manifest(MANIFEST),
             false => Reply::new(401, "").with(
@@ -147,27 +111,16 @@ async fn a_token_is_used_again_until_it_expires_in_the_middle() {
     for _ in 0..4 {
         registry.manifest(&reference, &hush()).await.unwrap();
     }
-    let tokens: Vec<_> = server
-        .seen()
-        .into_iter()
-        .filter(|seen| seen.path.starts_with("/token"))
-        .collect();
+    let tokens: Vec<_> = server.seen().into_iter().filter(|seen| seen.path.starts_with("/token")).collect();
     assert_eq!(tokens.len(), 2);
     let expected = "/token?service=the+service&scope=repository%3Aa%2Fb%3Apull&account=me";
     assert_eq!(
         (tokens[0].path.as_str(), tokens[0].header("authorization")),
         (expected, "Basic bWU6aHVzaC1odXNo")
     );
-    let other = Credentials {
-        password: "else".into(),
-        ..hush()
-    };
+    let other = Credentials { password: "else".into(), ..hush() };
     registry.manifest(&reference, &other).await.unwrap();
-    let tokens = server
-        .seen()
-        .into_iter()
-        .filter(|seen| seen.path.starts_with("/token"))
-        .count();
+    let tokens = server.seen().into_iter().filter(|seen| seen.path.starts_with("/token")).count();
     assert_eq!(tokens, 3, "a token is not lent to other credentials");
 }
 
@@ -176,55 +129,29 @@ async fn identity_and_registry_tokens_are_honoured() {
     let server = token_server(9).await;
     let registry = registry(Path::new(NOWHERE));
     let reference = reference(&format!("{}/a/b:1", server.address));
-    let identity = Credentials {
-        identity_token: "refresh&me".into(),
-        ..Credentials::default()
-    };
+    let identity = Credentials { identity_token: "refresh&me".into(), ..Credentials::default() };
     registry.manifest(&reference, &identity).await.unwrap();
-    let asked = server
-        .seen()
-        .into_iter()
-        .find(|seen| seen.path == "/token")
-        .unwrap();
+    let asked = server.seen().into_iter().find(|seen| seen.path == "/token").unwrap();
     assert_eq!(asked.method, "POST");
     assert!(
         asked.body.contains("grant_type=refresh_token") && asked.body.contains("refresh_token=refresh%26me")
     );
-    let given = Credentials {
-        registry_token: "t1".into(),
-        ..Credentials::default()
-    };
+    let given = Credentials { registry_token: "t1".into(), ..Credentials::default() };
     registry.manifest(&reference, &given).await.unwrap();
-    let wrong = Credentials {
-        registry_token: "no".into(),
-        ..Credentials::default()
-    };
+    let wrong = Credentials { registry_token: "no".into(), ..Credentials::default() };
     let error = registry.manifest(&reference, &wrong).await.unwrap_err();
     assert!(matches!(error, RegistryError::Unauthorized(_)), "{error}");
-    assert_eq!(
-        server
-            .seen()
-            .iter()
-            .filter(|seen| seen.path.starts_with("/token"))
-            .count(),
-        1
-    );
+    assert_eq!(server.seen().iter().filter(|seen| seen.path.starts_with("/token")).count(), 1);
 }
 
 #[tokio::test]
 async fn a_token_server_elsewhere_without_tls_is_refused() {
     let server = Server::start(|_| {
-        Reply::new(401, "").with(
-            "www-authenticate",
-            "Bearer realm=\"http://203.0.113.1/token?x=secret\"",
-        )
+        Reply::new(401, "").with("www-authenticate", "Bearer realm=\"http://203.0.113.1/token?x=secret\"")
     })
     .await;
     let reference = reference(&format!("{}/a/b:1", server.address));
-    let error = registry(Path::new(NOWHERE))
-        .manifest(&reference, &hush())
-        .await
-        .unwrap_err();
+    let error = registry(Path::new(NOWHERE)).manifest(&reference, &hush()).await.unwrap_err();
     assert!(matches!(error, RegistryError::UnsafeRealm { .. }), "{error}");
     assert!(!error.to_string().contains("secret"));
 }

@@ -28,38 +28,19 @@ async fn a_mirror_is_asked_first_without_the_registrys_credentials_and_passed_ov
             bad.address, good.address
         ),
     );
-    let hush = Credentials {
-        username: "me".into(),
-        password: "hush".into(),
-        ..Credentials::default()
-    };
+    let hush = Credentials { username: "me".into(), password: "hush".into(), ..Credentials::default() };
     let registry = registry(dir.path());
-    registry
-        .manifest(&reference("example.invalid/a/b:1"), &hush)
-        .await
-        .unwrap();
+    registry.manifest(&reference("example.invalid/a/b:1"), &hush).await.unwrap();
     assert_eq!((bad.seen().len(), good.seen().len()), (1, 1));
     let seen = &good.seen()[0];
     assert_eq!(
         (seen.path.as_str(), seen.header("x-team")),
         ("/v2/a/b/manifests/1?ns=example.invalid", "blue")
     );
-    assert!(
-        bad.seen()
-            .iter()
-            .chain(&good.seen())
-            .all(|seen| seen.header("authorization").is_empty())
-    );
+    assert!(bad.seen().iter().chain(&good.seen()).all(|seen| seen.header("authorization").is_empty()));
     // An edit counts at once.
-    write(
-        dir.path(),
-        "example.invalid",
-        &format!("server = \"http://{}\"", good.address),
-    );
-    registry
-        .manifest(&reference("example.invalid/a/b:1"), &hush)
-        .await
-        .unwrap();
+    write(dir.path(), "example.invalid", &format!("server = \"http://{}\"", good.address));
+    registry.manifest(&reference("example.invalid/a/b:1"), &hush).await.unwrap();
     assert_eq!((bad.seen().len(), good.seen().len()), (1, 2));
 }
 
@@ -70,32 +51,14 @@ async fn hosts_without_the_capability_are_not_asked() {
     write(
         dir.path(),
         "example.invalid",
-        &format!(
-            "server = \"http://{}\"\ncapabilities = [\"pull\"]",
-            server.address
-        ),
+        &format!("server = \"http://{}\"\ncapabilities = [\"pull\"]", server.address),
     );
     let registry = registry(dir.path());
     let none = Credentials::default();
-    let error = registry
-        .manifest(&reference("example.invalid/a/b:1"), &none)
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(
-            error,
-            RegistryError::NoHost {
-                capability: "resolve",
-                ..
-            }
-        ),
-        "{error}"
-    );
+    let error = registry.manifest(&reference("example.invalid/a/b:1"), &none).await.unwrap_err();
+    assert!(matches!(error, RegistryError::NoHost { capability: "resolve", .. }), "{error}");
     let digest = crate::ids::Digest::of(MANIFEST.as_bytes());
-    registry
-        .manifest(&reference(&format!("example.invalid/a/b@{digest}")), &none)
-        .await
-        .unwrap();
+    registry.manifest(&reference(&format!("example.invalid/a/b@{digest}")), &none).await.unwrap();
 }
 
 /// A private authority, and a server's configuration signed by it.
@@ -104,10 +67,8 @@ fn private_tls(demand_client: bool) -> (CertifiedIssuer<'static, KeyPair>, rustl
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec!["127.0.0.1".to_string()])
-        .unwrap()
-        .signed_by(&key, &authority)
-        .unwrap();
+    let certificate =
+        CertificateParams::new(vec!["127.0.0.1".to_string()]).unwrap().signed_by(&key, &authority).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = rustls::RootCertStore::empty();
     roots.add(authority.der().clone()).unwrap();
@@ -122,12 +83,7 @@ fn private_tls(demand_client: bool) -> (CertifiedIssuer<'static, KeyPair>, rustl
         ),
     };
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    (
-        authority,
-        builder
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .unwrap(),
-    )
+    (authority, builder.with_single_cert(vec![certificate.der().clone()], key).unwrap())
 }
 
 #[tokio::test]
@@ -137,11 +93,7 @@ async fn a_private_authority_is_trusted_only_where_hosts_toml_says_so() {
     let server = Server::start_tls(config, |_| Reply::manifest(MANIFEST)).await;
     let (registry, none) = (registry(dir.path()), Credentials::default());
     let image = reference("example.invalid/a/b:1");
-    write(
-        dir.path(),
-        "example.invalid",
-        &format!("server = \"https://{}\"\n", server.address),
-    );
+    write(dir.path(), "example.invalid", &format!("server = \"https://{}\"\n", server.address));
     let error = registry.manifest(&image, &none).await.unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(
@@ -176,10 +128,8 @@ async fn a_client_certificate_is_shown_to_its_host_and_https_never_leads_to_http
     })
     .await;
     let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec!["client".to_string()])
-        .unwrap()
-        .signed_by(&key, &authority)
-        .unwrap();
+    let certificate =
+        CertificateParams::new(vec!["client".to_string()]).unwrap().signed_by(&key, &authority).unwrap();
     let text = format!("server = \"https://{}\"\nca = \"ca.pem\"\n", server.address);
     write(dir.path(), "example.invalid", &text);
     let at = |name: &str| dir.path().join("example.invalid").join(name);
@@ -187,25 +137,10 @@ async fn a_client_certificate_is_shown_to_its_host_and_https_never_leads_to_http
     std::fs::write(at("c.pem"), certificate.pem()).unwrap();
     std::fs::write(at("k.pem"), key.serialize_pem()).unwrap();
     let (registry, none) = (registry(dir.path()), Credentials::default());
-    assert!(
-        registry
-            .manifest(&reference("example.invalid/a/b:1"), &none)
-            .await
-            .is_err()
-    );
-    write(
-        dir.path(),
-        "example.invalid",
-        &format!("{text}client = [[\"c.pem\", \"k.pem\"]]\n"),
-    );
-    registry
-        .manifest(&reference("example.invalid/a/b:1"), &none)
-        .await
-        .unwrap();
-    let error = registry
-        .manifest(&reference("example.invalid/a/b:down"), &none)
-        .await
-        .unwrap_err();
+    assert!(registry.manifest(&reference("example.invalid/a/b:1"), &none).await.is_err());
+    write(dir.path(), "example.invalid", &format!("{text}client = [[\"c.pem\", \"k.pem\"]]\n"));
+    registry.manifest(&reference("example.invalid/a/b:1"), &none).await.unwrap();
+    let error = registry.manifest(&reference("example.invalid/a/b:down"), &none).await.unwrap_err();
     assert!(matches!(error, RegistryError::UnsafeRedirect { .. }), "{error}");
     assert!(!error.to_string().contains("secret"));
 }

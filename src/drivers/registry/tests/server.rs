@@ -36,11 +36,7 @@ pub(super) struct Reply {
 
 impl Reply {
     pub(super) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self {
-            status,
-            body: body.into(),
-            ..Self::default()
-        }
+        Self { status, body: body.into(), ..Self::default() }
     }
 
     pub(super) fn manifest(body: &str) -> Self {
@@ -58,35 +54,22 @@ impl Reply {
 
     /// Claims another Content-Length.
     pub(super) fn length(self, length: u64) -> Self {
-        Self {
-            length: Some(length),
-            ..self
-        }
+        Self { length: Some(length), ..self }
     }
 
     /// No Content-Length: the end of the connection is the end of the body.
     pub(super) fn endless(self) -> Self {
-        Self {
-            chunked: true,
-            ..self
-        }
+        Self { chunked: true, ..self }
     }
 
     /// Breaks the connection after so many bytes of the body.
     pub(super) fn cut(self, at: usize) -> Self {
-        Self {
-            cut_at: Some(at),
-            ..self
-        }
+        Self { cut_at: Some(at), ..self }
     }
 
     /// Sends so many bytes of the body, and then nothing, but keeps the connection.
     pub(super) fn stall(self, at: usize) -> Self {
-        Self {
-            cut_at: Some(at),
-            stall: true,
-            ..self
-        }
+        Self { cut_at: Some(at), stall: true, ..self }
     }
 
     /// Sends a byte every 20 ms.
@@ -118,11 +101,7 @@ impl Server {
         config: rustls::ServerConfig,
         handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        Self::listen(
-            Some(tokio_rustls::TlsAcceptor::from(Arc::new(config))),
-            Arc::new(handler),
-        )
-        .await
+        Self::listen(Some(tokio_rustls::TlsAcceptor::from(Arc::new(config))), Arc::new(handler)).await
     }
 
     async fn listen(tls: Option<tokio_rustls::TlsAcceptor>, handler: Arc<Handler>) -> Self {
@@ -165,10 +144,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         head += &format!("{name}: {value}\r\n");
     }
     if !reply.chunked {
-        head += &format!(
-            "content-length: {}\r\n",
-            reply.length.unwrap_or(reply.body.len() as u64)
-        );
+        head += &format!("content-length: {}\r\n", reply.length.unwrap_or(reply.body.len() as u64));
     }
     stream.write_all(format!("{head}\r\n").as_bytes()).await.ok()?;
     let end = reply.cut_at.unwrap_or(reply.body.len()).min(reply.body.len());
@@ -206,10 +182,7 @@ async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Option<Seen> {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_string()))
         .collect();
-    let length: usize = headers
-        .get("content-length")
-        .and_then(|length| length.parse().ok())
-        .unwrap_or(0);
+    let length: usize = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
     let mut body = bytes.split_off(end + 4);
     while body.len() < length {
         let mut part = [0; 4096];
@@ -218,10 +191,5 @@ async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Option<Seen> {
             n => body.extend_from_slice(&part[..n]),
         }
     }
-    Some(Seen {
-        method,
-        path,
-        headers,
-        body: String::from_utf8_lossy(&body).to_string(),
-    })
+    Some(Seen { method, path, headers, body: String::from_utf8_lossy(&body).to_string() })
 }

@@ -16,11 +16,7 @@ fn profiles_of_the_runtime_spec_and_of_docker_are_read() {
     let profile = read_json(oci).unwrap();
     assert_eq!(profile.flags, ["SECCOMP_FILTER_FLAG_LOG"]);
     let check = |name, args: &[u64], expected: u32| {
-        assert_eq!(
-            verdict(&profile, Set::EMPTY, &call(Arch::NATIVE, name, args)),
-            expected,
-            "{name}"
-        );
+        assert_eq!(verdict(&profile, Set::EMPTY, &call(Arch::NATIVE, name, args)), expected, "{name}");
     };
     check("read", &[], ALLOW);
     check("fchmod", &[], 0x0005_0005);
@@ -52,10 +48,7 @@ fn two_conditions_on_one_argument_mean_either() {
     );
     let profile = profile.unwrap();
     for (family, expected) in [(1, ALLOW), (2, ALLOW), (3, EPERM)] {
-        assert_eq!(
-            verdict(&profile, Set::EMPTY, &call(Arch::NATIVE, "socket", &[family])),
-            expected
-        );
+        assert_eq!(verdict(&profile, Set::EMPTY, &call(Arch::NATIVE, "socket", &[family])), expected);
     }
 }
 
@@ -65,19 +58,10 @@ fn a_profile_that_allows_by_default_still_closes_the_other_ways_in() {
         r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["bpf"],"action":"SCMP_ACT_ERRNO"}]}"#,
     );
     let profile = profile.unwrap();
-    assert_eq!(
-        verdict(&profile, Set::EMPTY, &call(Arch::NATIVE, "bpf", &[])),
-        EPERM
-    );
-    assert_eq!(
-        verdict(&profile, Set::EMPTY, &call(Arch::NATIVE, "read", &[])),
-        ALLOW
-    );
+    assert_eq!(verdict(&profile, Set::EMPTY, &call(Arch::NATIVE, "bpf", &[])), EPERM);
+    assert_eq!(verdict(&profile, Set::EMPTY, &call(Arch::NATIVE, "read", &[])), ALLOW);
     if Arch::NATIVE == Arch::X86_64 {
-        assert_eq!(
-            verdict(&profile, Set::EMPTY, &call(Arch::X32, "bpf", &[])),
-            ENOSYS
-        );
+        assert_eq!(verdict(&profile, Set::EMPTY, &call(Arch::X32, "bpf", &[])), ENOSYS);
         assert_eq!(verdict(&profile, Set::EMPTY, &call(Arch::X86, "bpf", &[])), KILL);
     }
 }

@@ -37,16 +37,7 @@ fn value() -> impl Strategy<Value = u64> {
 
 fn action() -> impl Strategy<Value = Action> {
     use Action::{Allow, Errno, KillProcess, KillThread, Log, Trace, Trap};
-    proptest::sample::select(vec![
-        Allow,
-        Errno(1),
-        Errno(38),
-        Trace(7),
-        Trap,
-        Log,
-        KillThread,
-        KillProcess,
-    ])
+    proptest::sample::select(vec![Allow, Errno(1), Errno(38), Trace(7), Trap, Log, KillThread, KillProcess])
 }
 
 fn condition() -> impl Strategy<Value = Condition> {
@@ -54,47 +45,23 @@ fn condition() -> impl Strategy<Value = Condition> {
     let plain = proptest::sample::select(vec![Ne, Lt, Le, Eq, Ge, Gt]);
     let compare = prop_oneof![plain, value().prop_map(Compare::Masked)];
     let parts = (0..6_u8, compare, value(), any::<bool>());
-    parts.prop_map(|(index, compare, value, narrow)| Condition {
-        index,
-        compare,
-        value,
-        narrow,
-    })
+    parts.prop_map(|(index, compare, value, narrow)| Condition { index, compare, value, narrow })
 }
 
 fn profile() -> impl Strategy<Value = Profile> {
     let names = proptest::collection::vec(proptest::sample::select(NAMES.to_vec()), 1..6);
     let held = proptest::sample::select(vec![Set::EMPTY, caps(&["KILL"]), caps(&["SYS_ADMIN"])]);
-    let when = (held.clone(), held).prop_map(|(with, without)| When {
-        with,
-        without,
-        ..When::default()
-    });
-    let rule = (
-        names,
-        action(),
-        proptest::collection::vec(condition(), 0..4),
-        when,
-    );
+    let when = (held.clone(), held).prop_map(|(with, without)| When { with, without, ..When::default() });
+    let rule = (names, action(), proptest::collection::vec(condition(), 0..4), when);
     let rule = rule.prop_map(|(names, action, conditions, when)| {
         let names = names.into_iter().map(String::from).collect();
-        Rule {
-            names,
-            action,
-            conditions,
-            when,
-        }
+        Rule { names, action, conditions, when }
     });
     let arches = proptest::sample::subsequence(Arch::family()[1..].to_vec(), 0..Arch::family().len());
     let parts = (action(), arches, proptest::collection::vec(rule, 0..12));
     parts.prop_map(|(default, mut arches, rules)| {
         arches.insert(0, Arch::NATIVE);
-        Profile {
-            default,
-            arches,
-            rules,
-            flags: vec![],
-        }
+        Profile { default, arches, rules, flags: vec![] }
     })
 }
 
@@ -103,11 +70,7 @@ fn any_call() -> impl Strategy<Value = Call> {
     let name = proptest::sample::select(NAMES.to_vec());
     let known =
         (proptest::sample::select(arches.clone()), name, 0..3_u32).prop_map(|(arch, name, offset)| {
-            let number = arch
-                .number(name)
-                .unwrap_or(0)
-                .wrapping_add(offset)
-                .wrapping_sub(1);
+            let number = arch.number(name).unwrap_or(0).wrapping_add(offset).wrapping_sub(1);
             (arch.token(), number)
         });
     let odd =

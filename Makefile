@@ -15,15 +15,17 @@ build:
 	cargo build --release -p berth
 	cargo build --profile shim -p berth-shim
 
-# Unit and driver tests, then the end-to-end tests against the release build.
+# Unit and driver tests, then the end-to-end tests. Those drive the daemon of the unit tests' profile: one build less.
 test: unit e2e
 
 unit:
 	cargo test --workspace --exclude berth-e2e $(TEST_FLAGS)
 
-e2e: setup build
+e2e: setup
+	cargo build --workspace --exclude berth-e2e
+	cargo build --profile shim -p berth-shim
 	e2e/tools/build cri-tools cni
-	e2e/test $(TEST_FLAGS)
+	BERTH_E2E_BERTH=$(CURDIR)/$(TARGET)/debug/berth e2e/test $(TEST_FLAGS)
 
 lint:
 	cargo fmt --all --check

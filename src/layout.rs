@@ -153,6 +153,11 @@ impl Layout {
         self.shim(pod).join("shim.sock")
     }
 
+    /// Where the pod's /dev/shm is attached, on kernels that need it somewhere.
+    pub fn pod_shm(&self, pod: &PodId) -> PathBuf {
+        self.shim(pod).join("shm")
+    }
+
     /// The shim's stderr.
     pub fn shim_log(&self, pod: &PodId) -> PathBuf {
         self.shim(pod).join("shim.log")

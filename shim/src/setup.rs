@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use berth_proto::shim::v1;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
@@ -119,5 +119,22 @@ fn shm(setup: &v1::Setup) -> Result<OwnedFd, Failure> {
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
     };
-    mount().map_err(|error| Failure::io("mount", format!("/dev/shm of {size} bytes"), error))
+    let shm = mount().map_err(|error| Failure::io("mount", format!("/dev/shm of {size} bytes"), error))?;
+    if !setup.shm_path.is_empty() {
+        attach_where_needed(&shm, &setup.shm_path)
+            .map_err(|error| Failure::io("attach", &setup.shm_path, error))?;
+    }
+    Ok(shm)
+}
+
+/// Before Linux 6.15 only a mount that is somewhere can be cloned.
+fn attach_where_needed(shm: &OwnedFd, path: &str) -> std::io::Result<()> {
+    let clone =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    if !matches!(rustix::mount::open_tree(shm, c"", clone), Err(rustix::io::Errno::INVAL)) {
+        return Ok(());
+    }
+    std::fs::create_dir(path)?;
+    let whole = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(shm, c"", rustix::fs::CWD, path, whole)?)
 }

@@ -105,14 +105,23 @@ impl PodFiles {
     /// Lets the name go; fine if there is none. The kernel removes the namespace once nobody uses it.
     pub fn unpin_network(&self, id: &PodId) -> Result<(), PodFilesError> {
         let path = self.layout.network_namespace(id);
-        match rustix::mount::unmount(&path, UnmountFlags::DETACH) {
-            // Not there, or not a mount (a crash between the file and the bind, or a reboot).
-            Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL) => {}
-            Err(error) => return Err(PodFilesError::at("unmount", &path)(error.into())),
-        }
+        detach(&path)?;
         match fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.map_err(PodFilesError::at("remove", &path)),
         }
+    }
+
+    /// Frees the pod's /dev/shm; fine if it is nowhere.
+    pub fn drop_shm(&self, id: &PodId) -> Result<(), PodFilesError> {
+        detach(&self.layout.pod_shm(id))
+    }
+}
+
+/// Fine if it is not there, or not a mount (a crash between the file and the mount, or a reboot).
+fn detach(path: &Path) -> Result<(), PodFilesError> {
+    match rustix::mount::unmount(path, UnmountFlags::DETACH) {
+        Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL) => Ok(()),
+        Err(error) => Err(PodFilesError::at("unmount", path)(error.into())),
     }
 }

@@ -124,6 +124,7 @@ impl Pods {
             self.drivers.pod_files.unpin_network(id).map_err(|e| crate::error::chain(&e))?;
             self.drivers.pod_files.remove(id).map_err(|e| crate::error::chain(&e))?;
             self.remove_cgroup(&record).await.map_err(|e| crate::error::chain(&e))?;
+            self.drivers.pod_files.drop_shm(id).map_err(|e| crate::error::chain(&e))?;
             self.drivers.shims.remove_directory(id).map_err(|e| crate::error::chain(&e))?;
             let deleted = self.drivers.store.delete::<PodRecord>(id.as_str(), Durability::Process).await;
             deleted.map_err(|e| crate::error::chain(&e))
@@ -151,8 +152,11 @@ impl Pods {
             if let Ok((shim, _)) = self.drivers.shims.connect(&pod).await {
                 self.end_shim(&pod, &shim).await;
             }
-            if let Err(error) = self.drivers.shims.remove_directory(&pod) {
-                tracing::warn!(%pod, %error, "cannot remove the directory of a shim");
+            let freed = self.drivers.pod_files.drop_shm(&pod).map_err(|error| crate::error::chain(&error));
+            let removed =
+                self.drivers.shims.remove_directory(&pod).map_err(|error| crate::error::chain(&error));
+            if let Err(error) = freed.and(removed) {
+                tracing::warn!(%pod, error, "cannot remove the directory of a shim");
             }
         }
     }

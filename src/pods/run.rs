@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use berth_proto::shim::v1;
@@ -74,7 +75,7 @@ impl Pods {
         self.record_intent(id, &spec, created_at, rollback).await?;
         let shim = self.start_shim(id, rollback).await?;
         let cgroup = self.make_cgroup(id, &spec, &shim, rollback).await?;
-        let netns = shim.setup(setup_of(&spec, &cgroup)).await?.network;
+        let netns = shim.setup(setup_of(&spec, &cgroup, &self.drivers.layout.pod_shm(id))).await?.network;
         let network = match netns {
             Some(netns) => Some(self.connect(id, &spec, netns, rollback).await?),
             None => None,
@@ -115,6 +116,9 @@ impl Pods {
     async fn start_shim(self: &Arc<Self>, id: &PodId, rollback: &mut Rollback) -> Result<Shim, Cause> {
         let (this, pod) = (self.clone(), id.clone());
         rollback.push(async move {
+            if let Err(error) = this.drivers.pod_files.drop_shm(&pod) {
+                tracing::warn!(%pod, %error, "cannot free the shared memory of a pod that was not made");
+            }
             if let Err(error) = this.drivers.shims.remove_directory(&pod) {
                 tracing::warn!(%pod, %error, "cannot remove the directory of a shim");
             }
@@ -192,7 +196,7 @@ impl Pods {
     }
 }
 
-fn setup_of(spec: &PodSpec, cgroup: &PodCgroup) -> v1::Setup {
+fn setup_of(spec: &PodSpec, cgroup: &PodCgroup, shm_path: &Path) -> v1::Setup {
     let namespaces = &spec.namespaces;
     let user = namespaces.user.as_ref();
     v1::Setup {
@@ -205,6 +209,7 @@ fn setup_of(spec: &PodSpec, cgroup: &PodCgroup) -> v1::Setup {
         hostname: spec.hostname.clone(),
         sysctls: sysctls(spec),
         shm_size: 0,
+        shm_path: shm_path.to_string_lossy().into_owned(),
         oom_score_adj: SHIM_OOM_SCORE,
         uid_mappings: user.map_or_else(Vec::new, |user| id_maps(&user.uids)),
         gid_mappings: user.map_or_else(Vec::new, |user| id_maps(&user.gids)),

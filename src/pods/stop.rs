@@ -56,6 +56,7 @@ impl Pods {
             let network = self.network_of(pod.id(), &pod.sandbox.spec);
             self.drivers.network.detach(&network, Some(&attachment)).await.map_err(Box::new)?;
         }
+        self.drivers.pod_files.drop_shm(pod.id())?;
         Ok(self.drivers.pod_files.unpin_network(pod.id())?)
     }
 }

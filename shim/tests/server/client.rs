@@ -50,8 +50,9 @@ impl Shim {
     }
 
     /// Connected, greeted and set up.
-    pub fn set_up(setup: v1::Setup) -> (Self, Client) {
+    pub fn set_up(mut setup: v1::Setup) -> (Self, Client) {
         let shim = Self::spawn();
+        setup.shm_path = shim.path("shm").to_string_lossy().into_owned();
         let mut client = shim.connect();
         client.hello();
         match client.call(Verb::Setup(setup), &[]).0 {
@@ -83,6 +84,8 @@ impl Shim {
 
 impl Drop for Shim {
     fn drop(&mut self) {
+        // Attached on kernels before 6.15 only.
+        let _ = rustix::mount::unmount(self.path("shm"), rustix::mount::UnmountFlags::DETACH);
         if self.child.try_wait().unwrap().is_none() {
             let mut client = self.connect();
             client.send(Verb::Hello(v1::Hello { version: 1 }), &[]);

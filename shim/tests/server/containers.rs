@@ -65,6 +65,7 @@ impl Node {
             "mounts": [
                 {"type": "proc", "source": "proc", "destination": "/proc", "options": ["nosuid"]},
                 {"type": "tmpfs", "source": "tmpfs", "destination": "/dev", "options": ["mode=755"]},
+                {"type": "shm", "source": "pod", "destination": "/dev/shm", "options": []},
                 {"type": "devpts", "source": "devpts", "destination": "/dev/pts",
                  "options": ["newinstance", "ptmxmode=0666", "mode=0620"]}],
             "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}]},
@@ -105,6 +106,16 @@ impl Node {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+#[test]
+fn containers_of_a_pod_share_memory_on_old_kernels_too() {
+    let mut node = Node::new();
+    node.start("writer", "echo shared > /dev/shm/word");
+    node.client.exited("writer", "");
+    node.start("reader", "cat /dev/shm/word");
+    node.client.exited("reader", "");
+    node.wait_for("the word", || node.texts("reader", "stdout") == ["shared"]);
 }
 
 #[test]

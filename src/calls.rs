@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,9 +15,16 @@ const UNCLAIMED: Duration = Duration::from_secs(120);
 
 type Shared<T> = watch::Receiver<Option<T>>;
 
+/// A call, and a number that no other call has.
+struct Call<T> {
+    number: u64,
+    result: Shared<T>,
+}
+
 /// The calls under way, by key. `T` is the shared result.
 pub struct Calls<K, T> {
-    under_way: Arc<Mutex<HashMap<K, Shared<T>>>>,
+    under_way: Arc<Mutex<HashMap<K, Call<T>>>>,
+    started: AtomicU64,
 }
 
 /// The task of the call ended without a result: it panicked, or the daemon is stopping.
@@ -25,7 +33,7 @@ pub struct Lost;
 
 impl<K, T> Default for Calls<K, T> {
     fn default() -> Self {
-        Self { under_way: Arc::default() }
+        Self { under_way: Arc::default(), started: AtomicU64::new(0) }
     }
 }
 
@@ -35,46 +43,42 @@ impl<K: Clone + Eq + Hash + Send + 'static, T: Clone + Send + Sync + 'static> Ca
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let mut result = {
+        let (number, mut result) = {
             let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-            match under_way.get(&key) {
-                Some(result) => result.clone(),
-                None => {
-                    let result = self.spawn(key.clone(), start());
-                    under_way.insert(key.clone(), result.clone());
-                    result
-                }
-            }
+            let call = under_way.entry(key.clone()).or_insert_with(|| self.spawn(key.clone(), start()));
+            (call.number, call.result.clone())
         };
         let value = result.wait_for(Option::is_some).await.ok().and_then(|value| value.clone());
         // Received: from here on a call with this key is a new one.
-        self.forget(&key, &result);
+        forget(&self.under_way, &key, number);
         value.ok_or(Lost)
     }
 
-    fn spawn(&self, key: K, call: impl Future<Output = T> + Send + 'static) -> Shared<T> {
-        let (sender, receiver) = watch::channel(None);
-        let (calls, result) = (Self { under_way: self.under_way.clone() }, receiver.clone());
+    fn spawn(&self, key: K, call: impl Future<Output = T> + Send + 'static) -> Call<T> {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let (sender, result) = watch::channel(None);
+        let under_way = self.under_way.clone();
         tokio::spawn(async move {
             sender.send_replace(Some(call.await));
-            tokio::time::sleep(UNCLAIMED).await;
-            calls.forget(&key, &result);
+            // Ends as soon as somebody has received it: a result may hold much.
+            let _ = tokio::time::timeout(UNCLAIMED, sender.closed()).await;
+            forget(&under_way, &key, number);
         });
-        receiver
+        Call { number, result }
     }
+}
 
-    fn forget(&self, key: &K, result: &Shared<T>) {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if under_way.get(key).is_some_and(|current| current.same_channel(result)) {
-            under_way.remove(key);
-        }
+fn forget<K: Eq + Hash, T>(under_way: &Mutex<HashMap<K, Call<T>>>, key: &K, number: u64) {
+    let mut under_way = under_way.lock().unwrap_or_else(PoisonError::into_inner);
+    if under_way.get(key).is_some_and(|call| call.number == number) {
+        under_way.remove(key);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     async fn count(runs: Arc<AtomicU32>) -> u32 {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -108,6 +112,19 @@ mod tests {
             Ok(2),
             "a received result is gone"
         );
+    }
+
+    #[tokio::test]
+    async fn a_received_result_is_let_go_at_once() {
+        let calls = Calls::<&str, Arc<()>>::default();
+        let value = calls.join_or_start("x", || async { Arc::new(()) }).await.unwrap();
+        for _ in 0..100 {
+            if Arc::strong_count(&value) == 1 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("somebody still holds the result");
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ build:
 # Unit and driver tests, then the end-to-end tests. Those drive the daemon of the unit tests' profile: one build less.
 test: unit e2e
 
-unit:
+unit: setup
 	cargo test --workspace --exclude berth-e2e $(TEST_FLAGS)
 
 e2e: setup

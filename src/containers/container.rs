@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::sandbox::Sandbox;
+use super::signal::SIGTERM;
 use super::spec::{ContainerSpec, Resources};
 use super::state::{Phase, State};
 use super::user::User;
@@ -128,6 +129,11 @@ impl Container {
     /// Limits in force.
     pub fn resources(&self) -> Resources {
         self.resources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What it is asked to stop with: the request's signal, else the image's, else SIGTERM.
+    pub fn stop_signal(&self) -> i32 {
+        self.spec.stop_signal.or(self.image.stop_signal).unwrap_or(SIGTERM)
     }
 
     /// Waits until its process has ended; at once if it has none.

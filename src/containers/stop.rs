@@ -7,7 +7,6 @@ use super::state::{Phase, Run};
 use super::{Cause, Container, ContainerError, Containers};
 use crate::drivers::shim::{Shim, ShimError};
 
-const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 /// How long a killed process may take to vanish: exit of a big address space, a slow disk.
 const DEATH: Duration = Duration::from_secs(20);
@@ -40,8 +39,7 @@ impl Containers {
         };
         let shim = container.sandbox.shim();
         if let (Some(shim), false) = (&shim, grace.is_zero()) {
-            let signal = container.spec.stop_signal.or(container.image.stop_signal).unwrap_or(SIGTERM);
-            send(shim, container, signal).await?;
+            send(shim, container, container.stop_signal()).await?;
             if tokio::time::timeout(grace, container.until_ended()).await.is_ok() {
                 return Ok(());
             }

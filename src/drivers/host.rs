@@ -37,7 +37,7 @@ impl Host {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let apparmor = text("/sys/module/apparmor/parameters/enabled").starts_with('Y');
         Self {
-            hostname: uname.nodename().to_string_lossy().into_owned(),
+            hostname: hostname(),
             kernel: version(&uname.release().to_string_lossy()),
             cgroup_v2: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
             seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),

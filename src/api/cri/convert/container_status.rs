@@ -7,8 +7,6 @@ use crate::containers::Container;
 use crate::containers::spec::{Mount, Propagation};
 use crate::containers::state::{Exited, Phase};
 
-const SIGTERM: i32 = 15;
-
 fn metadata(container: &Container) -> v1::ContainerMetadata {
     let metadata = &container.spec.metadata;
     v1::ContainerMetadata { name: metadata.name.clone(), attempt: metadata.attempt }
@@ -48,7 +46,6 @@ pub(in crate::api::cri) fn item(container: &Container) -> v1::Container {
 
 pub(in crate::api::cri) fn status(container: &Container) -> v1::ContainerStatus {
     let (phase, spec) = (container.phase(), &container.spec);
-    let stop_signal = spec.stop_signal.or(container.image.stop_signal).unwrap_or(SIGTERM);
     let log_path =
         spec.log_path.as_ref().map_or_else(String::new, |path| path.to_string_lossy().into_owned());
     let mut status = v1::ContainerStatus {
@@ -68,7 +65,7 @@ pub(in crate::api::cri) fn status(container: &Container) -> v1::ContainerStatus 
             windows: None,
         }),
         user: Some(user(container)),
-        stop_signal: signal::to_cri(stop_signal).into(),
+        stop_signal: signal::to_cri(container.stop_signal()).into(),
         ..Default::default()
     };
     match phase {

@@ -34,7 +34,8 @@ lint:
 fmt:
 	cargo fmt --all
 
-# RUNTIME=containerd compares; FOCUS='regular expression' runs some specs only; CNI=1 uses CNI plugins.
+# RUNTIME=containerd compares; FOCUS='regular expression' runs some specs only; CNI=1 uses CNI plugins; WEBSOCKET=1
+# streams over WebSocket.
 conformance: setup
 	e2e/conformance/run
 

@@ -42,7 +42,7 @@ conformance: setup
 # BENCH_PULL=gzip,zstd BENCH_ROUNDS=5 BENCH_RUNTIMES=containerd,berth,berth-cni
 bench: build
 	e2e/setup bench
-	e2e/tools/build containerd runc cni
+	e2e/tools/build cri-tools containerd runc cni
 	cargo run --release -p berth-e2e --bin bench
 
 clean:

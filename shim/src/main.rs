@@ -6,6 +6,7 @@ mod attach;
 mod connection;
 mod container;
 mod event_loop;
+mod executed;
 mod exit;
 mod failure;
 mod init;

@@ -14,8 +14,9 @@ use rustix::process::Pid;
 use crate::connection::{Connection, Incoming};
 use crate::container::Pod;
 use crate::event_loop::{EventLoop, Key, Source};
+use crate::executed::Executed;
 use crate::exit::Ended;
-use crate::process::{Container, Executed};
+use crate::process::Container;
 use crate::spawn::Spawn;
 
 /// A shim that no daemon has connected to by then was left by one that died.
@@ -156,9 +157,15 @@ impl Shim {
         }
     }
 
+    /// Execs go with the daemon that asked for them: what it held of their streams is closed. Those under way are seen
+    /// to when they begin.
     fn disconnect(&mut self, key: Key) {
         if let Some(connection) = self.connections.remove(&key) {
             self.events.remove(key, connection.as_fd());
+        }
+        for executed in self.executed.iter_mut().filter(|executed| executed.connection == key) {
+            executed.hung_up = true;
+            executed.family.kill();
         }
     }
 

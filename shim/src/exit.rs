@@ -67,7 +67,7 @@ impl Shim {
             finished_at: ended.finished_at,
         };
         container.life = Life::Exited(exited.clone());
-        container.drain(&mut self.buffer, &mut self.events);
+        container.drain(id, &mut self.buffer, &mut self.events);
         container.close_stdin(&mut self.events);
         if !container.exit_path.as_os_str().is_empty()
             && let Err(error) = write_record(&container.exit_path, ended)

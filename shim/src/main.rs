@@ -20,6 +20,8 @@ mod setup;
 mod spawn;
 mod stdio;
 mod sysctl;
+mod typing;
+mod watching;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

@@ -15,7 +15,8 @@ use crate::log::{Log, Stream};
 pub struct Output {
     pub stream: Stream,
     pub fd: OwnedFd,
-    pub key: Key,
+    /// None while a client is behind.
+    pub key: Option<Key>,
 }
 
 /// The way to a container's stdin, with what it could not take yet.

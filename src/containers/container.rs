@@ -1,7 +1,8 @@
 //! One container: its fixed facts, its state behind a lock, its record. The verbs are files of their own.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use oci_spec::runtime::Process;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -52,6 +53,8 @@ pub struct Container {
     /// Keeps the image's layers on disk for as long as the container exists.
     _image: Option<Hold>,
     state: Mutex<State>,
+    /// Its process as config.json has it, once an exec has needed it.
+    process: OnceLock<Arc<Process>>,
 }
 
 /// A container as the store keeps it.
@@ -100,6 +103,7 @@ impl Container {
             ended: watch::Sender::new(exited),
             _image: hold,
             state: Mutex::new(record.phase.into()),
+            process: OnceLock::new(),
         }
     }
 
@@ -134,6 +138,17 @@ impl Container {
     /// What it is asked to stop with: the request's signal, else the image's, else SIGTERM.
     pub fn stop_signal(&self) -> i32 {
         self.spec.stop_signal.or(self.image.stop_signal).unwrap_or(SIGTERM)
+    }
+
+    /// What further processes in it are like; read once, by `read`.
+    pub(super) fn process<E>(&self, read: impl FnOnce() -> Result<Process, E>) -> Result<Arc<Process>, E> {
+        match self.process.get() {
+            Some(process) => Ok(process.clone()),
+            None => {
+                let process = Arc::new(read()?);
+                Ok(self.process.get_or_init(|| process).clone())
+            }
+        }
     }
 
     /// Waits until its process has ended; at once if it has none.

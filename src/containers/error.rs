@@ -126,6 +126,9 @@ pub enum Cause {
     /// Its log file is not to be had.
     #[error("it has no log")]
     NoLog,
+    /// A client that takes a container's streams for what they are not.
+    #[error("it {}, unlike the request", if *.0 { "has a terminal" } else { "has no terminal" })]
+    Terminal(bool),
     /// An empty command.
     #[error("no command was given")]
     NoCommand,
@@ -160,6 +163,7 @@ impl ContainerError {
             | Cause::NoVolumeSource { .. }
             | Cause::Device(_)
             | Cause::NoCommand
+            | Cause::Terminal(_)
             | Cause::Spec(_)
             | Cause::User(_)
             | Cause::Rootfs(_)

@@ -10,6 +10,7 @@ pub mod registry;
 pub mod rootfs;
 pub mod seccomp;
 pub mod shim;
+pub mod stdio;
 pub mod store;
 pub mod watched;
 

@@ -38,6 +38,18 @@ pub enum Cause {
     /// No runtime of this name.
     #[error("there is no runtime handler {0:?}: only the default one, \"\"")]
     NoHandler(String),
+    /// It was stopped, or its shim has died.
+    #[error("it is not ready")]
+    NotReady,
+    /// Nobody listens at that port, or the pod's network is broken.
+    #[error("cannot connect to port {port} inside the pod")]
+    Dial {
+        /// The port.
+        port: u16,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// Its namespaces.
     #[error(transparent)]
     Shim(#[from] ShimError),
@@ -81,7 +93,8 @@ impl PodError {
             Cause::Unknown => Kind::NotFound,
             Cause::Ambiguous | Cause::NoHandler(_) => Kind::InvalidArgument,
             Cause::Duplicate(_) => Kind::AlreadyExists,
-            Cause::Stopping => Kind::Unavailable,
+            Cause::NotReady => Kind::FailedPrecondition,
+            Cause::Dial { .. } | Cause::Stopping => Kind::Unavailable,
             Cause::Container(error) => error.kind(),
             Cause::Cgroup(error) => error.kind(),
             Cause::Network(error) => error.kind(),

@@ -3,6 +3,7 @@
 mod error;
 mod list;
 mod pod;
+mod port_forward;
 mod recover;
 mod remove;
 mod run;

@@ -10,5 +10,5 @@ pub trait Output: Send {
     fn write(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), Reset>> + Send;
 
     /// Nothing more will come.
-    fn finish(self) -> impl Future<Output = ()> + Send;
+    fn finish(&mut self) -> impl Future<Output = ()> + Send;
 }

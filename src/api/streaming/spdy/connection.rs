@@ -13,8 +13,8 @@ use super::frame::{Decoder, Encoder, Frame, FrameError, Status};
 use super::headers::Headers;
 use super::link::{Link, STREAMS};
 use super::stream::{Stream, Streams, Writer};
-use crate::api::streaming::hangup::Hangup;
 use crate::api::streaming::inbox::{self, inbox};
+use crate::api::streaming::watch::{LINGER, Watch};
 
 /// Bytes read at once.
 const READ: usize = 32 << 10;
@@ -24,9 +24,6 @@ const FRAMES: usize = 4;
 const ANSWERS: usize = 32;
 /// Frames are written together up to about this many bytes.
 const BATCH: usize = 64 << 10;
-/// How long the client may take to close a connection whose session is over. Closing with bytes unread would make the
-/// kernel throw away what the client has not read yet.
-const LINGER: Duration = Duration::from_secs(300);
 /// How long the last words to a client that broke the protocol may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -48,7 +45,7 @@ enum Broken {
 
 /// Serves a connection that has just been upgraded. The future does all the work and ends with the connection; the streams
 /// are for the session.
-pub fn serve<T>(io: T, hangup: Arc<Hangup>, idle: Duration) -> (impl Future<Output = ()> + Send, Streams)
+pub fn serve<T>(io: T, watch: Arc<Watch>) -> (impl Future<Output = ()> + Send, Streams)
 where
     T: AsyncRead + AsyncWrite + Send,
 {
@@ -62,12 +59,12 @@ where
         answers: answers.clone(),
         frames: frames.downgrade(),
         opening,
-        hangup,
+        watch: watch.clone(),
     };
-    let writing = Writing { link: link.clone(), answers: answered, frames: queued };
+    let writing = Writing { link: link.clone(), watch: watch.clone(), answers: answered, frames: queued };
     let streams = Streams { opened, link: link.clone(), _frames: frames };
     let drive = async move {
-        let ended = drive(reading.run(input), writing.run(output), answers, (&link, idle)).await;
+        let ended = drive(reading.run(input), writing.run(output), answers, (&link, &watch)).await;
         link.end();
         if let Err(error) = ended {
             tracing::debug!(error = crate::error::chain(&error), "a streaming connection ended early");
@@ -80,7 +77,7 @@ async fn drive(
     reading: impl Future<Output = Result<(), Broken>>,
     writing: impl Future<Output = io::Result<()>>,
     answers: mpsc::Sender<Frame>,
-    (link, idle): (&Link, Duration),
+    (link, watch): (&Link, &Watch),
 ) -> Result<(), Broken> {
     tokio::pin!(reading, writing);
     let ended = tokio::select! {
@@ -90,13 +87,12 @@ async fn drive(
             // The session is over and all is said: the client may close.
             return tokio::time::timeout(LINGER, reading).await.unwrap_or(Ok(()));
         }
-        () = link.idle(idle) => Err(Broken::Idle(idle)),
+        limit = watch.idle() => Err(Broken::Idle(limit)),
     };
     // The sessions learn of it now: nothing that they write will arrive.
     link.end();
     if let Err(Broken::Protocol(_) | Broken::Idle(_)) = ended {
-        let status =
-            if let Err(Broken::Idle(_)) = ended { GOAWAY_OK } else { GOAWAY_PROTOCOL_ERROR };
+        let status = if let Err(Broken::Idle(_)) = ended { GOAWAY_OK } else { GOAWAY_PROTOCOL_ERROR };
         let last_words = async {
             let _ = answers.send(Frame::GoAway { last: link.last(), status }).await;
             std::future::pending::<()>().await;
@@ -115,7 +111,7 @@ struct Reading {
     /// Weak: only streams and sessions keep the writing loop up.
     frames: mpsc::WeakSender<Frame>,
     opening: mpsc::Sender<Stream>,
-    hangup: Arc<Hangup>,
+    watch: Arc<Watch>,
 }
 
 impl Reading {
@@ -130,7 +126,7 @@ impl Reading {
             if input.read_buf(&mut buffer).await? == 0 {
                 return Ok(());
             }
-            self.link.touch();
+            self.watch.touch();
         }
     }
 
@@ -147,7 +143,7 @@ impl Reading {
                     Some(feeder) => tokio::select! {
                         biased;
                         () = feeder.feed(bytes) => {}
-                        () = self.hangup.happened() => return Err(Broken::Gone),
+                        () = self.watch.hung_up() => return Err(Broken::Gone),
                     },
                     // Of a stream that was reset while this was under way.
                     None => self.link.credit(stream, bytes.len()),
@@ -210,6 +206,7 @@ fn on_read(link: Arc<Link>, id: u32) -> inbox::OnRead {
 
 struct Writing {
     link: Arc<Link>,
+    watch: Arc<Watch>,
     answers: mpsc::Receiver<Frame>,
     frames: mpsc::Receiver<Frame>,
 }
@@ -223,7 +220,7 @@ impl Writing {
             let last = self.gather(&mut encoder, &mut buffer).await?;
             output.write_all_buf(&mut buffer).await?;
             output.flush().await?;
-            self.link.touch();
+            self.watch.touch();
             if last {
                 return output.shutdown().await;
             }

@@ -2,9 +2,7 @@
 //! What does not live here: reading and writing.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -60,9 +58,6 @@ pub struct Link {
     credits: Mutex<HashMap<u32, u32>>,
     credits_due: Notify,
     budget: Arc<Budget>,
-    begun: Instant,
-    /// Milliseconds from `begun` to the last byte that moved.
-    moved: AtomicU64,
 }
 
 impl Link {
@@ -80,8 +75,6 @@ impl Link {
             credits: Mutex::default(),
             credits_due: Notify::new(),
             budget: Arc::default(),
-            begun: Instant::now(),
-            moved: AtomicU64::new(0),
         }
     }
 
@@ -259,24 +252,6 @@ impl Link {
             drop(table);
             if !due.is_empty() {
                 return due;
-            }
-        }
-    }
-
-    /// A byte has moved.
-    pub fn touch(&self) {
-        let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.moved.store(now, Ordering::Relaxed);
-    }
-
-    /// Ends when nothing has moved for so long.
-    pub async fn idle(&self, limit: Duration) {
-        loop {
-            let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
-            let quiet = self.begun.elapsed().saturating_sub(moved);
-            match limit.checked_sub(quiet) {
-                Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
-                _ => return,
             }
         }
     }

@@ -10,6 +10,7 @@ mod dictionary;
 mod frame;
 mod headers;
 mod link;
+mod opening;
 mod stream;
 
 #[cfg(test)]
@@ -18,5 +19,8 @@ pub mod client;
 mod tests;
 
 pub use connection::serve;
+#[cfg(test)]
+pub use frame::Frame;
 pub use frame::Status;
+pub use opening::{VERSIONS, Version, open};
 pub use stream::{Stream, Streams, Writer};

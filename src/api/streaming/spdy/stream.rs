@@ -82,7 +82,7 @@ impl Output for Writer {
         Ok(())
     }
 
-    async fn finish(self) {
+    async fn finish(&mut self) {
         let _ = self.frames.send(Frame::Data { stream: self.id, fin: true, bytes: Bytes::new() }).await;
         self.link.sent_all(self.id);
     }

@@ -91,12 +91,21 @@ fn some_headers() -> impl Strategy<Value = Headers> {
 fn some_frame() -> impl Strategy<Value = Frame> {
     let id = 1..=i32::MAX as u32;
     prop_oneof![
-        (id.clone(), any::<bool>(), some_headers())
-            .prop_map(|(stream, fin, headers)| Frame::SynStream { stream, fin, headers }),
-        (id.clone(), any::<bool>(), some_headers())
-            .prop_map(|(stream, fin, headers)| Frame::SynReply { stream, fin, headers }),
-        (id.clone(), any::<bool>(), some_headers())
-            .prop_map(|(stream, fin, headers)| Frame::Headers { stream, fin, headers }),
+        (id.clone(), any::<bool>(), some_headers()).prop_map(|(stream, fin, headers)| Frame::SynStream {
+            stream,
+            fin,
+            headers
+        }),
+        (id.clone(), any::<bool>(), some_headers()).prop_map(|(stream, fin, headers)| Frame::SynReply {
+            stream,
+            fin,
+            headers
+        }),
+        (id.clone(), any::<bool>(), some_headers()).prop_map(|(stream, fin, headers)| Frame::Headers {
+            stream,
+            fin,
+            headers
+        }),
         (id.clone(), any::<u32>())
             .prop_map(|(stream, status)| Frame::Reset { stream, status: Status(status) }),
         prop::option::of(0..=WINDOW).prop_map(|initial_window| Frame::Settings { initial_window }),
@@ -165,8 +174,10 @@ proptest! {
 
 /// Data of one stream in a row counts as one frame.
 fn join(frames: &mut Vec<Frame>, frame: Frame) {
-    if let (Some(Frame::Data { stream: a, fin: end, bytes: first }), Frame::Data { stream: b, fin, bytes: second }) =
-        (frames.last_mut(), &frame)
+    if let (
+        Some(Frame::Data { stream: a, fin: end, bytes: first }),
+        Frame::Data { stream: b, fin, bytes: second },
+    ) = (frames.last_mut(), &frame)
         && a == b
         && !*end
     {

@@ -18,6 +18,7 @@ use crate::drivers::host::HostDevice;
 use crate::drivers::rootfs::{Rootfs, RootfsError};
 use crate::drivers::seccomp::Filter;
 use crate::drivers::store::Durability;
+use crate::events::Happening;
 use crate::ids::ContainerId;
 use crate::images::Hold;
 use crate::images::image::{Image, ImageConfig};
@@ -86,7 +87,9 @@ impl Containers {
         if container.sandbox.shim().is_none() {
             return Err(Cause::SandboxNotReady(container.sandbox.id.clone()));
         }
+        let mut turn = self.events.turn();
         self.table().insert(id.clone(), container.clone());
+        turn.tell(Happening::Created, id, &container.sandbox.id);
         Ok(container)
     }
 

@@ -7,6 +7,7 @@ use berth_proto::shim::v1;
 use super::state::{Exit, Exited, Reason, Run, State};
 use super::{Container, Containers};
 use crate::drivers::store::Durability;
+use crate::events::Happening;
 use crate::ids::ContainerId;
 
 impl Containers {
@@ -71,7 +72,10 @@ impl Containers {
         {
             tracing::error!(container = %container.id, %error, "cannot record the container's end");
         }
+        let mut turn = self.events.turn();
         *container.state() = State::Exited(exited);
+        turn.tell(Happening::Stopped, &container.id, &container.sandbox.id);
+        drop(turn);
         container.ended.send_replace(true);
     }
 }

@@ -14,6 +14,7 @@ mod recover;
 mod remove;
 mod sandbox;
 pub mod signal;
+mod snapshot;
 pub mod spec;
 mod start;
 pub mod state;
@@ -33,9 +34,11 @@ pub use error::{Cause, ContainerError};
 pub use exec::ExecOutput;
 pub use list::Filter;
 pub use sandbox::Sandbox;
+pub use snapshot::ContainerSnapshot;
 
 use crate::calls::Calls;
 use crate::drivers::Drivers;
+use crate::events::Events;
 use crate::ids::{ContainerId, PodId};
 use crate::images::Images;
 use spec::ContainerMetadata;
@@ -50,12 +53,18 @@ pub struct Containers {
     creating: Calls<(PodId, ContainerMetadata), Created>,
     /// Execs whose end somebody waits for.
     execs: Mutex<HashMap<String, oneshot::Sender<v1::Exited>>>,
+    events: Events,
 }
 
 impl Containers {
     /// None yet: see `adopt` for those of a daemon before this one.
     pub fn new(drivers: Arc<Drivers>, images: Arc<Images>) -> Self {
-        Self { drivers, images, by_id: Mutex::default(), creating: Calls::default(), execs: Mutex::default() }
+        Self { drivers, images, by_id: Mutex::default(), creating: Calls::default(), execs: Mutex::default(), events: Events::default() }
+    }
+
+    /// The order in which changes of pods and containers become visible.
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<ContainerId, Arc<Container>>> {

@@ -1,5 +1,6 @@
 //! One pod sandbox: its fixed facts, its state, its record. The verbs are files of their own.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,16 @@ impl Pod {
     /// May it have containers?
     pub fn is_ready(&self) -> bool {
         matches!(*self.state(), State::Ready { .. })
+    }
+
+    /// Its own addresses, the primary one first; none in the host's network, or once it was stopped.
+    pub fn ips(&self) -> Vec<IpAddr> {
+        match &*self.state() {
+            State::Ready { network: Some(network) } | State::NotReady { network: Some(network) } => {
+                network.ips.clone()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Its own network; None = the host's, or none any more.

@@ -183,11 +183,9 @@ impl Pods {
         }
         tracing::warn!(pod = %id, "the shim has died: the pod is not ready any more");
         pod.sandbox.set_shim(None);
-        let network = pod.network();
-        *pod.state() = State::NotReady { network };
-        if let Err(error) = self.drivers.store.put(id.as_str(), &pod.record(), Durability::Process).await {
+        self.containers.on_shim_lost(&pod.sandbox).await;
+        if let Err(error) = self.set_not_ready(&pod, pod.network()).await {
             tracing::error!(pod = %id, %error, "cannot record the pod");
         }
-        self.containers.on_shim_lost(&pod.sandbox).await;
     }
 }

@@ -6,6 +6,7 @@ mod image;
 mod info;
 mod runtime;
 pub(super) mod status;
+mod watch;
 
 use std::sync::Arc;
 

@@ -7,9 +7,10 @@ use berth_proto::cri::v1::{self, runtime_service_server::RuntimeService};
 use tonic::{Request, Response, Status};
 
 use super::batches::{self, Batches};
-use super::convert::{Invalid, container, container_status, pod};
+use super::convert::{Invalid, container, container_status, event, pod};
 use super::status::{status, unimplemented};
-use super::{Services, info};
+use super::{Services, info, watch};
+use crate::containers::ContainerSnapshot;
 
 /// CRI RuntimeService.
 #[derive(Clone)]
@@ -105,9 +106,15 @@ impl RuntimeService for RuntimeApi {
     ) -> Answer<v1::PodSandboxStatusResponse> {
         let request = request.into_inner();
         no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
-        let found = self.services.pods.find(&request.pod_sandbox_id).map_err(status)?;
-        let info = if request.verbose { info::pod(&self.services.drivers, &found)? } else { BTreeMap::new() };
-        answer(v1::PodSandboxStatusResponse { status: Some(pod::status(&found)), info, ..Default::default() })
+        let found = self.services.pods.look(&request.pod_sandbox_id).map_err(status)?;
+        let drivers = &self.services.drivers;
+        let info = if request.verbose { info::pod(drivers, &found.pod)? } else { BTreeMap::new() };
+        answer(v1::PodSandboxStatusResponse {
+            status: Some(pod::status(&found)),
+            info,
+            containers_statuses: event::containers(&found),
+            timestamp: found.at,
+        })
     }
 
     async fn list_pod_sandbox(
@@ -180,7 +187,8 @@ impl RuntimeService for RuntimeApi {
         let found = self.services.containers.find(&request.container_id).map_err(status)?;
         let info =
             if request.verbose { info::container(&self.services.drivers, &found)? } else { BTreeMap::new() };
-        answer(v1::ContainerStatusResponse { status: Some(container_status::status(&found)), info })
+        let status = container_status::status(&ContainerSnapshot::now(found));
+        answer(v1::ContainerStatusResponse { status: Some(status), info })
     }
 
     async fn reopen_container_log(
@@ -228,12 +236,20 @@ impl RuntimeService for RuntimeApi {
         answer(batches::stream(items, |containers| v1::StreamContainersResponse { containers }))
     }
 
+    type GetContainerEventsStream = Batches<v1::ContainerEventResponse>;
+
+    async fn get_container_events(
+        &self,
+        _: Request<v1::GetEventsRequest>,
+    ) -> Answer<Self::GetContainerEventsStream> {
+        answer(watch::events(&self.services.pods))
+    }
+
     // What follows comes with later versions.
 
     type StreamContainerStatsStream = Batches<v1::StreamContainerStatsResponse>;
     type StreamPodSandboxStatsStream = Batches<v1::StreamPodSandboxStatsResponse>;
     type StreamPodSandboxMetricsStream = Batches<v1::StreamPodSandboxMetricsResponse>;
-    type GetContainerEventsStream = Batches<v1::ContainerEventResponse>;
 
     async fn update_container_resources(
         &self,
@@ -340,12 +356,5 @@ impl RuntimeService for RuntimeApi {
         _: Request<v1::StreamPodSandboxMetricsRequest>,
     ) -> Answer<Self::StreamPodSandboxMetricsStream> {
         unimplemented("StreamPodSandboxMetrics")
-    }
-
-    async fn get_container_events(
-        &self,
-        _: Request<v1::GetEventsRequest>,
-    ) -> Answer<Self::GetContainerEventsStream> {
-        unimplemented("GetContainerEvents")
     }
 }

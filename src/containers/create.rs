@@ -1,5 +1,6 @@
 //! CreateContainer: everything that StartContainer needs, and every mistake that can be seen before a process runs.
 
+use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -179,6 +180,7 @@ fn assemble(
         pod: sandbox.id.clone(),
         image: ImageUse::of(image, &spec.image),
         resources: spec.resources.clone(),
+        update_annotations: BTreeMap::new(),
         spec,
         user: made.user,
         cgroup: made.cgroup,

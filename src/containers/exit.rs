@@ -66,6 +66,7 @@ impl Containers {
 
     /// Recorded before anybody can see it.
     pub(super) async fn set_exited(&self, container: &Arc<Container>, exited: Exited) {
+        let _recording = container.recording.lock().await;
         let mut record = container.record();
         record.phase = super::state::Phase::Exited(exited.clone());
         if let Err(error) = self.drivers.store.put(container.id.as_str(), &record, Durability::Process).await

@@ -19,6 +19,7 @@ pub mod spec;
 mod start;
 pub mod state;
 mod stop;
+mod update;
 pub mod user;
 
 use std::collections::HashMap;

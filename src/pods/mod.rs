@@ -8,6 +8,7 @@ mod remove;
 mod run;
 pub mod spec;
 mod stop;
+mod update;
 mod watch;
 
 use std::collections::HashMap;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use berth_proto::shim::v1;
 
 use super::pod::State;
-use super::spec::{PodPid, PodSpec};
+use super::spec::{PodLimits, PodPid, PodSpec};
 use super::{Cause, Pod, PodError, PodRecord, Pods};
 use crate::clock;
 use crate::containers::Sandbox;
@@ -105,6 +105,7 @@ impl Pods {
             spec: spec.clone(),
             cgroup: None,
             created_at,
+            limits: PodLimits::default(),
             state: State::Starting,
         };
         self.drivers.store.put(id.as_str(), &record, Durability::Process).await?;

@@ -7,7 +7,7 @@ use berth_proto::cri::v1::{self, runtime_service_server::RuntimeService};
 use tonic::{Request, Response, Status};
 
 use super::batches::{self, Batches};
-use super::convert::{Invalid, container, container_status, event, pod};
+use super::convert::{Invalid, container, container_status, event, pod, resources};
 use super::status::{status, unimplemented};
 use super::{Services, info, watch};
 use crate::containers::ContainerSnapshot;
@@ -245,18 +245,34 @@ impl RuntimeService for RuntimeApi {
         answer(watch::events(&self.services.pods))
     }
 
+    async fn update_container_resources(
+        &self,
+        request: Request<v1::UpdateContainerResourcesRequest>,
+    ) -> Answer<v1::UpdateContainerResourcesResponse> {
+        let request = request.into_inner();
+        no_empty_id(&request.container_id, "container_id")?;
+        let change = resources::change_from_cri(request.linux)?;
+        let updated = self.services.containers.update(&request.container_id, change, request.annotations);
+        updated.await.map_err(status)?;
+        answer(v1::UpdateContainerResourcesResponse {})
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: Request<v1::UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<v1::UpdatePodSandboxResourcesResponse> {
+        let request = request.into_inner();
+        no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
+        let limits = resources::pod_limits(request.overhead, request.resources)?;
+        self.services.pods.update(&request.pod_sandbox_id, limits).await.map_err(status)?;
+        answer(v1::UpdatePodSandboxResourcesResponse {})
+    }
+
     // What follows comes with later versions.
 
     type StreamContainerStatsStream = Batches<v1::StreamContainerStatsResponse>;
     type StreamPodSandboxStatsStream = Batches<v1::StreamPodSandboxStatsResponse>;
     type StreamPodSandboxMetricsStream = Batches<v1::StreamPodSandboxMetricsResponse>;
-
-    async fn update_container_resources(
-        &self,
-        _: Request<v1::UpdateContainerResourcesRequest>,
-    ) -> Answer<v1::UpdateContainerResourcesResponse> {
-        unimplemented("UpdateContainerResources")
-    }
 
     async fn exec(&self, _: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
         unimplemented("Exec")
@@ -328,13 +344,6 @@ impl RuntimeService for RuntimeApi {
         _: Request<v1::ListPodSandboxMetricsRequest>,
     ) -> Answer<v1::ListPodSandboxMetricsResponse> {
         unimplemented("ListPodSandboxMetrics")
-    }
-
-    async fn update_pod_sandbox_resources(
-        &self,
-        _: Request<v1::UpdatePodSandboxResourcesRequest>,
-    ) -> Answer<v1::UpdatePodSandboxResourcesResponse> {
-        unimplemented("UpdatePodSandboxResources")
     }
 
     async fn stream_container_stats(

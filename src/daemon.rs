@@ -117,6 +117,7 @@ async fn follow_shims(services: Services, mut events: mpsc::UnboundedReceiver<sh
 
 async fn serve(services: Services, listener: UnixListener) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let containers = services.containers.clone();
     let runtime = RuntimeServiceServer::new(RuntimeApi::new(services.clone()))
         .max_decoding_message_size(MESSAGE)
         .max_encoding_message_size(MESSAGE);
@@ -131,6 +132,8 @@ async fn serve(services: Services, listener: UnixListener) -> anyhow::Result<()>
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping; pods and containers live on");
+        // A stream that never ends would hold up the end.
+        containers.events().close();
     };
     server::serve(routes, listener, stop, DRAIN).await;
     Ok(())

@@ -1,5 +1,6 @@
 //! One container: its fixed facts, its state behind a lock, its record. The verbs are files of their own.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use oci_spec::runtime::Process;
@@ -46,9 +47,13 @@ pub struct Container {
     /// Nanoseconds since the epoch.
     pub created_at: i64,
     /// Limits in force: the request's, or those of the last update.
-    pub(super) resources: Mutex<Resources>,
-    /// Start, stop and remove exclude one another.
+    resources: Mutex<Resources>,
+    /// What the last update said beside its limits.
+    update_annotations: Mutex<BTreeMap<String, String>>,
+    /// Start, update and remove exclude one another.
     pub(super) verb: tokio::sync::Mutex<()>,
+    /// Held from making a record of a state to making that state visible: an end and an update may coincide.
+    pub(super) recording: tokio::sync::Mutex<()>,
     pub(super) ended: watch::Sender<bool>,
     /// Keeps the image's layers on disk for as long as the container exists.
     _image: Option<Hold>,
@@ -68,6 +73,8 @@ pub struct ContainerRecord {
     pub(super) cgroup: ContainerCgroup,
     pub(super) created_at: i64,
     pub(super) resources: Resources,
+    #[serde(default)]
+    pub(super) update_annotations: BTreeMap<String, String>,
     pub(super) phase: Phase,
 }
 
@@ -99,7 +106,9 @@ impl Container {
             cgroup: record.cgroup,
             created_at: record.created_at,
             resources: Mutex::new(record.resources),
+            update_annotations: Mutex::new(record.update_annotations),
             verb: tokio::sync::Mutex::default(),
+            recording: tokio::sync::Mutex::default(),
             ended: watch::Sender::new(exited),
             _image: hold,
             state: Mutex::new(record.phase.into()),
@@ -117,6 +126,7 @@ impl Container {
             cgroup: self.cgroup.clone(),
             created_at: self.created_at,
             resources: self.resources(),
+            update_annotations: self.update_annotations(),
             phase: self.phase(),
         }
     }
@@ -133,6 +143,17 @@ impl Container {
     /// Limits in force.
     pub fn resources(&self) -> Resources {
         self.resources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the last update said beside its limits.
+    pub fn update_annotations(&self) -> BTreeMap<String, String> {
+        self.update_annotations.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts other limits in place, once they are in force and on record.
+    pub(super) fn set_resources(&self, resources: Resources, annotations: BTreeMap<String, String>) {
+        *self.resources.lock().unwrap_or_else(PoisonError::into_inner) = resources;
+        *self.update_annotations.lock().unwrap_or_else(PoisonError::into_inner) = annotations;
     }
 
     /// What it is asked to stop with: the request's signal, else the image's, else SIGTERM.

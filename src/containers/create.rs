@@ -1,5 +1,6 @@
 //! CreateContainer: everything that StartContainer needs, and every mistake that can be seen before a process runs.
 
+use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use crate::drivers::host::HostDevice;
 use crate::drivers::rootfs::{Rootfs, RootfsError};
 use crate::drivers::seccomp::Filter;
 use crate::drivers::store::Durability;
+use crate::events::Happening;
 use crate::ids::ContainerId;
 use crate::images::Hold;
 use crate::images::image::{Image, ImageConfig};
@@ -86,7 +88,9 @@ impl Containers {
         if container.sandbox.shim().is_none() {
             return Err(Cause::SandboxNotReady(container.sandbox.id.clone()));
         }
+        let mut turn = self.events.turn();
         self.table().insert(id.clone(), container.clone());
+        turn.tell(Happening::Created, id, &container.sandbox.id);
         Ok(container)
     }
 
@@ -176,6 +180,7 @@ fn assemble(
         pod: sandbox.id.clone(),
         image: ImageUse::of(image, &spec.image),
         resources: spec.resources.clone(),
+        update_annotations: BTreeMap::new(),
         spec,
         user: made.user,
         cgroup: made.cgroup,

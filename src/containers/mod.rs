@@ -17,10 +17,12 @@ mod remove;
 mod sandbox;
 pub mod session;
 pub mod signal;
+mod snapshot;
 pub mod spec;
 mod start;
 pub mod state;
 mod stop;
+mod update;
 pub mod user;
 
 use std::collections::HashMap;
@@ -35,9 +37,11 @@ pub use exec_sync::ExecOutput;
 pub use list::Filter;
 pub use sandbox::Sandbox;
 pub use session::Session;
+pub use snapshot::ContainerSnapshot;
 
 use crate::calls::Calls;
 use crate::drivers::Drivers;
+use crate::events::Events;
 use crate::ids::{ContainerId, PodId};
 use crate::images::Images;
 use spec::ContainerMetadata;
@@ -52,6 +56,7 @@ pub struct Containers {
     creating: Calls<(PodId, ContainerMetadata), Created>,
     /// Execs whose end somebody waits for.
     execs: exec::Execs,
+    events: Events,
 }
 
 impl Containers {
@@ -63,7 +68,13 @@ impl Containers {
             by_id: Mutex::default(),
             creating: Calls::default(),
             execs: exec::Execs::default(),
+            events: Events::default(),
         }
+    }
+
+    /// The order in which changes of pods and containers become visible.
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<ContainerId, Arc<Container>>> {

@@ -1,10 +1,12 @@
 //! CRI v1 over gRPC.
 
+mod batches;
 mod convert;
 mod image;
 mod info;
 mod runtime;
 pub(super) mod status;
+mod watch;
 
 use std::sync::Arc;
 

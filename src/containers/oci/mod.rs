@@ -29,6 +29,7 @@ pub use capabilities::granted;
 pub use confinement::APPARMOR_DEFAULT;
 pub use devices::{DeviceRule, device_rules};
 pub use process::exec_process;
+pub use resources::set_limits;
 
 /// The files of a pod that each of its containers mounts.
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 
 pub(super) mod container;
 pub(super) mod container_status;
+pub(super) mod event;
 pub(super) mod image;
 pub(super) mod pod;
 pub(super) mod resources;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::gauges::Gauges;
 use super::sandbox::Sandbox;
 use super::signal::SIGTERM;
 use super::spec::{ContainerSpec, Resources};
@@ -49,6 +50,8 @@ pub struct Container {
     /// Start, stop and remove exclude one another.
     pub(super) verb: tokio::sync::Mutex<()>,
     pub(super) ended: watch::Sender<bool>,
+    /// What is remembered between two answers about usage.
+    pub(super) gauges: Arc<Gauges>,
     /// Keeps the image's layers on disk for as long as the container exists.
     _image: Option<Hold>,
     state: Mutex<State>,
@@ -98,6 +101,7 @@ impl Container {
             resources: Mutex::new(record.resources),
             verb: tokio::sync::Mutex::default(),
             ended: watch::Sender::new(exited),
+            gauges: Arc::default(),
             _image: hold,
             state: Mutex::new(record.phase.into()),
         }

@@ -7,6 +7,7 @@ mod error;
 mod exec;
 mod exit;
 pub mod filter;
+mod gauges;
 pub mod list;
 mod log;
 pub mod oci;
@@ -17,6 +18,7 @@ pub mod signal;
 pub mod spec;
 mod start;
 pub mod state;
+mod stats;
 mod stop;
 pub mod user;
 
@@ -31,8 +33,10 @@ pub use container::{Container, ContainerRecord, ImageUse};
 pub use devices::permissions_are_valid;
 pub use error::{Cause, ContainerError};
 pub use exec::ExecOutput;
+pub use gauges::WritableLayer;
 pub use list::Filter;
 pub use sandbox::Sandbox;
+pub use stats::{ContainerStats, since};
 
 use crate::calls::Calls;
 use crate::drivers::Drivers;

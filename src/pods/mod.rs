@@ -7,6 +7,7 @@ mod recover;
 mod remove;
 mod run;
 pub mod spec;
+mod stats;
 mod stop;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use error::{Cause, PodError};
 pub use list::Filter;
 pub use pod::{Pod, PodRecord};
+pub use stats::{Metrics, NetworkStats, PodStats};
 
 use crate::calls::Calls;
 use crate::containers::Containers;

@@ -9,6 +9,7 @@ mod connect;
 mod kind;
 pub mod netlink;
 pub mod resolv;
+mod usage;
 
 use serde::Deserialize;
 
@@ -18,6 +19,7 @@ pub use self::builtin::subnet::{Subnet, SubnetError};
 pub use self::cni::CniError;
 pub use self::connect::{Network, NetworkError, NotReady};
 pub use self::netlink::nft::probe as probe_nftables;
+pub use self::usage::{InterfaceUsage, Traffic, usage};
 
 /// `[cni]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]

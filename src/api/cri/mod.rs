@@ -1,5 +1,6 @@
 //! CRI v1 over gRPC.
 
+mod batches;
 mod convert;
 mod image;
 mod info;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use berth_proto::cri::v1::{self, runtime_service_server::RuntimeService};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::batches::{self, Batches};
 use super::convert::{Invalid, container, container_status, pod};
 use super::status::{status, unimplemented};
 use super::{Services, info};
@@ -24,7 +24,6 @@ impl RuntimeApi {
     }
 }
 
-type Stream<T> = ReceiverStream<Result<T, Status>>;
 type Answer<T> = Result<Response<T>, Status>;
 
 fn answer<T>(message: T) -> Answer<T> {
@@ -116,7 +115,8 @@ impl RuntimeService for RuntimeApi {
         request: Request<v1::ListPodSandboxRequest>,
     ) -> Answer<v1::ListPodSandboxResponse> {
         let found = self.services.pods.list(&pod::filter(request.into_inner().filter));
-        answer(v1::ListPodSandboxResponse { items: found.iter().map(|found| pod::item(found)).collect() })
+        let items = batches::whole(found.iter().map(|found| pod::item(found)), "StreamPodSandboxes")?;
+        answer(v1::ListPodSandboxResponse { items })
     }
 
     async fn create_container(
@@ -167,9 +167,8 @@ impl RuntimeService for RuntimeApi {
         request: Request<v1::ListContainersRequest>,
     ) -> Answer<v1::ListContainersResponse> {
         let found = self.services.containers.list(&container::filter(request.into_inner().filter));
-        answer(v1::ListContainersResponse {
-            containers: found.iter().map(|found| container_status::item(found)).collect(),
-        })
+        let items = found.iter().map(|found| container_status::item(found));
+        answer(v1::ListContainersResponse { containers: batches::whole(items, "StreamContainers")? })
     }
 
     async fn container_status(
@@ -208,14 +207,33 @@ impl RuntimeService for RuntimeApi {
         })
     }
 
+    type StreamPodSandboxesStream = Batches<v1::StreamPodSandboxesResponse>;
+    type StreamContainersStream = Batches<v1::StreamContainersResponse>;
+
+    async fn stream_pod_sandboxes(
+        &self,
+        request: Request<v1::StreamPodSandboxesRequest>,
+    ) -> Answer<Self::StreamPodSandboxesStream> {
+        let found = self.services.pods.list(&pod::filter(request.into_inner().filter));
+        let items = found.into_iter().map(|found| pod::item(&found));
+        answer(batches::stream(items, |pod_sandboxes| v1::StreamPodSandboxesResponse { pod_sandboxes }))
+    }
+
+    async fn stream_containers(
+        &self,
+        request: Request<v1::StreamContainersRequest>,
+    ) -> Answer<Self::StreamContainersStream> {
+        let found = self.services.containers.list(&container::filter(request.into_inner().filter));
+        let items = found.into_iter().map(|found| container_status::item(&found));
+        answer(batches::stream(items, |containers| v1::StreamContainersResponse { containers }))
+    }
+
     // What follows comes with later versions.
 
-    type StreamPodSandboxesStream = Stream<v1::StreamPodSandboxesResponse>;
-    type StreamContainersStream = Stream<v1::StreamContainersResponse>;
-    type StreamContainerStatsStream = Stream<v1::StreamContainerStatsResponse>;
-    type StreamPodSandboxStatsStream = Stream<v1::StreamPodSandboxStatsResponse>;
-    type StreamPodSandboxMetricsStream = Stream<v1::StreamPodSandboxMetricsResponse>;
-    type GetContainerEventsStream = Stream<v1::ContainerEventResponse>;
+    type StreamContainerStatsStream = Batches<v1::StreamContainerStatsResponse>;
+    type StreamPodSandboxStatsStream = Batches<v1::StreamPodSandboxStatsResponse>;
+    type StreamPodSandboxMetricsStream = Batches<v1::StreamPodSandboxMetricsResponse>;
+    type GetContainerEventsStream = Batches<v1::ContainerEventResponse>;
 
     async fn update_container_resources(
         &self,
@@ -301,20 +319,6 @@ impl RuntimeService for RuntimeApi {
         _: Request<v1::UpdatePodSandboxResourcesRequest>,
     ) -> Answer<v1::UpdatePodSandboxResourcesResponse> {
         unimplemented("UpdatePodSandboxResources")
-    }
-
-    async fn stream_pod_sandboxes(
-        &self,
-        _: Request<v1::StreamPodSandboxesRequest>,
-    ) -> Answer<Self::StreamPodSandboxesStream> {
-        unimplemented("StreamPodSandboxes")
-    }
-
-    async fn stream_containers(
-        &self,
-        _: Request<v1::StreamContainersRequest>,
-    ) -> Answer<Self::StreamContainersStream> {
-        unimplemented("StreamContainers")
     }
 
     async fn stream_container_stats(

@@ -22,8 +22,9 @@ use crate::api::server;
 use crate::config::Config;
 use crate::containers::Containers;
 use crate::drivers::{
-    Drivers, background::Background, bundle::Bundles, cgroup::Cgroups, host::Host, layers::Layers, network::Network,
-    pod_files::PodFiles, registry::Registry, seccomp::SeccompCache, shim, shim::Shims, store::Store,
+    Drivers, background::Background, bundle::Bundles, cgroup::Cgroups, host::Host, layers::Layers,
+    network::Network, pod_files::PodFiles, registry::Registry, seccomp::SeccompCache, shim, shim::Shims,
+    store::Store,
 };
 use crate::images::Images;
 use crate::layout::Layout;

@@ -152,7 +152,11 @@ mod tests {
         let mut at = |seconds: u32, total: u64| {
             processor.rate(total * 1_000_000_000, start + SECOND * seconds, SECOND * (3600 + seconds))
         };
-        assert_eq!(at(0, 100), None, "it has run for an hour, and nobody knows when it used those 100 seconds");
+        assert_eq!(
+            at(0, 100),
+            None,
+            "it has run for an hour, and nobody knows when it used those 100 seconds"
+        );
         assert_eq!(at(10, 105), Some(500_000_000));
         assert_eq!(at(20, 125), Some(2_000_000_000));
         assert_eq!(at(20, 126), Some(2_000_000_000), "two askers at a time get the same");

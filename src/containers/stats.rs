@@ -41,7 +41,11 @@ impl Containers {
     pub async fn list_stats(self: &Arc<Self>, filter: Filter) -> Vec<ContainerStats> {
         let running = self.list(&Filter { phase: Some(PhaseName::Running), ..filter });
         let this = self.clone();
-        spread(running, move |container| this.measure(container, Detail::Stats)).await.into_iter().flatten().collect()
+        spread(running, move |container| this.measure(container, Detail::Stats))
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// Of one container, now. None where it runs and its control group is gone. Blocking.
@@ -68,7 +72,8 @@ impl Containers {
     fn writable_layer(&self, container: &Container) -> Option<WritableLayer> {
         let mut disk = container.gauges.disk();
         if disk.begin(Instant::now()) {
-            let (path, gauges) = (self.drivers.layout.upper(&container.id), Arc::downgrade(&container.gauges));
+            let (path, gauges) =
+                (self.drivers.layout.upper(&container.id), Arc::downgrade(&container.gauges));
             self.drivers.background.push(move || look(&path, &gauges));
         }
         disk.known

@@ -20,9 +20,8 @@ pub struct Processes {
 /// Looks at each of them; those that are gone count as having nothing open. Blocking: a system call for each descriptor.
 pub fn look(pids: &[i32]) -> Processes {
     let mut all = Processes { count: pids.len() as u64, ..Processes::default() };
-    all.files_max = pids.first().and_then(|pid| {
-        files_max(&fs::read_to_string(format!("/proc/{pid}/limits")).ok()?)
-    });
+    all.files_max =
+        pids.first().and_then(|pid| files_max(&fs::read_to_string(format!("/proc/{pid}/limits")).ok()?));
     for pid in pids {
         let (files, sockets) = descriptors(*pid).unwrap_or_default();
         all.files += files;
@@ -71,7 +70,10 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "ulimit -Sn 321; echo >&0; exec sleep 100"]);
-        command.stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         drop(command);
         std::io::Read::read_exact(&mut &ours, &mut [0]).unwrap();
@@ -84,8 +86,14 @@ mod tests {
 
     #[test]
     fn a_limit_may_be_none() {
-        assert_eq!(files_max("Max processes 1 2 processes\nMax open files   unlimited unlimited files\n"), Some(u64::MAX));
-        assert_eq!(files_max("Max open files            1024                 4096                 files     \n"), Some(1024));
+        assert_eq!(
+            files_max("Max processes 1 2 processes\nMax open files   unlimited unlimited files\n"),
+            Some(u64::MAX)
+        );
+        assert_eq!(
+            files_max("Max open files            1024                 4096                 files     \n"),
+            Some(1024)
+        );
         assert_eq!(files_max(""), None);
     }
 }

@@ -73,17 +73,14 @@ impl Pods {
     }
 
     /// Of one pod, now. None where it is ready and its control group is gone. Blocking.
-    fn measure(
-        &self,
-        pod: Arc<Pod>,
-        containers: Vec<Arc<Container>>,
-        detail: Detail,
-    ) -> Option<PodStats> {
-        let mut stats = PodStats { usage: None, nano_cores: None, network: None, containers: Vec::new(), pod };
+    fn measure(&self, pod: Arc<Pod>, containers: Vec<Arc<Container>>, detail: Detail) -> Option<PodStats> {
+        let mut stats =
+            PodStats { usage: None, nano_cores: None, network: None, containers: Vec::new(), pod };
         let sandbox = &stats.pod.sandbox;
         let Some(shim) = sandbox.shim() else { return Some(stats) };
         // The containers first: then the pod's own counters have seen what theirs have, and perhaps more.
-        stats.containers = containers.into_iter().filter_map(|c| self.containers.measure(c, detail)).collect();
+        stats.containers =
+            containers.into_iter().filter_map(|c| self.containers.measure(c, detail)).collect();
         let mut usage = self.drivers.cgroups.usage(&sandbox.cgroup, detail)?;
         stats.nano_cores = sandbox.gauges.observe(&mut usage, since(stats.pod.created_at));
         if let Some(memory) = &mut usage.memory {

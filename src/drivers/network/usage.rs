@@ -69,7 +69,10 @@ mod tests {
         let received = Traffic { bytes: 1_007_874_743, packets: 43_608, errors: 1, dropped: 2 };
         let transmitted = Traffic { bytes: 3_258_536, packets: 32_038, errors: 7, dropped: 8 };
         assert_eq!((eth0.received, eth0.transmitted), (received, transmitted));
-        assert_eq!((second.name.as_str(), second.received.bytes, second.transmitted.packets), ("net:1", 1, 4));
+        assert_eq!(
+            (second.name.as_str(), second.received.bytes, second.transmitted.packets),
+            ("net:1", 1, 4)
+        );
         assert_eq!(interfaces(""), []);
     }
 

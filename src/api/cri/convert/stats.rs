@@ -115,8 +115,12 @@ fn process(usage: &Usage) -> Option<v1::ProcessUsage> {
 }
 
 fn psi(pressure: &Pressure) -> v1::PsiStats {
-    let data =
-        |stall: &Stall| v1::PsiData { total: stall.total, avg10: stall.avg10, avg60: stall.avg60, avg300: stall.avg300 };
+    let data = |stall: &Stall| v1::PsiData {
+        total: stall.total,
+        avg10: stall.avg10,
+        avg60: stall.avg60,
+        avg300: stall.avg300,
+    };
     v1::PsiStats { full: Some(data(&pressure.full)), some: Some(data(&pressure.some)) }
 }
 
@@ -156,7 +160,10 @@ mod tests {
     #[test]
     fn what_the_node_does_not_count_is_absent() {
         let usage = Usage { at: 5, ..Usage::default() };
-        assert_eq!((cpu(&usage, Some(1)), memory(&usage), swap(&usage), io(&usage)), (None, None, None, None));
+        assert_eq!(
+            (cpu(&usage, Some(1)), memory(&usage), swap(&usage), io(&usage)),
+            (None, None, None, None)
+        );
         assert_eq!(process(&usage), None);
     }
 
@@ -183,7 +190,8 @@ mod tests {
 
     #[test]
     fn pressure_keeps_its_two_kinds_apart() {
-        let pressure = Pressure { some: Stall { total: 9, avg10: 1.5, ..Stall::default() }, full: Stall::default() };
+        let pressure =
+            Pressure { some: Stall { total: 9, avg10: 1.5, ..Stall::default() }, full: Stall::default() };
         let counted = Cpu { usage: 3, pressure: Some(pressure), ..Cpu::default() };
         let usage = Usage {
             at: 5,

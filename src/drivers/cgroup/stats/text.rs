@@ -67,7 +67,8 @@ pub(super) fn blkio(bytes: &str, requests: &str) -> Vec<DeviceIo> {
     for (text, counts_bytes) in [(bytes, true), (requests, false)] {
         for line in text.lines() {
             let mut words = line.split_ascii_whitespace();
-            let parts = (words.next().and_then(device), words.next(), words.next().and_then(|n| n.parse().ok()));
+            let parts =
+                (words.next().and_then(device), words.next(), words.next().and_then(|n| n.parse().ok()));
             let (Some(new), Some(operation), Some(value)) = parts else { continue };
             let known = devices.iter().position(|d| (d.major, d.minor) == (new.major, new.minor));
             let index = known.unwrap_or_else(|| {
@@ -121,7 +122,10 @@ mod tests {
         let text = "8:16 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0\n253:0\n\
                     259:0 rbytes=1 wbytes=18446744073709551615 rios=3 wios=4 cost.usage=5\nnonsense\n";
         let [first, second] = &io_stat(text)[..] else { panic!("{:?}", io_stat(text)) };
-        assert_eq!(*first, DeviceIo { major: 8, minor: 16, read_bytes: 4096, reads: 1, ..DeviceIo::default() });
+        assert_eq!(
+            *first,
+            DeviceIo { major: 8, minor: 16, read_bytes: 4096, reads: 1, ..DeviceIo::default() }
+        );
         assert_eq!((second.major, second.write_bytes, second.writes), (259, u64::MAX, 4));
     }
 
@@ -131,8 +135,7 @@ mod tests {
                      7:1 Read 512\nTotal 418304\n";
         let requests = "254:0 Read 10\n254:0 Write 2\nTotal 12\n";
         let [disk, image] = &blkio(bytes, requests)[..] else { panic!() };
-        let expected =
-            (254, 0, 409_600, 8192, 10, 2);
+        let expected = (254, 0, 409_600, 8192, 10, 2);
         let found = (disk.major, disk.minor, disk.read_bytes, disk.write_bytes, disk.reads, disk.writes);
         assert_eq!(found, expected);
         assert_eq!((image.major, image.minor, image.read_bytes, image.reads), (7, 1, 512, 0));

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use super::super::hierarchy::below;
 use super::text::{field, fields, io_stat, pressure};
-use super::{Cpu, Detail, Dir, HugePages, Memory, Pressure, Sources, Swap, Throttling, Usage, huge_page_sizes};
+use super::{
+    Cpu, Detail, Dir, HugePages, Memory, Pressure, Sources, Swap, Throttling, Usage, huge_page_sizes,
+};
 
 const MICRO: u64 = 1000;
 
@@ -15,9 +17,7 @@ pub(super) fn usage(root: &Path, path: &str, detail: Detail) -> Option<Usage> {
     let memory = memory(&dir, detail, buffer);
     let (devices, huge_pages) = match detail {
         Detail::Stats => Default::default(),
-        Detail::Metrics => {
-            (dir.text("io.stat", buffer).map(io_stat).unwrap_or_default(), huge_pages(&dir))
-        }
+        Detail::Metrics => (dir.text("io.stat", buffer).map(io_stat).unwrap_or_default(), huge_pages(&dir)),
     };
     Some(Usage {
         at: 0,
@@ -142,7 +142,10 @@ mod tests {
         let with = "usage_usec 5012345\nuser_usec 4000000\nsystem_usec 1012345\nnice_usec 0\ncore_sched.force_idle_usec 0\n\
                     nr_periods 120\nnr_throttled 30\nthrottled_usec 1500000\nnr_bursts 0\nburst_usec 0\n";
         let read = cpu(with).unwrap();
-        assert_eq!((read.usage, read.user, read.system), (5_012_345_000, Some(4_000_000_000), Some(1_012_345_000)));
+        assert_eq!(
+            (read.usage, read.user, read.system),
+            (5_012_345_000, Some(4_000_000_000), Some(1_012_345_000))
+        );
         let throttling = Throttling { periods: 120, throttled: 30, time: 1_500_000_000 };
         assert_eq!(read.throttling, Some(throttling));
         let without = with.split("nr_periods").next().unwrap();

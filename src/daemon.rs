@@ -23,8 +23,9 @@ use crate::api::streaming::{self, Streaming};
 use crate::config::Config;
 use crate::containers::Containers;
 use crate::drivers::{
-    Drivers, bundle::Bundles, cgroup::Cgroups, host::Host, layers::Layers, network::Network,
-    pod_files::PodFiles, registry::Registry, seccomp::SeccompCache, shim, shim::Shims, store::Store,
+    Drivers, background::Background, bundle::Bundles, cgroup::Cgroups, host::Host, layers::Layers,
+    network::Network, pod_files::PodFiles, registry::Registry, seccomp::SeccompCache, shim, shim::Shims,
+    store::Store,
 };
 use crate::images::Images;
 use crate::layout::Layout;
@@ -81,6 +82,7 @@ async fn build(
         cgroups: Cgroups::open(&config.cgroup)?,
         bundles: Bundles::new(layout.clone()),
         pod_files: PodFiles::new(layout.clone()),
+        background: Background::default(),
         seccomp: SeccompCache::new(host.kernel),
         host,
         layout: layout.clone(),

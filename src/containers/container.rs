@@ -7,6 +7,7 @@ use oci_spec::runtime::Process;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::gauges::Gauges;
 use super::sandbox::Sandbox;
 use super::signal::SIGTERM;
 use super::spec::{ContainerSpec, Resources};
@@ -55,6 +56,8 @@ pub struct Container {
     /// Held from making a record of a state to making that state visible: an end and an update may coincide.
     pub(super) recording: tokio::sync::Mutex<()>,
     pub(super) ended: watch::Sender<bool>,
+    /// What is remembered between two answers about usage.
+    pub(super) gauges: Arc<Gauges>,
     /// Keeps the image's layers on disk for as long as the container exists.
     _image: Option<Hold>,
     state: Mutex<State>,
@@ -110,6 +113,7 @@ impl Container {
             verb: tokio::sync::Mutex::default(),
             recording: tokio::sync::Mutex::default(),
             ended: watch::Sender::new(exited),
+            gauges: Arc::default(),
             _image: hold,
             state: Mutex::new(record.phase.into()),
             process: OnceLock::new(),

@@ -50,6 +50,9 @@ pub enum Cause {
     /// The image is not on the node.
     #[error("image {0:?} is not on this node: pull it first")]
     NoImage(String),
+    /// Somebody else has removed it.
+    #[error("its control group {0} is gone")]
+    CgroupGone(String),
     /// The verb does not fit the state.
     #[error("it is {is}, not {wanted}")]
     State {
@@ -158,7 +161,7 @@ impl ContainerError {
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match &*self.cause {
-            Cause::Unknown | Cause::NoImage(_) => Kind::NotFound,
+            Cause::Unknown | Cause::NoImage(_) | Cause::CgroupGone(_) => Kind::NotFound,
             Cause::Ambiguous
             | Cause::NoVolumeSource { .. }
             | Cause::Device(_)

@@ -1,11 +1,15 @@
 //! One effect each, no policy: how a thing is done on Linux, on disk or on the wire.
 
+pub mod background;
+pub mod block;
 pub mod bundle;
 pub mod cgroup;
+pub mod disk_usage;
 pub mod host;
 pub mod layers;
 pub mod network;
 pub mod pod_files;
+pub mod processes;
 pub mod registry;
 pub mod rootfs;
 pub mod seccomp;
@@ -36,6 +40,8 @@ pub struct Drivers {
     pub bundles: bundle::Bundles,
     /// Files and pins of pods.
     pub pod_files: pod_files::PodFiles,
+    /// Work that may wait.
+    pub background: background::Background,
     /// System call filters.
     pub seccomp: seccomp::SeccompCache,
     /// The node.

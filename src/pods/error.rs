@@ -59,6 +59,9 @@ pub enum Cause {
     /// Its cgroup.
     #[error("cgroup")]
     Cgroup(#[from] CgroupError),
+    /// Somebody else has removed it.
+    #[error("its control group {0} is gone")]
+    CgroupGone(String),
     /// Its network.
     #[error("network")]
     Network(#[from] Box<NetworkError>),
@@ -93,7 +96,7 @@ impl PodError {
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match &*self.cause {
-            Cause::Unknown => Kind::NotFound,
+            Cause::Unknown | Cause::CgroupGone(_) => Kind::NotFound,
             Cause::Ambiguous | Cause::NoHandler(_) => Kind::InvalidArgument,
             Cause::Duplicate(_) => Kind::AlreadyExists,
             Cause::NotReady => Kind::FailedPrecondition,

@@ -4,8 +4,10 @@ mod batches;
 mod convert;
 mod image;
 mod info;
+mod metrics;
 mod runtime;
 pub(super) mod status;
+mod usage;
 mod watch;
 
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use super::batches::{self, Batches};
 use super::convert::{Invalid, container, container_status, event, pod, resources, streaming};
 use super::status::{status, unimplemented};
-use super::{Services, info, watch};
+use super::{Services, info, usage, watch};
 use crate::api::streaming::Promise;
 use crate::containers::ContainerSnapshot;
 
@@ -308,30 +308,34 @@ impl RuntimeService for RuntimeApi {
 
     async fn container_stats(
         &self,
-        _: Request<v1::ContainerStatsRequest>,
+        request: Request<v1::ContainerStatsRequest>,
     ) -> Answer<v1::ContainerStatsResponse> {
-        unimplemented("ContainerStats")
+        let stats = Some(usage::container(&self.services, &request.into_inner().container_id).await?);
+        answer(v1::ContainerStatsResponse { stats })
     }
 
     async fn list_container_stats(
         &self,
-        _: Request<v1::ListContainerStatsRequest>,
+        request: Request<v1::ListContainerStatsRequest>,
     ) -> Answer<v1::ListContainerStatsResponse> {
-        unimplemented("ListContainerStats")
+        let stats = usage::containers(&self.services, request.into_inner().filter).await?;
+        answer(v1::ListContainerStatsResponse { stats })
     }
 
     async fn pod_sandbox_stats(
         &self,
-        _: Request<v1::PodSandboxStatsRequest>,
+        request: Request<v1::PodSandboxStatsRequest>,
     ) -> Answer<v1::PodSandboxStatsResponse> {
-        unimplemented("PodSandboxStats")
+        let stats = Some(usage::pod(&self.services, &request.into_inner().pod_sandbox_id).await?);
+        answer(v1::PodSandboxStatsResponse { stats })
     }
 
     async fn list_pod_sandbox_stats(
         &self,
-        _: Request<v1::ListPodSandboxStatsRequest>,
+        request: Request<v1::ListPodSandboxStatsRequest>,
     ) -> Answer<v1::ListPodSandboxStatsResponse> {
-        unimplemented("ListPodSandboxStats")
+        let stats = usage::pods(&self.services, request.into_inner().filter).await?;
+        answer(v1::ListPodSandboxStatsResponse { stats })
     }
 
     async fn checkpoint_container(
@@ -356,34 +360,36 @@ impl RuntimeService for RuntimeApi {
         &self,
         _: Request<v1::ListMetricDescriptorsRequest>,
     ) -> Answer<v1::ListMetricDescriptorsResponse> {
-        unimplemented("ListMetricDescriptors")
+        let descriptors = usage::metric_descriptors(&self.services);
+        answer(v1::ListMetricDescriptorsResponse { descriptors })
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<v1::ListPodSandboxMetricsRequest>,
     ) -> Answer<v1::ListPodSandboxMetricsResponse> {
-        unimplemented("ListPodSandboxMetrics")
+        let pod_metrics = usage::pod_metrics(&self.services).await?;
+        answer(v1::ListPodSandboxMetricsResponse { pod_metrics })
     }
 
     async fn stream_container_stats(
         &self,
-        _: Request<v1::StreamContainerStatsRequest>,
+        request: Request<v1::StreamContainerStatsRequest>,
     ) -> Answer<Self::StreamContainerStatsStream> {
-        unimplemented("StreamContainerStats")
+        answer(usage::stream_containers(&self.services, request.into_inner().filter).await)
     }
 
     async fn stream_pod_sandbox_stats(
         &self,
-        _: Request<v1::StreamPodSandboxStatsRequest>,
+        request: Request<v1::StreamPodSandboxStatsRequest>,
     ) -> Answer<Self::StreamPodSandboxStatsStream> {
-        unimplemented("StreamPodSandboxStats")
+        answer(usage::stream_pods(&self.services, request.into_inner().filter).await)
     }
 
     async fn stream_pod_sandbox_metrics(
         &self,
         _: Request<v1::StreamPodSandboxMetricsRequest>,
     ) -> Answer<Self::StreamPodSandboxMetricsStream> {
-        unimplemented("StreamPodSandboxMetrics")
+        answer(usage::stream_metrics(&self.services).await)
     }
 }

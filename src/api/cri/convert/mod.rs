@@ -8,6 +8,7 @@ pub(super) mod pod;
 pub(super) mod resources;
 pub(super) mod security;
 pub(super) mod signal;
+pub(super) mod stats;
 pub(super) mod streaming;
 
 use std::path::{Component, Path};

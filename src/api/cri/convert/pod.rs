@@ -162,7 +162,7 @@ pub(in crate::api::cri) fn filter(filter: Option<v1::PodSandboxFilter>) -> Filte
     Filter { id: filter.id, ready: filter.state.map(ready), labels: filter.label_selector }
 }
 
-fn metadata_of(pod: &Pod) -> v1::PodSandboxMetadata {
+pub(super) fn metadata_of(pod: &Pod) -> v1::PodSandboxMetadata {
     let metadata = &pod.sandbox.spec.metadata;
     v1::PodSandboxMetadata {
         name: metadata.name.clone(),

@@ -22,8 +22,9 @@ use crate::api::server;
 use crate::config::Config;
 use crate::containers::Containers;
 use crate::drivers::{
-    Drivers, bundle::Bundles, cgroup::Cgroups, host::Host, layers::Layers, network::Network,
-    pod_files::PodFiles, registry::Registry, seccomp::SeccompCache, shim, shim::Shims, store::Store,
+    Drivers, apparmor::Apparmor, bundle::Bundles, cgroup::Cgroups, host::Host, layers::Layers,
+    network::Network, pod_files::PodFiles, registry::Registry, seccomp::SeccompCache, shim, shim::Shims,
+    store::Store,
 };
 use crate::images::Images;
 use crate::layout::Layout;
@@ -80,6 +81,7 @@ async fn build(
         bundles: Bundles::new(layout.clone()),
         pod_files: PodFiles::new(layout.clone()),
         seccomp: SeccompCache::new(host.kernel),
+        apparmor: Apparmor::open().await,
         host,
         layout: layout.clone(),
         store,

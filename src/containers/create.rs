@@ -11,10 +11,11 @@ use super::sandbox::Sandbox;
 use super::spec::{ContainerSpec, Security};
 use super::state::{Phase, State};
 use super::user::{self, User, UserFiles};
-use super::{Cause, Container, ContainerRecord, Containers, Created, devices, filter, signal};
+use super::{Cause, Container, ContainerRecord, Containers, Created, apparmor, devices, filter, signal};
 use crate::clock;
 use crate::drivers::cgroup::ContainerCgroup;
 use crate::drivers::host::HostDevice;
+use crate::drivers::id_map::IdMap;
 use crate::drivers::rootfs::{Rootfs, RootfsError};
 use crate::drivers::seccomp::Filter;
 use crate::drivers::store::Durability;
@@ -124,6 +125,7 @@ impl Containers {
             hosts: layout.pod_hosts(&sandbox.id),
             hostname: layout.pod_hostname(&sandbox.id),
         };
+        let profile = apparmor::profile(&self.drivers.apparmor, &spec.security)?;
         let oci = oci::spec(&Inputs {
             container: spec,
             pod: &sandbox.spec,
@@ -132,6 +134,7 @@ impl Containers {
             host: &self.drivers.host,
             files: &files,
             cgroup_path: made.cgroup.path(),
+            apparmor: profile.as_deref(),
             devices,
         })?;
         // An unknown or garbled profile is an error of the request, not of the start.
@@ -212,12 +215,35 @@ impl ImageUse {
 fn check_volumes(spec: &ContainerSpec) -> Result<(), Cause> {
     let missing = spec.mounts.iter().find(|mount| !crate::drivers::host::exists(&mount.host_path));
     match missing {
-        None => Ok(()),
+        None => check_mappings(spec),
         Some(mount) => Err(Cause::NoVolumeSource {
             path: PathBuf::from(&mount.host_path),
             target: mount.container_path.clone(),
         }),
     }
+}
+
+/// Tries what the start will do: not every file system can show its files under other ids.
+fn check_mappings(spec: &ContainerSpec) -> Result<(), Cause> {
+    let mut last: Option<(UserNamespace, IdMap)> = None;
+    for mount in spec.mounts.iter().filter(|mount| !mount.uid_mappings.is_empty()) {
+        let path = PathBuf::from(&mount.host_path);
+        let wrong = |source| Cause::NotMappable {
+            kind: crate::drivers::host::file_system(&path),
+            path: path.clone(),
+            target: mount.container_path.clone(),
+            source,
+        };
+        let user = UserNamespace { uids: mount.uid_mappings.clone(), gids: mount.gid_mappings.clone() };
+        // All volumes of a pod have the pod's mapping.
+        let map = match last.take() {
+            Some((same, map)) if same == user => map,
+            _ => IdMap::new(&user).map_err(wrong)?,
+        };
+        map.mount(&path).map_err(wrong)?;
+        last = Some((user, map));
+    }
+    Ok(())
 }
 
 /// The kernel would refuse a user that the pod's user namespace does not have, but only at the start.

@@ -1,5 +1,6 @@
 //! One effect each, no policy: how a thing is done on Linux, on disk or on the wire.
 
+pub mod apparmor;
 pub mod bundle;
 pub mod cgroup;
 pub mod host;
@@ -38,6 +39,8 @@ pub struct Drivers {
     pub pod_files: pod_files::PodFiles,
     /// System call filters.
     pub seccomp: seccomp::SeccompCache,
+    /// Profiles.
+    pub apparmor: apparmor::Apparmor,
     /// The node.
     pub host: host::Host,
 }

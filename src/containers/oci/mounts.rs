@@ -130,12 +130,15 @@ fn requested(asked: &Mount) -> Result<oci::Mount, SpecError> {
         (true, false) => "ro",
         (false, false) => "rw",
     };
+    let mut options = vec!["rbind".to_string(), propagation.to_string(), access.to_string()];
+    // For the whole tree: a file system mounted below the volume must not give back what was taken away.
+    options.extend(asked.options.iter().map(|option| format!("r{}", option.name())));
     let mut mount = oci::Mount::default();
     mount
         .set_destination(destination)
         .set_typ(Some("bind".to_string()))
         .set_source(Some(source))
-        .set_options(Some(vec!["rbind".to_string(), propagation.to_string(), access.to_string()]));
+        .set_options(Some(options));
     if !asked.uid_mappings.is_empty() || !asked.gid_mappings.is_empty() {
         mount.set_uid_mappings(Some(mappings(&asked.uid_mappings)));
         mount.set_gid_mappings(Some(mappings(&asked.gid_mappings)));

@@ -15,7 +15,7 @@ use rustix::mount::{
 };
 
 use super::error::LayerError;
-use crate::drivers::id_map;
+use crate::drivers::id_map::IdMap;
 use crate::pods::spec::UserNamespace;
 
 /// What is stacked.
@@ -143,7 +143,8 @@ fn cover(stack: &Stack<'_>) -> Result<(), Step> {
     let Some(Mapped { layers, user }) = stack.mapped else {
         return Ok(());
     };
-    let tree = id_map::clone_mapped(layers, user)
+    let tree = IdMap::new(user)
+        .and_then(|map| map.mount(layers))
         .map_err(|error| ("show the layers under the pod's user namespace", error))?;
     let whole = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(&tree, c"", CWD, layers, whole).map_err(|errno| ("cover the layers' directory", errno.into()))

@@ -119,7 +119,8 @@ fn namespaces(options: v1::NamespaceOption) -> Result<PodNamespaces, Invalid> {
     let user = security::user_namespace(options.userns_options, &security_path(USER_NAMESPACE))?;
     if user.is_some() && (pid == PodPid::Node || host_ipc) {
         // The kernel lets nobody but their owner mount the file systems that show them.
-        let problem = "a pod with a user namespace can have the node's network, but not its PIDs and not its IPC";
+        let problem =
+            "a pod with a user namespace can have the node's network, but not its PIDs and not its IPC";
         return Err(Invalid::new(security_path(USER_NAMESPACE), problem));
     }
     Ok(PodNamespaces {

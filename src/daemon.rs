@@ -23,7 +23,7 @@ use crate::api::streaming::{self, Streaming};
 use crate::config::Config;
 use crate::containers::Containers;
 use crate::drivers::{
-    Drivers, background::Background, bundle::Bundles, cgroup::Cgroups, host::Host, layers::Layers,
+    Drivers, apparmor::Apparmor, background::Background, bundle::Bundles, cgroup::Cgroups, host::Host, layers::Layers,
     network::Network, pod_files::PodFiles, registry::Registry, seccomp::SeccompCache, shim, shim::Shims,
     store::Store,
 };
@@ -84,6 +84,7 @@ async fn build(
         pod_files: PodFiles::new(layout.clone()),
         background: Background::default(),
         seccomp: SeccompCache::new(host.kernel),
+        apparmor: Apparmor::open().await,
         host,
         layout: layout.clone(),
         store,

@@ -76,6 +76,34 @@ pub struct Mount {
     pub uid_mappings: Vec<IdMapping>,
     /// Id mapping of the volume, for user namespaces.
     pub gid_mappings: Vec<IdMapping>,
+    /// What the files of the volume and of all mounted below can't do.
+    #[serde(default)]
+    pub options: Vec<MountOption>,
+}
+
+/// What a volume takes away (CRI Mount.mount_options, KEP-5855).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountOption {
+    /// Its files can't be executed.
+    NoExec,
+    /// Its device nodes are not devices.
+    NoDev,
+    /// Its set-user-ID bits and file capabilities do not count.
+    NoSuid,
+}
+
+impl MountOption {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::NoExec, Self::NoDev, Self::NoSuid];
+
+    /// Its name in mount(8).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoExec => "noexec",
+            Self::NoDev => "nodev",
+            Self::NoSuid => "nosuid",
+        }
+    }
 }
 
 /// Mount propagation between host and container.

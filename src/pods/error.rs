@@ -53,6 +53,9 @@ pub enum Cause {
         #[source]
         source: std::io::Error,
     },
+    /// A node that can't do it.
+    #[error("user namespaces are not available on this node: {0}")]
+    UserNamespaces(String),
     /// Its namespaces.
     #[error(transparent)]
     Shim(#[from] ShimError),
@@ -98,6 +101,7 @@ impl PodError {
         match &*self.cause {
             Cause::Unknown | Cause::CgroupGone(_) => Kind::NotFound,
             Cause::Ambiguous | Cause::NoHandler(_) => Kind::InvalidArgument,
+            Cause::UserNamespaces(_) => Kind::FailedPrecondition,
             Cause::Duplicate(_) => Kind::AlreadyExists,
             Cause::NotReady => Kind::FailedPrecondition,
             Cause::Dial { .. } | Cause::Stopping => Kind::Unavailable,

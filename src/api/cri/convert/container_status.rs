@@ -111,6 +111,7 @@ fn mount(mount: &Mount) -> v1::Mount {
         uid_mappings: security::id_mappings_to_cri(&mount.uid_mappings),
         gid_mappings: security::id_mappings_to_cri(&mount.gid_mappings),
         recursive_read_only: mount.recursive_read_only,
+        mount_options: mount.options.iter().map(|option| option.name().to_string()).collect(),
         ..Default::default()
     }
 }

@@ -14,6 +14,7 @@ pub mod big;
 pub mod catalog;
 pub mod debian;
 pub mod layer;
+pub mod program;
 pub mod publish;
 
 pub use layer::{Compression, Layer};

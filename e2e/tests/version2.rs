@@ -126,7 +126,7 @@ async fn a_kill_for_memory_is_told_and_takes_all_if_asked() -> Result<()> {
     let child = world.launch(&pod, &eater(&world, "child", &script), &config).await?;
     let end = Instant::now() + bound(PATIENCE);
     let log_path = world.client.status(&child).await?.log_path;
-    while logs::text(&log_path)?.trim() != "137" {
+    while !logs::text(&log_path)?.ends_with("137\n") {
         assert!(Instant::now() < end, "{:?}", logs::text(&log_path)?);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -47,7 +47,7 @@ pub fn busybox() -> Result<Image> {
             LAYER.get_or_init(|| layer).clone()
         }
     };
-    let layer = debian::add_applets(layer)?;
+    let layer = debian::add_applets(layer)?.kept("busybox");
     let mut image = Image::of(layer).cmd(&["sh"]);
     image.run.env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()];
     Ok(image)
@@ -84,7 +84,8 @@ pub fn nginx(port: u16) -> Result<Image> {
         .dir("var/log/nginx")
         .dir("var/lib/nginx")
         .dir("www")
-        .file("www/index.html", 0o644, "<html><body>nginx</body></html>\n");
+        .file("www/index.html", 0o644, "<html><body>nginx</body></html>\n")
+        .kept(&format!("nginx-{port}"));
     Ok(busybox()?.layer(layer).cmd(&["nginx", "-g", "daemon off;"]))
 }
 
@@ -96,19 +97,19 @@ pub fn httpd() -> Result<Image> {
 
 /// One static program with the setuid bit, which prints its effective uid.
 pub fn setuid_probe() -> Result<Image> {
-    let layer = base_layer().file("probe", 0o4755, program::read("nonewprivs")?);
+    let layer = base_layer().file("probe", 0o4755, program::read("nonewprivs")?).kept("nonewprivs");
     Ok(Image::of(layer).cmd(&["/probe"]))
 }
 
 /// busybox with one of the programs of e2e/images.
 pub fn with_program(name: &str) -> Result<Image> {
-    let layer = Layer::default().file(&format!("bin/{name}"), 0o755, program::read(name)?);
+    let layer = Layer::default().file(&format!("bin/{name}"), 0o755, program::read(name)?).kept(name);
     Ok(busybox()?.layer(layer))
 }
 
 /// One static program that waits.
 pub fn pause() -> Result<Image> {
-    let mut image = Image::of(Layer::default().file("pause", 0o755, program::read("pause")?));
+    let mut image = Image::of(Layer::default().file("pause", 0o755, program::read("pause")?).kept("pause"));
     image.run.entrypoint = vec!["/pause".into()];
     Ok(image)
 }

@@ -13,6 +13,7 @@ use sha2::Digest as _;
 pub mod big;
 pub mod catalog;
 pub mod debian;
+mod keep;
 pub mod layer;
 pub mod program;
 pub mod publish;

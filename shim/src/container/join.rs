@@ -42,6 +42,10 @@ pub(super) fn run(request: Exec<'_>, reporter: &Reporter) -> Result<()> {
         Side::Parent(pid) => reporter.spawned(pid).failing(|| "report the process's pid".to_owned()),
         Side::Child => {
             membership.join()?;
+            // Not with the others: from inside, the kernel would not find the cgroup that clone3 is to enter
+            // (where cgroup2 is mounted with nsdelegate, as systemd does, it would refuse).
+            setns(request.target, CloneFlags::CLONE_NEWCGROUP)
+                .failing(|| "join the container's cgroup namespace".to_owned())?;
             let streams = streams(request.stdio, &workload, reporter)?;
             workload.execute(streams, reporter)
         }
@@ -84,8 +88,7 @@ fn join_namespaces(target: BorrowedFd<'_>) -> Result<()> {
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWCGROUP;
+        | CloneFlags::CLONE_NEWIPC;
     match setns(target, all | CloneFlags::CLONE_NEWUSER) {
         Ok(()) => {
             credentials::become_root()?;

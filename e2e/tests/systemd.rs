@@ -159,7 +159,7 @@ async fn pods_are_scopes_with_limits_and_outlive_the_service() -> Result<()> {
         systemctl(end)?;
         service.again(&mut world, &pid).await?;
         assert_eq!(crictl.run(&["ps", "-q", "--no-trunc"])?, id, "{end:?}");
-        assert_eq!(crictl.run(&["exec", "--sync", &id, "cat", "/proc/1/cgroup"])?, "0::/", "{end:?}");
+        assert_eq!(crictl.run(&["exec", "--sync", &id, "cat", "/proc/self/cgroup"])?, "0::/", "{end:?}");
         assert_eq!(show("ActiveState", &scope)?, "active", "{end:?}");
         assert_limits(&cgroup)?;
     }

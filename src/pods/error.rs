@@ -35,9 +35,6 @@ pub enum Cause {
     /// A sandbox of this name, namespace, uid and attempt exists.
     #[error("sandbox {0} of the same name, namespace, uid and attempt already exists")]
     Duplicate(PodId),
-    /// It was stopped, or its shim has died.
-    #[error("it is not ready")]
-    NotReady,
     /// No runtime of this name.
     #[error("there is no runtime handler {0:?}: only the default one, \"\"")]
     NoHandler(String),

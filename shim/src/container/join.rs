@@ -44,6 +44,8 @@ pub(super) fn run(request: Exec<'_>, reporter: &Reporter) -> Result<()> {
         Side::Parent(pid) => reporter.spawned(pid).failing(|| "report the process's pid".to_owned()),
         Side::Child => {
             membership.join()?;
+            // Only now: from inside a cgroup namespace, the kernel would not find the cgroup that clone3 is to enter
+            // (where cgroup2 is mounted with nsdelegate, as systemd does, it refuses).
             if own_cgroup_namespace {
                 mark()?;
             }
@@ -106,8 +108,7 @@ fn join_namespaces(target: BorrowedFd<'_>) -> Result<()> {
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWCGROUP;
+        | CloneFlags::CLONE_NEWIPC;
     match setns(target, all | CloneFlags::CLONE_NEWUSER) {
         Ok(()) => {
             credentials::become_root()?;

@@ -92,7 +92,10 @@ async fn a_pipe_that_is_shut_down_or_dropped_gives_its_end_of_file() {
         within(writer.write_all(b"hello")).await.unwrap();
         let kept = match shut_down {
             true => within(writer.shutdown()).await.map(|()| Some(writer)).unwrap(),
-            false => None,
+            false => {
+                drop(writer);
+                None
+            }
         };
         let mut text = String::new();
         std::fs::File::from(theirs).read_to_string(&mut text).unwrap();

@@ -169,7 +169,6 @@ async fn devices() -> Result<()> {
     let list = "find /dev -mindepth 1 | sort | while read f; do \
                 if [ -L $f ]; then echo $f $(readlink $f); else stat -c '%n %A %u:%g %t:%T' $f; fi; done";
     let expected = [
-        "/dev/core /proc/kcore",
         "/dev/fd /proc/self/fd",
         "/dev/full crw-rw-rw- 0:0 1:7",
         "/dev/mqueue drwxrwxrwt 0:0 0:0",
@@ -208,9 +207,9 @@ async fn hidden_and_readonly_paths_and_all_mounts() -> Result<()> {
         let expected = if Path::new(path).is_dir() { "0\nRead-only file system\n" } else { "0\n" };
         assert_eq!(seen, expected, "{path}");
     }
-    for path in READONLY {
-        let seen = world.client.shell(&id, &format!("[ -w {path} ] || echo read-only")).await?;
-        assert_eq!(seen, "read-only\n", "{path}");
+    for path in READONLY.iter().filter(|path| Path::new(path).exists()) {
+        let write = format!("chmod 700 {path} 2>&1 | sed 's/.*: //'");
+        assert_eq!(world.client.shell(&id, &write).await?, "Read-only file system\n", "{path}");
     }
     let list = "awk '{i = 7; while ($i != \"-\") i++; print $5, $6, $(i + 1)}' /proc/self/mountinfo";
     let seen = world.client.shell(&id, list).await?;
@@ -268,13 +267,13 @@ const CALLS: &[Row] = &[
     ("open_tree", 428, 428, &[0, BAD], "*", "EPERM"),
     ("fsopen", 430, 430, &[BAD], "EPERM", "EPERM"),
     ("keyctl", 250, 288, &[9999], "EOPNOTSUPP", "EPERM"),
-    ("add_key", 248, 286, &[BAD, BAD, BAD], "EFAULT", "EPERM"),
+    ("request_key", 249, 287, &[BAD, BAD, BAD], "EFAULT", "EPERM"),
     ("bpf", 321, 357, &[9999], "*", "EPERM"),
     ("perf_event_open", 298, 336, &[BAD], "*", "EPERM"),
     ("userfaultfd", 323, 374, &[0x4000_0000], "*", "EPERM"),
     ("io_uring_setup", 425, 425, &[0, BAD], "*", "EPERM"),
-    ("kexec_load", 246, 283, &[], "EPERM", "EPERM"),
-    ("init_module", 175, 128, &[BAD], "EPERM", "EPERM"),
+    ("kexec_load", 246, 283, &[], "*", "EPERM"),
+    ("init_module", 175, 128, &[BAD], "*", "EPERM"),
     ("reboot", 169, 88, &[], "EPERM", "EPERM"),
     ("swapon", 167, 87, &[BAD], "EPERM", "EPERM"),
     ("acct", 163, 51, &[BAD], "EPERM", "EPERM"),
@@ -282,9 +281,9 @@ const CALLS: &[Row] = &[
     ("syslog", 103, 103, &[3, BAD, 1], "*", "EPERM"),
     ("open_by_handle_at", 304, 342, &[NOWHERE, BAD], "*", "EPERM"),
     ("iopl", 172, 110, &[3], "*", "EPERM"),
-    ("process_vm_readv", 310, 347, &[0x7fff_fff0], "*", "ESRCH"),
+    ("get_mempolicy", 239, 275, &[], "*", "EPERM"),
     ("of a kernel to come", 2000, 2000, &[], "ENOSYS", "ENOSYS"),
-    ("of x32", 0x4000_0027, 0, &[], "*", "EPERM"),
+    ("of x32", 0x4000_0027, 0, &[], "*", "ENOSYS"),
 ];
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use tonic::service::Routes;
 use crate::api::admin::AdminApi;
 use crate::api::cri::{ImageApi, RuntimeApi, Services};
 use crate::api::server;
+use crate::api::streaming::{self, Streaming};
 use crate::config::Config;
 use crate::containers::Containers;
 use crate::drivers::{
@@ -48,12 +49,13 @@ pub struct Places {
 pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
     make_directories(&places.layout)?;
     let _locks = lock(&places.layout)?;
-    let (services, events) = build(config, &places.layout).await?;
+    let (services, events, streaming) = build(config, &places.layout).await?;
     tokio::spawn(follow_shims(services.clone(), events));
     tokio::spawn(give_back_memory());
     services.pods.recover().await.context("cannot take over the pods of the daemon before this one")?;
     services.images.collect().await.context("cannot clear the layer cache")?;
     let listener = listen(&places.socket)?;
+    tokio::spawn(streaming.run());
     tracing::info!(socket = %places.socket.display(), "serving");
     let served = serve(services.clone(), listener).await;
     // The bridge goes only if no pod is on it.
@@ -68,7 +70,7 @@ pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
 async fn build(
     config: Config,
     layout: &Layout,
-) -> anyhow::Result<(Services, mpsc::UnboundedReceiver<shim::Event>)> {
+) -> anyhow::Result<(Services, mpsc::UnboundedReceiver<shim::Event>, streaming::Server)> {
     let store = Arc::new(Store::open(&layout.store())?);
     let registry = Registry::new(config.registry)?;
     let images = Arc::new(Images::open(layout, store.clone(), registry, &config.layers).await?);
@@ -88,7 +90,8 @@ async fn build(
     });
     let containers = Arc::new(Containers::new(drivers.clone(), images.clone()));
     let pods = Arc::new(Pods::new(drivers.clone(), containers.clone()));
-    Ok((Services { pods, containers, images, drivers }, events))
+    let (streaming, server) = Streaming::bind(config.streaming, containers.clone(), pods.clone()).await?;
+    Ok((Services { pods, containers, images, streaming, drivers }, events, server))
 }
 
 /// What a pull or a burst of pods has freed goes back to the node.

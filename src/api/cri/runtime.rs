@@ -7,9 +7,10 @@ use berth_proto::cri::v1::{self, runtime_service_server::RuntimeService};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::convert::{Invalid, container, container_status, pod};
+use super::convert::{Invalid, container, container_status, pod, streaming};
 use super::status::{status, unimplemented};
 use super::{Services, info};
+use crate::api::streaming::Promise;
 
 /// CRI RuntimeService.
 #[derive(Clone)]
@@ -208,6 +209,37 @@ impl RuntimeService for RuntimeApi {
         })
     }
 
+    async fn exec(&self, request: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
+        let request = request.into_inner();
+        no_empty_id(&request.container_id, "container_id")?;
+        let id = request.container_id.clone();
+        let request = streaming::exec(request)?;
+        let id = self.services.containers.check_exec(&id).map_err(status)?;
+        let url = self.services.streaming.promise(Promise::Exec(id, request))?;
+        answer(v1::ExecResponse { url })
+    }
+
+    async fn attach(&self, request: Request<v1::AttachRequest>) -> Answer<v1::AttachResponse> {
+        let request = request.into_inner();
+        no_empty_id(&request.container_id, "container_id")?;
+        let wanted = streaming::attach(&request)?;
+        let id = self.services.containers.check_attach(&request.container_id, &wanted).map_err(status)?;
+        let url = self.services.streaming.promise(Promise::Attach(id, wanted))?;
+        answer(v1::AttachResponse { url })
+    }
+
+    async fn port_forward(
+        &self,
+        request: Request<v1::PortForwardRequest>,
+    ) -> Answer<v1::PortForwardResponse> {
+        let request = request.into_inner();
+        no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
+        streaming::ports(&request.port)?;
+        let id = self.services.pods.check_port_forward(&request.pod_sandbox_id).map_err(status)?;
+        let url = self.services.streaming.promise(Promise::PortForward(id))?;
+        answer(v1::PortForwardResponse { url })
+    }
+
     // What follows comes with later versions.
 
     type StreamPodSandboxesStream = Stream<v1::StreamPodSandboxesResponse>;
@@ -222,18 +254,6 @@ impl RuntimeService for RuntimeApi {
         _: Request<v1::UpdateContainerResourcesRequest>,
     ) -> Answer<v1::UpdateContainerResourcesResponse> {
         unimplemented("UpdateContainerResources")
-    }
-
-    async fn exec(&self, _: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
-        unimplemented("Exec")
-    }
-
-    async fn attach(&self, _: Request<v1::AttachRequest>) -> Answer<v1::AttachResponse> {
-        unimplemented("Attach")
-    }
-
-    async fn port_forward(&self, _: Request<v1::PortForwardRequest>) -> Answer<v1::PortForwardResponse> {
-        unimplemented("PortForward")
     }
 
     async fn container_stats(

@@ -7,6 +7,7 @@ pub(super) mod pod;
 pub(super) mod resources;
 pub(super) mod security;
 pub(super) mod signal;
+pub(super) mod streaming;
 
 use std::path::{Component, Path};
 

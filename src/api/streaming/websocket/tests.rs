@@ -94,8 +94,8 @@ async fn what_is_for_no_channel_reaches_none() {
     client.send(Message::Ping(Bytes::from_static(b"?"))).await.unwrap();
     say(&mut client, b"\0hello").await;
     assert_eq!(timeout(LONG, stdin.read()).await.unwrap(), Ok(Some(Bytes::from_static(b"hello"))));
-    hear(&mut client).await;
-    assert_eq!(hear(&mut client).await, Some(Message::Pong(Bytes::from_static(b"?"))));
+    let first = [hear(&mut client).await, hear(&mut client).await];
+    assert!(first.contains(&Some(Message::Pong(Bytes::from_static(b"?")))), "{first:?}");
 }
 
 #[tokio::test]

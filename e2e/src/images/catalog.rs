@@ -101,6 +101,11 @@ pub fn setuid_probe() -> Result<Image> {
     Ok(Image::of(layer).cmd(&["/probe"]))
 }
 
+/// busybox, and `/probe`, which makes the system calls that its arguments name.
+pub fn call_probe() -> Result<Image> {
+    Ok(busybox()?.layer(Layer::default().file("probe", 0o755, compiled("probe")?)))
+}
+
 /// One static program that waits.
 pub fn pause() -> Result<Image> {
     let mut image = Image::of(Layer::default().file("pause", 0o755, compiled("pause")?));

@@ -11,6 +11,7 @@ pub mod containers;
 pub mod daemon;
 pub mod drivers;
 pub mod error;
+pub mod events;
 pub mod ids;
 pub mod images;
 pub mod layout;

@@ -1,11 +1,13 @@
 //! One effect each, no policy: how a thing is done on Linux, on disk or on the wire.
 
+pub mod apparmor;
 pub mod background;
 pub mod block;
 pub mod bundle;
 pub mod cgroup;
 pub mod disk_usage;
 pub mod host;
+pub mod id_map;
 pub mod layers;
 pub mod network;
 pub mod pod_files;
@@ -14,6 +16,7 @@ pub mod registry;
 pub mod rootfs;
 pub mod seccomp;
 pub mod shim;
+pub mod stdio;
 pub mod store;
 pub mod watched;
 
@@ -43,6 +46,8 @@ pub struct Drivers {
     pub background: background::Background,
     /// System call filters.
     pub seccomp: seccomp::SeccompCache,
+    /// Profiles.
+    pub apparmor: apparmor::Apparmor,
     /// The node.
     pub host: host::Host,
 }

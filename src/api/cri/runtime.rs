@@ -7,9 +7,11 @@ use berth_proto::cri::v1::{self, runtime_service_server::RuntimeService};
 use tonic::{Request, Response, Status};
 
 use super::batches::{self, Batches};
-use super::convert::{Invalid, container, container_status, pod};
+use super::convert::{Invalid, container, container_status, event, pod, resources, streaming};
 use super::status::{status, unimplemented};
-use super::{Services, info, usage};
+use super::{Services, info, usage, watch};
+use crate::api::streaming::Promise;
+use crate::containers::ContainerSnapshot;
 
 /// CRI RuntimeService.
 #[derive(Clone)]
@@ -105,9 +107,15 @@ impl RuntimeService for RuntimeApi {
     ) -> Answer<v1::PodSandboxStatusResponse> {
         let request = request.into_inner();
         no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
-        let found = self.services.pods.find(&request.pod_sandbox_id).map_err(status)?;
-        let info = if request.verbose { info::pod(&self.services.drivers, &found)? } else { BTreeMap::new() };
-        answer(v1::PodSandboxStatusResponse { status: Some(pod::status(&found)), info, ..Default::default() })
+        let found = self.services.pods.look(&request.pod_sandbox_id).map_err(status)?;
+        let drivers = &self.services.drivers;
+        let info = if request.verbose { info::pod(drivers, &found.pod)? } else { BTreeMap::new() };
+        answer(v1::PodSandboxStatusResponse {
+            status: Some(pod::status(&found)),
+            info,
+            containers_statuses: event::containers(&found),
+            timestamp: found.at,
+        })
     }
 
     async fn list_pod_sandbox(
@@ -126,7 +134,7 @@ impl RuntimeService for RuntimeApi {
         let request = request.into_inner();
         no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
         let pod = self.services.pods.find(&request.pod_sandbox_id).map_err(status)?;
-        let spec = container::spec(request.config, &pod.sandbox.spec.log_directory)?;
+        let spec = container::spec(request.config, &pod.sandbox.spec)?;
         let made = self.services.containers.create(pod.sandbox.clone(), spec).await.map_err(status)?;
         answer(v1::CreateContainerResponse { container_id: made.id.to_string() })
     }
@@ -180,7 +188,8 @@ impl RuntimeService for RuntimeApi {
         let found = self.services.containers.find(&request.container_id).map_err(status)?;
         let info =
             if request.verbose { info::container(&self.services.drivers, &found)? } else { BTreeMap::new() };
-        answer(v1::ContainerStatusResponse { status: Some(container_status::status(&found)), info })
+        let status = container_status::status(&ContainerSnapshot::now(found));
+        answer(v1::ContainerStatusResponse { status: Some(status), info })
     }
 
     async fn reopen_container_log(
@@ -207,6 +216,37 @@ impl RuntimeService for RuntimeApi {
         })
     }
 
+    async fn exec(&self, request: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
+        let request = request.into_inner();
+        no_empty_id(&request.container_id, "container_id")?;
+        let id = request.container_id.clone();
+        let request = streaming::exec(request)?;
+        let id = self.services.containers.check_exec(&id).map_err(status)?;
+        let url = self.services.streaming.promise(Promise::Exec(id, request))?;
+        answer(v1::ExecResponse { url })
+    }
+
+    async fn attach(&self, request: Request<v1::AttachRequest>) -> Answer<v1::AttachResponse> {
+        let request = request.into_inner();
+        no_empty_id(&request.container_id, "container_id")?;
+        let wanted = streaming::attach(&request)?;
+        let id = self.services.containers.check_attach(&request.container_id, &wanted).map_err(status)?;
+        let url = self.services.streaming.promise(Promise::Attach(id, wanted))?;
+        answer(v1::AttachResponse { url })
+    }
+
+    async fn port_forward(
+        &self,
+        request: Request<v1::PortForwardRequest>,
+    ) -> Answer<v1::PortForwardResponse> {
+        let request = request.into_inner();
+        no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
+        streaming::ports(&request.port)?;
+        let id = self.services.pods.check_port_forward(&request.pod_sandbox_id).map_err(status)?;
+        let url = self.services.streaming.promise(Promise::PortForward(id))?;
+        answer(v1::PortForwardResponse { url })
+    }
+
     type StreamPodSandboxesStream = Batches<v1::StreamPodSandboxesResponse>;
     type StreamContainersStream = Batches<v1::StreamContainersResponse>;
 
@@ -228,31 +268,43 @@ impl RuntimeService for RuntimeApi {
         answer(batches::stream(items, |containers| v1::StreamContainersResponse { containers }))
     }
 
+    type GetContainerEventsStream = Batches<v1::ContainerEventResponse>;
+
+    async fn get_container_events(
+        &self,
+        _: Request<v1::GetEventsRequest>,
+    ) -> Answer<Self::GetContainerEventsStream> {
+        answer(watch::events(&self.services.pods))
+    }
+
+    async fn update_container_resources(
+        &self,
+        request: Request<v1::UpdateContainerResourcesRequest>,
+    ) -> Answer<v1::UpdateContainerResourcesResponse> {
+        let request = request.into_inner();
+        no_empty_id(&request.container_id, "container_id")?;
+        let change = resources::change_from_cri(request.linux)?;
+        let updated = self.services.containers.update(&request.container_id, change, request.annotations);
+        updated.await.map_err(status)?;
+        answer(v1::UpdateContainerResourcesResponse {})
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: Request<v1::UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<v1::UpdatePodSandboxResourcesResponse> {
+        let request = request.into_inner();
+        no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
+        let limits = resources::pod_limits(request.overhead, request.resources)?;
+        self.services.pods.update(&request.pod_sandbox_id, limits).await.map_err(status)?;
+        answer(v1::UpdatePodSandboxResourcesResponse {})
+    }
+
     // What follows comes with later versions.
 
     type StreamContainerStatsStream = Batches<v1::StreamContainerStatsResponse>;
     type StreamPodSandboxStatsStream = Batches<v1::StreamPodSandboxStatsResponse>;
     type StreamPodSandboxMetricsStream = Batches<v1::StreamPodSandboxMetricsResponse>;
-    type GetContainerEventsStream = Batches<v1::ContainerEventResponse>;
-
-    async fn update_container_resources(
-        &self,
-        _: Request<v1::UpdateContainerResourcesRequest>,
-    ) -> Answer<v1::UpdateContainerResourcesResponse> {
-        unimplemented("UpdateContainerResources")
-    }
-
-    async fn exec(&self, _: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
-        unimplemented("Exec")
-    }
-
-    async fn attach(&self, _: Request<v1::AttachRequest>) -> Answer<v1::AttachResponse> {
-        unimplemented("Attach")
-    }
-
-    async fn port_forward(&self, _: Request<v1::PortForwardRequest>) -> Answer<v1::PortForwardResponse> {
-        unimplemented("PortForward")
-    }
 
     async fn container_stats(
         &self,
@@ -320,13 +372,6 @@ impl RuntimeService for RuntimeApi {
         answer(v1::ListPodSandboxMetricsResponse { pod_metrics })
     }
 
-    async fn update_pod_sandbox_resources(
-        &self,
-        _: Request<v1::UpdatePodSandboxResourcesRequest>,
-    ) -> Answer<v1::UpdatePodSandboxResourcesResponse> {
-        unimplemented("UpdatePodSandboxResources")
-    }
-
     async fn stream_container_stats(
         &self,
         request: Request<v1::StreamContainerStatsRequest>,
@@ -346,12 +391,5 @@ impl RuntimeService for RuntimeApi {
         _: Request<v1::StreamPodSandboxMetricsRequest>,
     ) -> Answer<Self::StreamPodSandboxMetricsStream> {
         answer(usage::stream_metrics(&self.services).await)
-    }
-
-    async fn get_container_events(
-        &self,
-        _: Request<v1::GetEventsRequest>,
-    ) -> Answer<Self::GetContainerEventsStream> {
-        unimplemented("GetContainerEvents")
     }
 }

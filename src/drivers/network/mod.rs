@@ -6,6 +6,7 @@ mod builtin;
 mod cni;
 mod configured;
 mod connect;
+pub mod dial;
 mod kind;
 pub mod netlink;
 pub mod resolv;

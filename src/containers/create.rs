@@ -1,5 +1,6 @@
 //! CreateContainer: everything that StartContainer needs, and every mistake that can be seen before a process runs.
 
+use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use crate::drivers::id_map::IdMap;
 use crate::drivers::rootfs::{Rootfs, RootfsError};
 use crate::drivers::seccomp::Filter;
 use crate::drivers::store::Durability;
+use crate::events::Happening;
 use crate::ids::ContainerId;
 use crate::images::Hold;
 use crate::images::image::{Image, ImageConfig};
@@ -83,12 +85,15 @@ impl Containers {
         let made = Made { user, root, cgroup };
         self.write_config(id, &sandbox, (&spec, &image.config), (&made, &devices))?;
         let container = Arc::new(assemble(id, sandbox, (spec, &image, hold), made));
+        self.note_new_layer(&container);
         self.drivers.store.put(id.as_str(), &container.record(), Durability::Process).await?;
         // A sandbox that was stopped meanwhile has not seen this container: it must not outlive it.
         if container.sandbox.shim().is_none() {
             return Err(Cause::SandboxNotReady(container.sandbox.id.clone()));
         }
+        let mut turn = self.events.turn();
         self.table().insert(id.clone(), container.clone());
+        turn.tell(Happening::Created, id, &container.sandbox.id);
         Ok(container)
     }
 
@@ -188,6 +193,7 @@ fn assemble(
         pod: sandbox.id.clone(),
         image: ImageUse::of(image, &spec.image),
         resources: spec.resources.clone(),
+        update_annotations: BTreeMap::new(),
         spec,
         user: made.user,
         cgroup: made.cgroup,

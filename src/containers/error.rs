@@ -51,6 +51,9 @@ pub enum Cause {
     /// The image is not on the node.
     #[error("image {0:?} is not on this node: pull it first")]
     NoImage(String),
+    /// Somebody else has removed it.
+    #[error("its control group {0} is gone")]
+    CgroupGone(String),
     /// The verb does not fit the state.
     #[error("it is {is}, not {wanted}")]
     State {
@@ -153,6 +156,9 @@ pub enum Cause {
     /// Its log file is not to be had.
     #[error("it has no log")]
     NoLog,
+    /// A client that takes a container's streams for what they are not.
+    #[error("it {}, unlike the request", if *.0 { "has a terminal" } else { "has no terminal" })]
+    Terminal(bool),
     /// An empty command.
     #[error("no command was given")]
     NoCommand,
@@ -182,13 +188,14 @@ impl ContainerError {
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match &*self.cause {
-            Cause::Unknown | Cause::NoImage(_) => Kind::NotFound,
+            Cause::Unknown | Cause::NoImage(_) | Cause::CgroupGone(_) => Kind::NotFound,
             Cause::Ambiguous
             | Cause::NoVolumeSource { .. }
             | Cause::NotMapped { .. }
             | Cause::NotMappable { .. }
             | Cause::Device(_)
             | Cause::NoCommand
+            | Cause::Terminal(_)
             | Cause::Spec(_)
             | Cause::User(_)
             | Cause::Rootfs(_)

@@ -13,7 +13,9 @@ use sha2::Digest as _;
 pub mod big;
 pub mod catalog;
 pub mod debian;
+mod keep;
 pub mod layer;
+pub mod program;
 pub mod publish;
 
 pub use layer::{Compression, Layer};

@@ -82,6 +82,7 @@ pub(super) fn pod(drivers: &Drivers, pod: &Pod) -> Result<Info, Status> {
         "netns": drivers.layout.network_namespace(&sandbox.id),
         "network": pod.network(),
         "config": sandbox.spec,
+        "limits": pod.limits(),
     });
     Ok(Info::from([("info".to_string(), info.to_string())]))
 }
@@ -97,6 +98,8 @@ pub(super) fn container(drivers: &Drivers, container: &Container) -> Result<Info
         "snapshot": drivers.layout.snapshot(&container.id),
         "layers": container.image.layers.iter().rev().map(|id| drivers.layout.layer(id)).collect::<Vec<_>>(),
         "config": container.spec,
+        "resources": container.resources(),
+        "updateAnnotations": container.update_annotations(),
         "runtimeSpec": spec,
     });
     Ok(Info::from([("info".to_string(), info.to_string())]))

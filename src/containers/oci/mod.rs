@@ -28,6 +28,7 @@ use crate::pods::spec::PodSpec;
 pub use capabilities::granted;
 pub use devices::{DeviceRule, device_rules};
 pub use process::exec_process;
+pub use resources::set_limits;
 
 /// The files of a pod that each of its containers mounts.
 #[derive(Clone, Debug)]

@@ -132,11 +132,11 @@ fn every_action_and_every_comparison_does_what_its_name_says() {
 fn the_calls_of_i386_that_stand_for_many_get_the_verdicts_of_those() {
     let of = |default: &str, rules: &str| {
         let arches = r#""architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_X86"]"#;
-        read_json(&format!(r#"{{"defaultAction":"SCMP_ACT_{default}",{arches},"syscalls":[{rules}]}}"#)).unwrap()
+        read_json(&format!(r#"{{"defaultAction":"SCMP_ACT_{default}",{arches},"syscalls":[{rules}]}}"#))
+            .unwrap()
     };
-    let give = |profile: &Profile, whole, which| {
-        verdict(profile, Set::EMPTY, &call(Arch::X86, whole, &[which]))
-    };
+    let give =
+        |profile: &Profile, whole, which| verdict(profile, Set::EMPTY, &call(Arch::X86, whole, &[which]));
     // Refused by name: socketcall is no way around.
     let denied = of("ALLOW", r#"{"names":["socket","shmget"],"action":"SCMP_ACT_ERRNO"}"#);
     assert_eq!([1, 2].map(|which| give(&denied, "socketcall", which)), [EPERM, ALLOW]);
@@ -147,7 +147,10 @@ fn the_calls_of_i386_that_stand_for_many_get_the_verdicts_of_those() {
     // Allowed by such an argument, and socketcall as such allowed, too: refused.
     let granted = r#"{"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":40,"op":"SCMP_CMP_NE"}]},
         {"names":["socketcall","connect"],"action":"SCMP_ACT_ALLOW"}"#;
-    assert_eq!([1, 2, 3].map(|which| give(&of("ERRNO", granted), "socketcall", which)), [EPERM, ALLOW, ALLOW]);
+    assert_eq!(
+        [1, 2, 3].map(|which| give(&of("ERRNO", granted), "socketcall", which)),
+        [EPERM, ALLOW, ALLOW]
+    );
     // Allowed by name: socketcall works where the profile does not mention it.
     let allowed = of("ERRNO", r#"{"names":["socket","semop","read"],"action":"SCMP_ACT_ALLOW"}"#);
     assert_eq!([1, 2].map(|which| give(&allowed, "socketcall", which)), [ALLOW, EPERM]);

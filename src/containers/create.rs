@@ -7,12 +7,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::container::ImageUse;
-use super::oci::{self, Inputs, PodFiles};
+use super::oci::{self, Inputs, Labels, PodFiles};
 use super::sandbox::Sandbox;
 use super::spec::{ContainerSpec, Security};
 use super::state::{Phase, State};
 use super::user::{self, User, UserFiles};
-use super::{Cause, Container, ContainerRecord, Containers, Created, apparmor, devices, filter, signal};
+use super::{
+    Cause, Container, ContainerRecord, Containers, Created, apparmor, devices, filter, selinux, signal,
+};
 use crate::clock;
 use crate::drivers::cgroup::ContainerCgroup;
 use crate::drivers::host::HostDevice;
@@ -74,6 +76,7 @@ impl Containers {
             return Err(Cause::SandboxNotReady(sandbox.id.clone()));
         }
         check_volumes(&spec)?;
+        selinux::check(spec.security.selinux.as_ref())?;
         let image = self.images.find(&spec.image).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
         let hold = self.images.hold(&image.id).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
         let (root, user) = self.make_root(id, &spec, &image, sandbox.spec.namespaces.user.as_ref())?;
@@ -130,6 +133,7 @@ impl Containers {
             hosts: layout.pod_hosts(&sandbox.id),
             hostname: layout.pod_hostname(&sandbox.id),
         };
+        let labels = self.labels(sandbox, spec)?;
         let profile = apparmor::profile(&self.drivers.apparmor, &spec.security)?;
         let oci = oci::spec(&Inputs {
             container: spec,
@@ -140,11 +144,39 @@ impl Containers {
             files: &files,
             cgroup_path: made.cgroup.path(),
             apparmor: profile.as_deref(),
+            selinux: labels.as_ref(),
             devices,
         })?;
         // An unknown or garbled profile is an error of the request, not of the start.
         self.seccomp_filter(&spec.security)?;
         Ok(self.drivers.bundles.write_config(id, &oci)?)
+    }
+
+    /// The labels of a container where the kernel has SELinux; its volumes get theirs at once.
+    fn labels(&self, sandbox: &Sandbox, spec: &ContainerSpec) -> Result<Option<Labels>, Cause> {
+        let Some(level) = self.level(sandbox) else { return Ok(None) };
+        let level = match &spec.security.selinux {
+            Some(own) if !own.level.is_empty() => own.level.clone(),
+            _ => level,
+        };
+        let labels =
+            Labels { process: selinux::process(&spec.security, &level), files: selinux::files(&level) };
+        for mount in spec.mounts.iter().filter(|mount| mount.selinux_relabel) {
+            let path = PathBuf::from(&mount.host_path);
+            let target = mount.container_path.clone();
+            crate::drivers::selinux::relabel(&path, &labels.files).map_err(|source| Cause::Relabel {
+                path,
+                target,
+                source,
+            })?;
+        }
+        Ok(Some(labels))
+    }
+
+    /// The pod's level; None where the kernel has no SELinux.
+    fn level(&self, sandbox: &Sandbox) -> Option<String> {
+        let asked = sandbox.spec.selinux.as_ref();
+        self.drivers.host.selinux.then(|| selinux::level(&sandbox.id, asked))
     }
 
     /// Mounts the container's root: its image's layers below, its own writable one on top. Nothing shows on the host.

@@ -6,6 +6,7 @@ use crate::calls::Lost;
 use crate::containers::apparmor::ProfileError;
 use crate::containers::filter::FilterError;
 use crate::containers::oci::SpecError;
+use crate::containers::selinux::LabelError;
 use crate::containers::user::UserError;
 use crate::drivers::bundle::BundleError;
 use crate::drivers::cgroup::CgroupError;
@@ -108,6 +109,20 @@ pub enum Cause {
     /// A seccomp profile that is refused.
     #[error(transparent)]
     Seccomp(#[from] FilterError),
+    /// A label that the kernel would refuse.
+    #[error(transparent)]
+    Label(#[from] LabelError),
+    /// A volume that can't be labelled.
+    #[error("cannot relabel the volume {path} at {target} for SELinux")]
+    Relabel {
+        /// On the host.
+        path: PathBuf,
+        /// Inside.
+        target: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// An AppArmor profile that is not there.
     #[error(transparent)]
     Apparmor(#[from] ProfileError),
@@ -200,6 +215,7 @@ impl ContainerError {
             | Cause::User(_)
             | Cause::Rootfs(_)
             | Cause::Apparmor(_)
+            | Cause::Label(_)
             | Cause::Seccomp(_) => Kind::InvalidArgument,
             Cause::Duplicate { .. } => Kind::AlreadyExists,
             Cause::SandboxNotReady(_) | Cause::State { .. } | Cause::NoLog => Kind::FailedPrecondition,
@@ -209,7 +225,7 @@ impl ContainerError {
             Cause::Layers(error) => error.kind(),
             Cause::Bundle(error) => error.kind(),
             Cause::Shim(error) => error.kind(),
-            Cause::Store(_) | Cause::Io { .. } => Kind::Internal,
+            Cause::Store(_) | Cause::Relabel { .. } | Cause::Io { .. } => Kind::Internal,
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod oci;
 mod recover;
 mod remove;
 mod sandbox;
+pub mod selinux;
 pub mod session;
 pub mod signal;
 mod snapshot;

@@ -15,6 +15,7 @@ pub mod processes;
 pub mod registry;
 pub mod rootfs;
 pub mod seccomp;
+pub mod selinux;
 pub mod shim;
 pub mod stdio;
 pub mod store;

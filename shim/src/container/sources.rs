@@ -43,9 +43,20 @@ fn prepare_one(mount: &Mount, spec: &Spec, pod: &Pod) -> Result<Prepared> {
         "shm" if mount.source == Path::new("pod") => shm(mount, &options, pod)?,
         "bind" | "rbind" | "" | "none" => bind(mount, &options, spec, pod)?,
         _ if options.bind.is_some() => bind(mount, &options, spec, pod)?,
-        kind => Source::Filesystem { kind: kind.to_owned(), name: mount.source.clone(), options },
+        kind => {
+            let options = labelled(options, kind, &spec.linux.mount_label);
+            Source::Filesystem { kind: kind.to_owned(), name: mount.source.clone(), options }
+        }
     };
     Ok(Prepared { destination, source })
+}
+
+/// File systems that are born empty have no labels of their own; the kernel's have.
+fn labelled(mut options: Options, kind: &str, label: &str) -> Options {
+    if !label.is_empty() && matches!(kind, "tmpfs" | "devpts") {
+        options.data.push(("context".to_owned(), Some(label.to_owned())));
+    }
+    options
 }
 
 /// The destination as a path from the root; one that is relative, the root itself, or has `..` is refused.

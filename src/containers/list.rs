@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::state::Phase;
 use super::{Cause, Container, ContainerError, Containers};
-use crate::ids::PodId;
+use crate::ids::{Named, PodId, named};
 
 /// Which containers; an empty filter means all.
 #[derive(Clone, Debug, Default)]
@@ -66,12 +66,10 @@ impl Containers {
 
     /// The one container with this id, or whose id alone begins so.
     pub fn find(&self, id: &str) -> Result<Arc<Container>, ContainerError> {
-        let table = self.table();
-        let mut found = table.values().filter(|c| !id.is_empty() && c.id.as_str().starts_with(id));
-        match (found.next(), found.next()) {
-            (Some(container), None) => Ok(container.clone()),
-            (None, _) => Err(Cause::Unknown.of(format_args!("{id:?}"))),
-            (Some(_), Some(_)) => Err(Cause::Ambiguous.of(format_args!("{id:?}"))),
+        match named(&self.table(), id) {
+            Named::One(container) => Ok(container.clone()),
+            Named::Nothing => Err(Cause::Unknown.of(format_args!("{id:?}"))),
+            Named::Several => Err(Cause::Ambiguous.of(format_args!("{id:?}"))),
         }
     }
 }

@@ -60,7 +60,14 @@ pub struct Containers {
 impl Containers {
     /// None yet: see `adopt` for those of a daemon before this one.
     pub fn new(drivers: Arc<Drivers>, images: Arc<Images>) -> Self {
-        Self { drivers, images, by_id: Mutex::default(), creating: Calls::default(), execs: Mutex::default(), events: Events::default() }
+        Self {
+            drivers,
+            images,
+            by_id: Mutex::default(),
+            creating: Calls::default(),
+            execs: Mutex::default(),
+            events: Events::default(),
+        }
     }
 
     /// The order in which changes of pods and containers become visible.

@@ -8,6 +8,7 @@ mod configured;
 mod connect;
 mod kind;
 pub mod netlink;
+mod ready;
 pub mod resolv;
 
 use serde::Deserialize;

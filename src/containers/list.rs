@@ -56,12 +56,14 @@ impl Filter {
 impl Containers {
     /// Those that the filter admits, oldest first.
     pub fn list(&self, filter: &Filter) -> Vec<Arc<Container>> {
-        oldest_first(self.table().values().filter(|c| filter.admits(c)).cloned().collect())
+        let found = self.table().values().filter(|c| filter.admits(c)).cloned().collect();
+        oldest_first(found)
     }
 
     /// The containers of one pod, oldest first.
     pub fn of_pod(&self, pod: &PodId) -> Vec<Arc<Container>> {
-        oldest_first(self.table().values().filter(|c| c.sandbox.id == *pod).cloned().collect())
+        let found = self.table().values().filter(|c| c.sandbox.id == *pod).cloned().collect();
+        oldest_first(found)
     }
 
     /// The one container with this id, or whose id alone begins so.

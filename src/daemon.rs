@@ -78,7 +78,7 @@ async fn build(
     let (shims, events) = Shims::open(&config.shim, layout.clone())?;
     let host = Host::detect();
     let drivers = Arc::new(Drivers {
-        network: Network::open(config.cni, config.network, layout, store.clone()).await?,
+        network: Arc::new(Network::open(config.cni, config.network, layout, store.clone()).await?),
         cgroups: Cgroups::open(&config.cgroup)?,
         bundles: Bundles::new(layout.clone()),
         pod_files: PodFiles::new(layout.clone()),

@@ -18,6 +18,8 @@ pub enum Kind {
     FailedPrecondition,
     /// Later perhaps.
     Unavailable,
+    /// The registry of an image can't be reached, or fails.
+    RegistryUnavailable,
     /// A limit, a quota, a full disk.
     ResourceExhausted,
     /// It took too long.

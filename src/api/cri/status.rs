@@ -9,9 +9,20 @@ use crate::error::{Error, Kind, chain};
 /// An error with all its causes, under the code of its kind.
 pub(in crate::api) fn status(error: impl Into<Error>) -> Status {
     let error = error.into();
-    let text = chain(&error);
-    tracing::debug!(kind = ?error.kind(), error = text, "answered with an error");
-    Status::new(code(error.kind()), text)
+    let (kind, text) = (error.kind(), chain(&error));
+    tracing::debug!(?kind, error = text, "answered with an error");
+    match name(kind) {
+        Some(name) => Status::new(code(kind), format!("{name}: {text}")),
+        None => Status::new(code(kind), text),
+    }
+}
+
+/// How a message begins by which the kubelet knows the failure (cri-api, pkg/errors).
+fn name(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::RegistryUnavailable => Some("RegistryUnavailable"),
+        _ => None,
+    }
 }
 
 impl From<Invalid> for Status {
@@ -41,6 +52,8 @@ fn code(kind: Kind) -> Code {
         Kind::AlreadyExists => Code::AlreadyExists,
         Kind::FailedPrecondition => Code::FailedPrecondition,
         Kind::Unavailable => Code::Unavailable,
+        // The kubelet looks at the beginning of a pull's message only if the code says nothing.
+        Kind::RegistryUnavailable => Code::Unknown,
         Kind::ResourceExhausted => Code::ResourceExhausted,
         Kind::DeadlineExceeded => Code::DeadlineExceeded,
         Kind::PermissionDenied => Code::PermissionDenied,

@@ -3,6 +3,7 @@
 use berth_proto::cri::v1;
 
 use super::{Invalid, required};
+use crate::containers::user::image_user;
 use crate::drivers::registry::Credentials;
 use crate::images::image::Image;
 use crate::images::reference::Reference;
@@ -48,12 +49,15 @@ pub(in crate::api::cri) fn image(image: &Image) -> v1::Image {
 
 /// USER `uid[:group]` gives the uid, `name[:group]` the name; never the group.
 fn user(user: &str) -> (Option<v1::Int64Value>, String) {
-    let name = user.split(':').next().unwrap_or_default();
-    match name.parse::<u32>() {
-        Ok(uid) => (Some(v1::Int64Value { value: uid.into() }), String::new()),
+    match image_user(user) {
+        (Some(uid), _) => (Some(v1::Int64Value { value: uid.into() }), String::new()),
+        (None, Some(name)) => (None, name),
         // An image that says nothing runs as root.
-        Err(_) if name.is_empty() => (Some(v1::Int64Value { value: 0 }), String::new()),
-        Err(_) => (None, name.to_string()),
+        (None, None) if user.is_empty() || user.starts_with(':') => {
+            (Some(v1::Int64Value { value: 0 }), String::new())
+        }
+        // Nobody can run it; what it says is shown.
+        (None, None) => (None, user.split(':').next().unwrap_or_default().to_string()),
     }
 }
 

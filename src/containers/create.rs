@@ -21,6 +21,7 @@ use crate::drivers::store::Durability;
 use crate::ids::ContainerId;
 use crate::images::Hold;
 use crate::images::image::{Image, ImageConfig};
+use crate::pods::spec::UserNamespace;
 
 /// What `make` has finished, for the container that comes of it.
 struct Made {
@@ -72,7 +73,7 @@ impl Containers {
         check_volumes(&spec)?;
         let image = self.images.find(&spec.image).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
         let hold = self.images.hold(&image.id).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
-        let (root, user) = self.make_root(id, &spec, &image)?;
+        let (root, user) = self.make_root(id, &spec, &image, sandbox.spec.namespaces.user.as_ref())?;
         let devices = devices::resolve(&spec)?;
         let rules = devices::rules(&spec, &devices);
         let cgroup =
@@ -96,14 +97,16 @@ impl Containers {
         id: &ContainerId,
         spec: &ContainerSpec,
         image: &Image,
+        user_ns: Option<&UserNamespace>,
     ) -> Result<(OwnedFd, User), Cause> {
         self.drivers.bundles.make(id)?;
         if let Some(log) = &spec.log_path {
             self.drivers.bundles.make_log_directory(log)?;
         }
-        let root = self.mount_root(id, &ImageUse::of(image, &spec.image))?;
+        let root = self.mount_root(id, &ImageUse::of(image, &spec.image), user_ns)?;
         let rootfs = Rootfs::new(root);
         let user = resolve_user(spec, image, &rootfs)?;
+        check_ids(&user, user_ns)?;
         Ok((rootfs.into_fd(), user))
     }
 
@@ -137,9 +140,15 @@ impl Containers {
     }
 
     /// Mounts the container's root: its image's layers below, its own writable one on top. Nothing shows on the host.
-    pub(super) fn mount_root(&self, id: &ContainerId, image: &ImageUse) -> Result<OwnedFd, Cause> {
+    /// In a pod with a user namespace its files belong to that one's users.
+    pub(super) fn mount_root(
+        &self,
+        id: &ContainerId,
+        image: &ImageUse,
+        user: Option<&UserNamespace>,
+    ) -> Result<OwnedFd, Cause> {
         let (upper, work) = self.drivers.bundles.snapshot(id)?;
-        Ok(self.drivers.layers.root(&image.layers, &upper, &work)?)
+        Ok(self.drivers.layers.root(&image.layers, (&upper, &work), user)?)
     }
 
     /// The filter of a container's processes, compiled once for each profile.
@@ -208,6 +217,18 @@ fn check_volumes(spec: &ContainerSpec) -> Result<(), Cause> {
             path: PathBuf::from(&mount.host_path),
             target: mount.container_path.clone(),
         }),
+    }
+}
+
+/// The kernel would refuse a user that the pod's user namespace does not have, but only at the start.
+fn check_ids(user: &User, namespace: Option<&UserNamespace>) -> Result<(), Cause> {
+    let Some(namespace) = namespace else { return Ok(()) };
+    if !namespace.has_user(user.uid) {
+        return Err(Cause::NotMapped { what: "user", id: user.uid });
+    }
+    match user.groups.iter().find(|group| !namespace.has_group(**group)) {
+        Some(group) => Err(Cause::NotMapped { what: "group", id: *group }),
+        None => Ok(()),
     }
 }
 

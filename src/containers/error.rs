@@ -66,6 +66,14 @@ pub enum Cause {
         /// Inside.
         target: String,
     },
+    /// A user or group outside of the pod's user namespace.
+    #[error("{what} {id} does not exist in the pod's user namespace: it is beyond the mapped range")]
+    NotMapped {
+        /// user or group.
+        what: &'static str,
+        /// Inside.
+        id: u32,
+    },
     /// A device that is none.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -158,6 +166,7 @@ impl ContainerError {
             Cause::Unknown | Cause::NoImage(_) => Kind::NotFound,
             Cause::Ambiguous
             | Cause::NoVolumeSource { .. }
+            | Cause::NotMapped { .. }
             | Cause::Device(_)
             | Cause::NoCommand
             | Cause::Spec(_)

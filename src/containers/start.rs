@@ -50,7 +50,10 @@ impl Containers {
         };
         let root = match root.take() {
             Some(root) => root,
-            None => self.mount_root(&container.id, &container.image)?,
+            None => {
+                let user = container.sandbox.spec.namespaces.user.as_ref();
+                self.mount_root(&container.id, &container.image, user)?
+            }
         };
         *state = State::Starting { ended: None };
         Ok(root)

@@ -24,8 +24,6 @@ pub struct Host {
     pub apparmor_profiles: BTreeSet<String>,
     /// SELinux is enabled.
     pub selinux: bool,
-    /// User namespaces may be made.
-    pub user_namespaces: bool,
     /// What the daemon may hand out: its bounding set.
     pub capabilities: capability::Set,
 }
@@ -44,8 +42,6 @@ impl Host {
             apparmor,
             apparmor_profiles: if apparmor { profiles(&text(APPARMOR_PROFILES)) } else { BTreeSet::new() },
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
-            user_namespaces: Path::new("/proc/self/ns/user").exists()
-                && text("/proc/sys/user/max_user_namespaces").trim() != "0",
             capabilities: bounding(&text("/proc/self/status")),
         }
     }
@@ -219,6 +215,20 @@ pub fn hostname() -> String {
 /// Is there anything at this path of the node? Links are followed.
 pub fn exists(path: &str) -> bool {
     fs::metadata(path).is_ok()
+}
+
+/// The kind of the file system that a path is on, as the mount table names it; `unknown` if that can't be told.
+pub fn file_system(path: &Path) -> String {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let mounts = table.lines().filter_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let point = Path::new(left.split(' ').nth(4)?);
+        place.starts_with(point).then(|| (point.components().count(), right.split(' ').next()))
+    });
+    // Of two mounts at one place the later covers the earlier, and `max_by_key` gives the later.
+    let deepest = mounts.max_by_key(|(depth, _)| *depth);
+    deepest.and_then(|(_, kind)| kind).unwrap_or("unknown").to_string()
 }
 
 /// The kernel function that a process sleeps in; empty if that can't be told.

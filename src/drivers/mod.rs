@@ -3,6 +3,7 @@
 pub mod bundle;
 pub mod cgroup;
 pub mod host;
+pub mod id_map;
 pub mod layers;
 pub mod network;
 pub mod pod_files;

@@ -38,6 +38,9 @@ pub enum Cause {
     /// No runtime of this name.
     #[error("there is no runtime handler {0:?}: only the default one, \"\"")]
     NoHandler(String),
+    /// A node that can't do it.
+    #[error("user namespaces are not available on this node: {0}")]
+    UserNamespaces(String),
     /// Its namespaces.
     #[error(transparent)]
     Shim(#[from] ShimError),
@@ -80,6 +83,7 @@ impl PodError {
         match &*self.cause {
             Cause::Unknown => Kind::NotFound,
             Cause::Ambiguous | Cause::NoHandler(_) => Kind::InvalidArgument,
+            Cause::UserNamespaces(_) => Kind::FailedPrecondition,
             Cause::Duplicate(_) => Kind::AlreadyExists,
             Cause::Stopping => Kind::Unavailable,
             Cause::Container(error) => error.kind(),

@@ -71,6 +71,10 @@ impl Pods {
         if !spec.runtime_handler.is_empty() {
             return Err(Cause::NoHandler(spec.runtime_handler));
         }
+        if spec.namespaces.user.is_some() {
+            // Without mapped images the pod's root would have to be the host's.
+            self.drivers.layers.maps_ids().map_err(|why| Cause::UserNamespaces(why.to_owned()))?;
+        }
         let created_at = clock::now();
         self.record_intent(id, &spec, created_at, rollback).await?;
         let shim = self.start_shim(id, rollback).await?;
@@ -219,8 +223,7 @@ fn setup_of(spec: &PodSpec, cgroup: &PodCgroup, shm_path: &Path) -> v1::Setup {
 /// Those asked for, over two that let containers without privileges use low ports and ping: both concern nobody
 /// outside a network namespace of the pod's own.
 fn sysctls(spec: &PodSpec) -> HashMap<String, String> {
-    let own_network = !spec.namespaces.host_network && spec.namespaces.user.is_none();
-    let harmless: &[(&str, &str)] = if own_network {
+    let harmless: &[(&str, &str)] = if !spec.namespaces.host_network {
         &[("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")]
     } else {
         &[]

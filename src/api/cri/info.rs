@@ -24,6 +24,7 @@ pub(super) async fn status(drivers: &Drivers, verbose: bool) -> v1::StatusRespon
         network.reason = not_ready.reason.to_string();
         network.message = not_ready.message;
     }
+    let user_namespaces = drivers.layers.maps_ids().is_ok();
     let info = if verbose { node(drivers) } else { Info::new() };
     v1::StatusResponse {
         status: Some(v1::RuntimeStatus { conditions: vec![ready, network] }),
@@ -32,10 +33,14 @@ pub(super) async fn status(drivers: &Drivers, verbose: bool) -> v1::StatusRespon
             name: String::new(),
             features: Some(v1::RuntimeHandlerFeatures {
                 recursive_read_only_mounts: true,
-                user_namespaces: false,
+                user_namespaces,
             }),
         }],
-        features: Some(v1::RuntimeFeatures { supplemental_groups_policy: true, ..Default::default() }),
+        features: Some(v1::RuntimeFeatures {
+            supplemental_groups_policy: true,
+            user_namespaces_host_network: user_namespaces,
+            mount_options: true,
+        }),
     }
 }
 

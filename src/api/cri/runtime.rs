@@ -126,7 +126,7 @@ impl RuntimeService for RuntimeApi {
         let request = request.into_inner();
         no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
         let pod = self.services.pods.find(&request.pod_sandbox_id).map_err(status)?;
-        let spec = container::spec(request.config, &pod.sandbox.spec.log_directory)?;
+        let spec = container::spec(request.config, &pod.sandbox.spec)?;
         let made = self.services.containers.create(pod.sandbox.clone(), spec).await.map_err(status)?;
         answer(v1::CreateContainerResponse { container_id: made.id.to_string() })
     }

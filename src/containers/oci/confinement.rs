@@ -15,7 +15,8 @@ pub(super) fn namespaces(inputs: &Inputs<'_>) -> Vec<oci::LinuxNamespace> {
     if security.pid == PidMode::Container {
         kinds.push(oci::LinuxNamespaceType::Pid);
     }
-    if !security.privileged {
+    // A user namespace may mount the cgroups of a namespace that it owns only.
+    if !security.privileged || inputs.pod.namespaces.user.is_some() {
         kinds.push(oci::LinuxNamespaceType::Cgroup);
     }
     kinds

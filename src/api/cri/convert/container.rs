@@ -8,11 +8,12 @@ use super::{Invalid, absolute, below, name, required, resources, security, signa
 use crate::containers::Filter;
 use crate::containers::list::PhaseName;
 use crate::containers::spec::{ContainerMetadata, ContainerSpec, Device, Mount, Propagation};
+use crate::pods::spec::PodSpec;
 
-/// `log_directory` is the pod's.
+/// `pod` is the spec of its sandbox.
 pub(in crate::api::cri) fn spec(
     config: Option<v1::ContainerConfig>,
-    log_directory: &str,
+    pod: &PodSpec,
 ) -> Result<ContainerSpec, Invalid> {
     let config = required(config, "config")?;
     let metadata = required(config.metadata, "config.metadata")?;
@@ -39,12 +40,12 @@ pub(in crate::api::cri) fn spec(
         devices: config.devices.into_iter().enumerate().map(device).collect::<Result<_, _>>()?,
         labels: config.labels,
         annotations: config.annotations,
-        log_path: log_path(log_directory, &config.log_path)?,
+        log_path: log_path(&pod.log_directory, &config.log_path)?,
         stdin: config.stdin,
         stdin_once: config.stdin_once,
         tty: config.tty,
         resources: resources::from_cri(linux.resources.unwrap_or_default(), "config.linux.resources")?,
-        security: security::security(linux.security_context.unwrap_or_default())?,
+        security: security::security(linux.security_context.unwrap_or_default(), &pod.namespaces)?,
         stop_signal: signal::from_cri(config.stop_signal)?,
     })
 }

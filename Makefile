@@ -34,14 +34,15 @@ lint:
 fmt:
 	cargo fmt --all
 
-# RUNTIME=containerd compares; FOCUS='regular expression' runs some specs only; CNI=1 uses CNI plugins.
+# RUNTIME=containerd compares; FOCUS='regular expression' runs some specs only; CNI=1 uses CNI plugins; WEBSOCKET=1
+# streams over WebSocket.
 conformance: setup
 	e2e/conformance/run
 
 # BENCH_PULL=gzip,zstd BENCH_ROUNDS=5 BENCH_RUNTIMES=containerd,berth,berth-cni
 bench: build
 	e2e/setup bench
-	e2e/tools/build containerd runc cni
+	e2e/tools/build cri-tools containerd runc cni
 	cargo run --release -p berth-e2e --bin bench
 
 clean:

@@ -26,6 +26,9 @@ struct Flags {
     /// Only specs whose name matches this regular expression.
     #[arg(long, env = "FOCUS", default_value = "")]
     focus: String,
+    /// Exec, attach and port-forward over WebSocket instead of SPDY.
+    #[arg(long, env = "WEBSOCKET", value_parser = clap::builder::BoolishValueParser::new(), default_value = "false")]
+    websocket: bool,
     /// Keeps critest's report here.
     #[arg(long, env = "REPORT")]
     report: Option<std::path::PathBuf>,
@@ -33,6 +36,8 @@ struct Flags {
     #[arg(long, env = "VERBOSE", value_parser = clap::builder::BoolishValueParser::new(), default_value = "false")]
     verbose: bool,
 }
+
+const WEBSOCKET: [&str; 3] = ["-websocket-exec", "-websocket-attach", "-websocket-portforward"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
@@ -80,6 +85,7 @@ fn run_critest(node: &Node, report: &Path, flags: &Flags) -> Result<()> {
         .args(["-ginkgo.no-color", "-ginkgo.seed=1", "-ginkgo.timeout=40m", "-ginkgo.poll-progress-after=0"])
         .arg(format!("-ginkgo.focus={}", flags.focus))
         .arg(format!("-ginkgo.json-report={}", report.display()))
+        .args(if flags.websocket { &WEBSOCKET[..] } else { &[] })
         .stdin(Stdio::null())
         .stdout(output())
         .stderr(output())

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use berth_e2e::client::{Client, image_spec};
+use berth_e2e::crictl::Crictl;
 use berth_e2e::node::Node;
 use berth_e2e::world::namespaces;
 use berth_proto::cri::v1::*;
@@ -61,6 +62,11 @@ async fn turn(flags: &Flags, contender: &Contender, image: &str, results: &mut R
                 let reply = client.exec(&container, &["true"], 10).await?;
                 anyhow::ensure!(reply.exit_code == 0, "exec ended with {}", reply.exit_code);
                 add("ExecSync true", start);
+            }
+            for _ in 0..flags.execs / 4 {
+                let start = Instant::now();
+                Crictl::new(&contender.node)?.run(&["exec", &container, "true"])?;
+                add("crictl exec true", start);
             }
         }
         let start = Instant::now();

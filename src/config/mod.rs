@@ -18,6 +18,8 @@ pub const DEFAULT: &str = include_str!("default.toml");
 pub struct Config {
     /// `[registry]`
     pub registry: crate::drivers::registry::Config,
+    /// `[image]`
+    pub image: crate::images::Config,
     /// `[layers]`
     pub layers: crate::drivers::layers::Config,
     /// `[cni]`
@@ -145,6 +147,8 @@ mod tests {
             ("[cgroup]\ndriver = \"x\"", "line 2, column 10: unknown variant `x`"),
             ("[cgroup]\nparent = \"../x\"", "line 2, column 10: \"../x\" can not be a cgroup parent"),
             ("[shim]\npath = \"x\"", "line 2, column 8: \"x\" is not an absolute path"),
+            ("[image]\npinned = [\"a\", \"Not/An/Image\"]", "line 2, column 10: image reference \"Not/An/Image\""),
+            ("[image]\npinned = [\"\"]", "line 2, column 10: the image reference is empty"),
             ("[layers]\nreserve_mib = -1", "line 2, column 15: "),
             ("[layers\n", "line 1, column 8: "),
         ];

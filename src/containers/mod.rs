@@ -19,6 +19,7 @@ mod start;
 pub mod state;
 mod stop;
 pub mod user;
+mod volumes;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +34,7 @@ pub use error::{Cause, ContainerError};
 pub use exec::ExecOutput;
 pub use list::Filter;
 pub use sandbox::Sandbox;
+pub use volumes::VolumeError;
 
 use crate::calls::Calls;
 use crate::drivers::Drivers;

@@ -128,6 +128,11 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// The registry does not answer, or not now.
+    pub fn is_registry_unavailable(&self) -> bool {
+        matches!(self, Self::Registry { source, .. } if matches!(**source, RegistryError::Unavailable { .. }))
+    }
+
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match self {

@@ -10,12 +10,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::Digest as _;
 
+pub mod artifact;
 pub mod big;
 pub mod catalog;
 pub mod debian;
 pub mod layer;
 pub mod publish;
 
+pub use artifact::Artifact;
 pub use layer::{Compression, Layer};
 
 /// Which media types a manifest speaks.

@@ -8,6 +8,7 @@ use super::Services;
 use super::convert::image as convert;
 use super::status::{status, unimplemented};
 use crate::clock;
+use crate::images::image::Image;
 
 /// CRI ImageService.
 #[derive(Clone)]
@@ -19,6 +20,10 @@ impl ImageApi {
     /// Over the daemon's services.
     pub fn new(services: Services) -> Self {
         Self { services }
+    }
+
+    fn image(&self, image: &Image) -> v1::Image {
+        convert::image(image, self.services.images.is_pinned(image))
     }
 }
 
@@ -35,7 +40,7 @@ impl ImageService for ImageApi {
         let found =
             if wanted.is_empty() { images.list() } else { images.find(&wanted).into_iter().collect() };
         Ok(Response::new(v1::ListImagesResponse {
-            images: found.iter().map(|image| convert::image(image)).collect(),
+            images: found.iter().map(|image| self.image(image)).collect(),
         }))
     }
 
@@ -53,7 +58,7 @@ impl ImageService for ImageApi {
         let request = request.into_inner();
         let image = self.services.images.find(&convert::text(request.image)?);
         let mut response =
-            v1::ImageStatusResponse { image: image.as_deref().map(convert::image), ..Default::default() };
+            v1::ImageStatusResponse { image: image.as_deref().map(|image| self.image(image)), ..Default::default() };
         if let (Some(image), true) = (image, request.verbose) {
             let info = serde_json::to_string(&*image).map_err(|error| Status::internal(error.to_string()))?;
             response.info.insert("info".into(), info);

@@ -8,7 +8,10 @@ use crate::error::{Error, Kind, chain};
 /// An error with all its causes, under the code of its kind.
 pub(in crate::api) fn status(error: impl Into<Error>) -> Status {
     let error = error.into();
-    let text = chain(&error);
+    let text = match error.kubelet_word() {
+        Some(word) => format!("{word}: {}", chain(&error)),
+        None => chain(&error),
+    };
     tracing::debug!(kind = ?error.kind(), error = text, "answered with an error");
     Status::new(code(error.kind()), text)
 }

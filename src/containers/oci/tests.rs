@@ -116,6 +116,7 @@ impl Case {
 fn mount(host: &str, container: &str) -> Mount {
     Mount {
         container_path: container.into(),
+        image: None,
         host_path: host.into(),
         readonly: false,
         recursive_read_only: false,

@@ -60,10 +60,12 @@ async fn an_image_is_shown_read_only_and_runs() -> Result<()> {
     let world = World::start().await?;
     let two = pulled(&world, "two", &data()).await?;
     let one = pulled(&world, "one", &Image::of(Layer::default().file("single", 0o644, "single\n"))).await?;
+    let config = world.pod("shown");
+    let pod = world.client.run_pod(&config).await?;
     let before = mount_table(&world)?;
     let mut spec = world.sleeper("main");
     spec.mounts = vec![volume(&two, "/two"), volume(&one, "/deep/one")];
-    let (_, id) = world.run(&world.pod("shown"), &spec).await?;
+    let id = world.launch(&pod, &spec, &config).await?;
 
     let seen = world.client.shell(&id, "cat /two/dir/*; ls /two/dir; cat /deep/one/single; /two/tool").await?;
     assert_eq!(seen, "above\nbelow\nabove\nbelow\nsingle\nexecuted\n");

@@ -287,7 +287,7 @@ fn image_volumes() {
     case.mount(volume("0", "/b/c"));
     let output = case.run();
     assert!(output.stdout.starts_with("twoonerefused\n"), "{output:?}");
-    let lines = ["tmpfs /a tmpfs ro,nosuid,nodev,", "tmpfs /b/c tmpfs ro,nosuid,nodev,"];
+    let lines = [" /a tmpfs ro,nosuid,nodev,", " /b/c tmpfs ro,nosuid,nodev,"];
     assert!(lines.iter().all(|line| output.stdout.contains(line)), "{output:?}");
 
     for number in ["2", "1", "-1", "", "x"] {

@@ -21,9 +21,10 @@ impl Crictl {
         Ok(Self { program, endpoint: format!("unix://{}", node.socket().display()) })
     }
 
-    /// Runs it to its end, whatever that is.
-    pub fn output(&self, arguments: &[&str]) -> Result<Output> {
-        Command::new(&self.program)
+    /// It, to be run by the caller.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
             .args([
                 "--config",
                 "/dev/null",
@@ -32,9 +33,13 @@ impl Crictl {
                 "--image-endpoint",
                 &self.endpoint,
             ])
-            .args(arguments)
-            .output()
-            .with_context(|| format!("run {}", self.program.display()))
+            .args(arguments);
+        command
+    }
+
+    /// Runs it to its end, whatever that is.
+    pub fn output(&self, arguments: &[&str]) -> Result<Output> {
+        self.command(arguments).output().with_context(|| format!("run {}", self.program.display()))
     }
 
     /// Its standard output, without the last newline; a failure holds its standard error.

@@ -134,7 +134,7 @@ fn serve(root: &Path) -> Result<Server> {
 
 /// `None` if it ended instead.
 fn wait_until_it_answers(mut server: Server, address: SocketAddr) -> Result<Option<Server>> {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + crate::bound(Duration::from_secs(20));
     while Instant::now() < end {
         if server.0.try_wait()?.is_some() {
             return Ok(None);

@@ -11,8 +11,8 @@ use crate::capability::Capability;
 use crate::config::Config;
 use crate::drivers::cgroup::{Cgroups, Driver};
 use crate::drivers::host::Host;
-use crate::drivers::id_map;
 use crate::drivers::shim::program_path;
+use crate::drivers::{apparmor, id_map};
 use crate::error::chain;
 
 /// Widths of the columns: with the gaps they make 100.
@@ -112,8 +112,21 @@ fn user_namespaces() -> Row {
     let root = Path::new(crate::layout::ROOT);
     let place = root.ancestors().find(|place| place.is_dir()).unwrap_or(Path::new("/"));
     let found = id_map::check(place);
-    let cost = format!("pods with hostUsers: false are refused: {}", found.as_ref().err().map_or("", |why| why));
+    let cost =
+        format!("pods with hostUsers: false are refused: {}", found.as_ref().err().map_or("", |why| why));
     row("user namespaces", yes(found.is_ok()), found.is_ok(), &cost)
+}
+
+fn apparmor() -> Row {
+    let parser = apparmor::parser();
+    let (found, good, cost) = match (apparmor::is_on(), &parser) {
+        (false, _) => ("no", false, "containers are not confined by AppArmor profiles"),
+        (true, Ok(_)) => ("yes", true, ""),
+        (true, Err(_)) => {
+            ("no apparmor_parser", false, "the profile RuntimeDefault confines nothing: install apparmor")
+        }
+    };
+    row("AppArmor", found, good, cost)
 }
 
 fn confinement(host: &Host) -> Vec<Row> {
@@ -124,12 +137,7 @@ fn confinement(host: &Host) -> Vec<Row> {
             host.seccomp,
             "the profiles RuntimeDefault and Localhost are refused",
         ),
-        row(
-            "AppArmor",
-            yes(host.apparmor),
-            host.apparmor,
-            "containers are not confined by AppArmor profiles",
-        ),
+        apparmor(),
         row("SELinux", yes(host.selinux), true, ""),
         user_namespaces(),
     ]

@@ -1,5 +1,6 @@
 //! CreateContainer: everything that StartContainer needs, and every mistake that can be seen before a process runs.
 
+use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -12,13 +13,15 @@ use super::spec::{ContainerSpec, Security};
 use super::state::{Mounted, Phase, State};
 use super::user::{self, User, UserFiles};
 use super::volumes::Volumes;
-use super::{Cause, Container, ContainerRecord, Containers, Created, devices, filter, signal};
+use super::{Cause, Container, ContainerRecord, Containers, Created, apparmor, devices, filter, signal};
 use crate::clock;
 use crate::drivers::cgroup::ContainerCgroup;
 use crate::drivers::host::HostDevice;
+use crate::drivers::id_map::IdMap;
 use crate::drivers::rootfs::{Rootfs, RootfsError};
 use crate::drivers::seccomp::Filter;
 use crate::drivers::store::Durability;
+use crate::events::Happening;
 use crate::ids::ContainerId;
 use crate::images::Hold;
 use crate::images::image::{Image, ImageConfig};
@@ -90,12 +93,15 @@ impl Containers {
         let made = Made { user, mounted, volumes, cgroup };
         self.write_config(id, &sandbox, (&spec, &image.config), (&made, &devices))?;
         let container = Arc::new(assemble(id, sandbox, (spec, &image, hold), made));
+        self.note_new_layer(&container);
         self.drivers.store.put(id.as_str(), &container.record(), Durability::Process).await?;
         // A sandbox that was stopped meanwhile has not seen this container: it must not outlive it.
         if container.sandbox.shim().is_none() {
             return Err(Cause::SandboxNotReady(container.sandbox.id.clone()));
         }
+        let mut turn = self.events.turn();
         self.table().insert(id.clone(), container.clone());
+        turn.tell(Happening::Created, id, &container.sandbox.id);
         Ok(container)
     }
 
@@ -132,6 +138,7 @@ impl Containers {
             hosts: layout.pod_hosts(&sandbox.id),
             hostname: layout.pod_hostname(&sandbox.id),
         };
+        let profile = apparmor::profile(&self.drivers.apparmor, &spec.security)?;
         let oci = oci::spec(&Inputs {
             container: spec,
             pod: &sandbox.spec,
@@ -140,6 +147,7 @@ impl Containers {
             host: &self.drivers.host,
             files: &files,
             cgroup_path: made.cgroup.path(),
+            apparmor: profile.as_deref(),
             devices,
         })?;
         // An unknown or garbled profile is an error of the request, not of the start.
@@ -196,6 +204,7 @@ fn assemble(
         image: ImageUse::of(image, &spec.image),
         volumes: uses,
         resources: spec.resources.clone(),
+        update_annotations: BTreeMap::new(),
         spec,
         user: made.user,
         cgroup: made.cgroup,
@@ -224,12 +233,36 @@ fn check_volumes(spec: &ContainerSpec) -> Result<(), Cause> {
     let mut paths = spec.mounts.iter().filter(|mount| mount.image.is_none());
     let missing = paths.find(|mount| !crate::drivers::host::exists(&mount.host_path));
     match missing {
-        None => Ok(()),
+        None => check_mappings(spec),
         Some(mount) => Err(Cause::NoVolumeSource {
             path: PathBuf::from(&mount.host_path),
             target: mount.container_path.clone(),
         }),
     }
+}
+
+/// Tries what the start will do: not every file system can show its files under other ids.
+fn check_mappings(spec: &ContainerSpec) -> Result<(), Cause> {
+    let mut last: Option<(UserNamespace, IdMap)> = None;
+    let paths = spec.mounts.iter().filter(|mount| mount.image.is_none());
+    for mount in paths.filter(|mount| !mount.uid_mappings.is_empty()) {
+        let path = PathBuf::from(&mount.host_path);
+        let wrong = |source| Cause::NotMappable {
+            kind: crate::drivers::host::file_system(&path),
+            path: path.clone(),
+            target: mount.container_path.clone(),
+            source,
+        };
+        let user = UserNamespace { uids: mount.uid_mappings.clone(), gids: mount.gid_mappings.clone() };
+        // All volumes of a pod have the pod's mapping.
+        let map = match last.take() {
+            Some((same, map)) if same == user => map,
+            _ => IdMap::new(&user).map_err(wrong)?,
+        };
+        map.mount(&path).map_err(wrong)?;
+        last = Some((user, map));
+    }
+    Ok(())
 }
 
 /// The kernel would refuse a user that the pod's user namespace does not have, but only at the start.

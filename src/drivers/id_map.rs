@@ -12,27 +12,33 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 use crate::containers::spec::IdMapping;
 use crate::pods::spec::UserNamespace;
 
-/// A detached clone of the mount at `directory`, under the IDs of the user namespace.
-///
-/// Blocking, for a millisecond: a process holds the mapping until the mount has it.
-pub fn clone_mapped(directory: &Path, user: &UserNamespace) -> io::Result<OwnedFd> {
-    let namespace = with_mappings(&ranges(&user.uids), &ranges(&user.gids))?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = open_tree(CWD, directory, flags)?;
-    let attributes = Attributes { id_map: Some(namespace.as_fd()), ..Attributes::default() };
-    set_attributes(tree.as_fd(), false, &attributes)?;
-    Ok(tree)
+/// A mapping that mounts can be given.
+pub struct IdMap(OwnedFd);
+
+impl IdMap {
+    /// Blocking, for a millisecond: a process holds the namespace until it is open here.
+    pub fn new(user: &UserNamespace) -> io::Result<Self> {
+        Ok(Self(with_mappings(&ranges(&user.uids), &ranges(&user.gids))?))
+    }
+
+    /// A detached clone of the mount at `path`, a directory or a file, under the mapping.
+    pub fn mount(&self, path: &Path) -> io::Result<OwnedFd> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = open_tree(CWD, path, flags)?;
+        let attributes = Attributes { id_map: Some(self.0.as_fd()), ..Attributes::default() };
+        set_attributes(tree.as_fd(), false, &attributes)?;
+        Ok(tree)
+    }
 }
 
 /// Whether this node can run pods with user namespaces whose images lie below `directory`; else why not.
 pub fn check(directory: &Path) -> Result<(), String> {
     let some = IdMapping { container_id: 0, host_id: 65_536, length: 65_536 };
-    let user = UserNamespace { uids: vec![some], gids: vec![some] };
-    let namespace = with_mappings(&ranges(&user.uids), &ranges(&user.gids));
-    namespace.map_err(|error| format!("the kernel makes no user namespace: {error}"))?;
-    clone_mapped(directory, &user).map(drop).map_err(|error| {
-        let (directory, kind) = (directory.display(), crate::drivers::host::file_system(directory));
-        format!("the file system of {directory} ({kind}) does not support ID-mapped mounts: {error}")
+    let map = IdMap::new(&UserNamespace { uids: vec![some], gids: vec![some] });
+    let map = map.map_err(|error| format!("the kernel makes no user namespace: {error}"))?;
+    map.mount(directory).map(drop).map_err(|error| {
+        let kind = crate::drivers::host::file_system(directory);
+        format!("the file system of {} ({kind}) takes no ID-mapped mounts: {error}", directory.display())
     })
 }
 
@@ -54,7 +60,7 @@ mod tests {
         std::os::unix::fs::chown(directory.path().join("file"), Some(3), Some(4)).unwrap();
         let map = |first| vec![IdMapping { container_id: 0, host_id: first, length: 5 }];
         let user = UserNamespace { uids: map(1000), gids: map(2000) };
-        let tree = clone_mapped(directory.path(), &user).unwrap();
+        let tree = IdMap::new(&user).unwrap().mount(directory.path()).unwrap();
         let seen = std::fs::metadata(format!("/proc/self/fd/{}/file", tree.as_raw_fd())).unwrap();
         assert_eq!((seen.uid(), seen.gid()), (1003, 2004));
     }

@@ -131,14 +131,21 @@ impl Shared {
         let (sender, receiver) = mpsc::channel(CHUNKS);
         let layers = self.layers.clone();
         let write = move || layers.add_file(&staged, &name, Chunks::new(receiver));
-        let work = tokio::task::spawn_blocking(write);
-        let fed = plan.source.feed(blob, sender, meter).await;
-        let written = work.await.map_err(|_| interrupted())?;
-        // A writer that has failed reads nothing more: the feeder then knows no more than that.
-        let bytes = written.map_err(|source| {
-            let layer = blob.digest.clone();
-            ImageError::Layer { image: image.clone(), layer, source: Arc::new(source) }
-        })?;
+        let mut work = tokio::task::spawn_blocking(write);
+        let failed = |source| {
+            let (image, layer) = (image.clone(), blob.digest.clone());
+            ImageError::Layer { image, layer, source: Arc::new(source) }
+        };
+        // The writer ends before the feeder only where it fails: on a full disk the rest need not come.
+        let fed = tokio::select! {
+            biased;
+            fed = plan.source.feed(blob, sender, meter) => fed,
+            written = &mut work => {
+                written.map_err(|_| interrupted())?.map_err(failed)?;
+                return Err(interrupted());
+            }
+        };
+        let bytes = work.await.map_err(|_| interrupted())?.map_err(failed)?;
         fed?;
         meter.enter(Phase::Done);
         Ok(bytes)

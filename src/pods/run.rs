@@ -8,7 +8,7 @@ use std::sync::Arc;
 use berth_proto::shim::v1;
 
 use super::pod::State;
-use super::spec::{PodPid, PodSpec};
+use super::spec::{PodLimits, PodPid, PodSpec};
 use super::{Cause, Pod, PodError, PodRecord, Pods};
 use crate::clock;
 use crate::containers::Sandbox;
@@ -17,6 +17,7 @@ use crate::drivers::cgroup::PodCgroup;
 use crate::drivers::network::Attachment;
 use crate::drivers::shim::Shim;
 use crate::drivers::store::Durability;
+use crate::events::Happening;
 use crate::ids::PodId;
 use crate::rollback::Rollback;
 
@@ -88,7 +89,10 @@ impl Pods {
         let sandbox = Sandbox::new(id.clone(), spec, cgroup, Some(shim));
         let pod = Arc::new(Pod::new(sandbox, created_at, State::Ready { network }));
         self.drivers.store.put(id.as_str(), &pod.record(), Durability::Process).await?;
+        let mut turn = self.containers.events().turn();
         self.table().insert(id.clone(), pod);
+        turn.tell(Happening::Created, id, id);
+        turn.tell(Happening::Started, id, id);
         Ok(())
     }
 
@@ -105,6 +109,7 @@ impl Pods {
             spec: spec.clone(),
             cgroup: None,
             created_at,
+            limits: PodLimits::default(),
             state: State::Starting,
         };
         self.drivers.store.put(id.as_str(), &record, Durability::Process).await?;

@@ -41,6 +41,15 @@ pub struct PodSpec {
     pub resources: Option<Resources>,
 }
 
+/// What a whole pod may take, after an update.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodLimits {
+    /// Extra resources that the runtime itself may take.
+    pub overhead: Option<Resources>,
+    /// The containers' resources together.
+    pub resources: Option<Resources>,
+}
+
 /// A pod's name (CRI PodSandboxMetadata).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PodMetadata {

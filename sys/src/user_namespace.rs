@@ -89,9 +89,8 @@ impl Drop for Holder {
     fn drop(&mut self) {
         // It cannot have ended by itself, and nobody else waits for it; should either fail, there is nothing to do.
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
-        let _ = rustix::io::retry_on_intr(|| {
-            waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED)
-        });
+        let _ =
+            rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED));
     }
 }
 

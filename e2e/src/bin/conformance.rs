@@ -32,6 +32,9 @@ struct Flags {
     /// Keeps critest's report here.
     #[arg(long, env = "REPORT")]
     report: Option<std::path::PathBuf>,
+    /// Puts the images into the cache and runs nothing.
+    #[arg(long)]
+    prepare: bool,
     /// Prints critest's own output.
     #[arg(long, env = "VERBOSE", value_parser = clap::builder::BoolishValueParser::new(), default_value = "false")]
     verbose: bool,
@@ -54,6 +57,9 @@ async fn main() -> Result<ExitCode> {
         "containerd" => Runtime::Containerd,
         other => bail!("--runtime {other}: neither berth nor containerd"),
     };
+    if flags.prepare {
+        return prepare();
+    }
     let registry = Registry::start()?;
     for (repository, tag, image) in catalog::conformance()? {
         registry.storage().publish(&repository, tag, &image.build()?)?;
@@ -72,6 +78,17 @@ async fn main() -> Result<ExitCode> {
     Ok(judge(&flags, &outcomes, &known))
 }
 
+/// What else the tests need, too.
+fn prepare() -> Result<ExitCode> {
+    for (_, _, image) in catalog::conformance()? {
+        image.build()?;
+    }
+    for name in ["sctp", "hugepages"] {
+        catalog::with_program(name)?.build()?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// critest's own exit code says nothing that the report does not; without a report it failed to run at all.
 fn run_critest(node: &Node, report: &Path, flags: &Flags) -> Result<()> {
     let program = tool("cri-tools", "critest")?;
@@ -79,9 +96,14 @@ fn run_critest(node: &Node, report: &Path, flags: &Flags) -> Result<()> {
     let output = || {
         if flags.verbose { Stdio::inherit() } else { Stdio::null() }
     };
+    let websocket: &[&str] = match flags.websocket {
+        true => &["-websocket-exec", "-websocket-attach", "-websocket-portforward"],
+        false => &[],
+    };
     let status = Command::new(&program)
         .current_dir(node.scratch())
         .args(["-runtime-endpoint", &endpoint, "-image-endpoint", &endpoint, "-config", "/dev/null"])
+        .args(websocket)
         .args(["-ginkgo.no-color", "-ginkgo.seed=1", "-ginkgo.timeout=40m", "-ginkgo.poll-progress-after=0"])
         .arg(format!("-ginkgo.focus={}", flags.focus))
         .arg(format!("-ginkgo.json-report={}", report.display()))

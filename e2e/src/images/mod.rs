@@ -14,7 +14,9 @@ pub mod artifact;
 pub mod big;
 pub mod catalog;
 pub mod debian;
+mod keep;
 pub mod layer;
+pub mod program;
 pub mod publish;
 
 pub use artifact::Artifact;

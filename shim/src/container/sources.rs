@@ -91,7 +91,8 @@ fn image(mount: &Mount, options: &Options, volumes: &mut [Option<OwnedFd>]) -> R
     let step = || format!("prepare the image volume for {}", mount.destination.display());
     let number: Option<usize> = mount.source.to_str().and_then(|number| number.parse().ok());
     let tree = number.and_then(|number| volumes.get_mut(number)).and_then(Option::take).ok_or_else(|| {
-        let message = format!("no image volume {} came with the request", mount.source.display());
+        let (number, destination) = (mount.source.display(), mount.destination.display());
+        let message = format!("no image volume {number} came for {destination}");
         SpawnError::refused(step(), message)
     })?;
     apply(tree.as_fd(), options).failing(step)?;

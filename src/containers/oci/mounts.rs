@@ -105,8 +105,10 @@ fn own(inputs: &Inputs<'_>) -> Vec<oci::Mount> {
 }
 
 /// An image volume, mounted by the daemon: it comes to the shim as the descriptor of this number.
-fn image_volume(destination: PathBuf, number: usize) -> oci::Mount {
-    let mut volume = mount("", "image", &number.to_string(), &["ro", "nosuid", "nodev"]);
+fn image_volume(asked: &Mount, destination: PathBuf, number: usize) -> oci::Mount {
+    let mut options = vec!["ro", "nosuid", "nodev"];
+    options.extend(asked.options.iter().map(|option| option.name()));
+    let mut volume = mount("", "image", &number.to_string(), &options);
     volume.set_destination(destination);
     volume
 }
@@ -127,7 +129,7 @@ fn requested(asked: &Mount, volumes: &mut std::ops::RangeFrom<usize>) -> Result<
         return Err(wrong("/proc can't be covered"));
     }
     if asked.image.is_some() {
-        return Ok(image_volume(destination, volumes.next().unwrap_or_default()));
+        return Ok(image_volume(asked, destination, volumes.next().unwrap_or_default()));
     }
     let source = normal(&asked.host_path)
         .ok_or_else(|| wrong("the path on the node must be absolute and without `..` and NUL"))?;
@@ -144,12 +146,15 @@ fn requested(asked: &Mount, volumes: &mut std::ops::RangeFrom<usize>) -> Result<
         (true, false) => "ro",
         (false, false) => "rw",
     };
+    let mut options = vec!["rbind".to_string(), propagation.to_string(), access.to_string()];
+    // For the whole tree: a file system mounted below the volume must not give back what was taken away.
+    options.extend(asked.options.iter().map(|option| format!("r{}", option.name())));
     let mut mount = oci::Mount::default();
     mount
         .set_destination(destination)
         .set_typ(Some("bind".to_string()))
         .set_source(Some(source))
-        .set_options(Some(vec!["rbind".to_string(), propagation.to_string(), access.to_string()]));
+        .set_options(Some(options));
     if !asked.uid_mappings.is_empty() || !asked.gid_mappings.is_empty() {
         mount.set_uid_mappings(Some(mappings(&asked.uid_mappings)));
         mount.set_gid_mappings(Some(mappings(&asked.gid_mappings)));

@@ -15,7 +15,7 @@ use rustix::mount::{
 };
 
 use super::error::LayerError;
-use crate::drivers::id_map;
+use crate::drivers::id_map::IdMap;
 use crate::pods::spec::UserNamespace;
 
 /// What is stacked.
@@ -154,7 +154,8 @@ fn cover(stack: &Stack<'_>) -> Result<(), Step> {
     let Some(Mapped { layers, user }) = stack.mapped else {
         return Ok(());
     };
-    let tree = id_map::clone_mapped(layers, user)
+    let tree = IdMap::new(user)
+        .and_then(|map| map.mount(layers))
         .map_err(|error| ("show the layers under the pod's user namespace", error))?;
     let whole = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(&tree, c"", CWD, layers, whole).map_err(|errno| ("cover the layers' directory", errno.into()))
@@ -258,6 +259,20 @@ mod tests {
             std::fs::write(path.join("own1"), "changed").unwrap();
             assert_eq!(owner(upper.join("own1")), (100_033, 200_034));
             assert_eq!(owner(below), (33, 34));
+        }
+    }
+
+    #[test]
+    fn without_a_writable_layer_nothing_can_be_written_also_on_older_kernels() {
+        let mounts: [fn(&Stack<'_>) -> Result<OwnedFd, LayerError>; 2] =
+            [mount, |stack| apart(|| mount_by_page(stack)).map_err(|(step, source)| failed(stack, step, source))];
+        for mount in mounts {
+            let (_dir, lower) = tree(2);
+            let root = mount(&Stack { lower, writable: None, mapped: None }).unwrap();
+            let path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
+            assert_eq!(std::fs::read_to_string(path.join("same")).unwrap(), "0");
+            let error = std::fs::write(path.join("new"), "").unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(Errno::ROFS.raw_os_error()), "{error}");
         }
     }
 

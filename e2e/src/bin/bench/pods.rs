@@ -109,7 +109,7 @@ pub async fn up(client: &Client, node: &Node, image: &str) -> Result<(String, St
         hostname: uid.clone(),
         log_directory: node.scratch().join("logs").join(&uid).to_string_lossy().into_owned(),
         linux: Some(LinuxPodSandboxConfig {
-            cgroup_parent: format!("{}/{uid}", node.cgroup_parent()),
+            cgroup_parent: node.cgroup_parent().of_pod(&uid),
             security_context: Some(LinuxSandboxSecurityContext {
                 namespace_options: Some(namespaces()),
                 seccomp: Some(runtime_default()),

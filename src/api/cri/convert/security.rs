@@ -104,8 +104,7 @@ fn pid_mode(options: v1::NamespaceOption) -> Result<PidMode, Invalid> {
 /// A container lives in its pod's user namespace: it may say so, or nothing, but nothing else.
 fn check_user_namespace(options: &v1::NamespaceOption, pod: &PodNamespaces) -> Result<(), Invalid> {
     let field = at("namespace_options.userns_options");
-    if options.userns_options.is_some()
-        && user_namespace(options.userns_options.clone(), &field)? != pod.user
+    if options.userns_options.is_some() && user_namespace(options.userns_options.clone(), &field)? != pod.user
     {
         return Err(Invalid::new(field, "differs from the pod sandbox's"));
     }

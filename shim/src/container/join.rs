@@ -34,7 +34,7 @@ pub(super) fn run(request: Exec<'_>, reporter: &Reporter) -> Result<()> {
         Some(score) => score,
         None => limits::oom_score_of(target)?,
     })?;
-    let membership = Membership::open(request.cgroups)?;
+    let membership = Membership::open(request.cgroups, in_another_user_namespace(target)?)?;
 
     join_namespaces(request.target)?;
     let step = || "clone the process".to_owned();
@@ -80,6 +80,12 @@ fn pid_of(process: BorrowedFd<'_>) -> Result<Pid> {
         Some(pid) if pid > 0 => Ok(Pid::from_raw(pid)),
         _ => Err(SpawnError::refused(step(), "the container is not running")),
     }
+}
+
+fn in_another_user_namespace(target: Pid) -> Result<bool> {
+    let name = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/user"));
+    let step = || "look at the container's user namespace".to_owned();
+    Ok(name("self").failing(step)? != name(&target.to_string()).failing(step)?)
 }
 
 fn join_namespaces(target: BorrowedFd<'_>) -> Result<()> {

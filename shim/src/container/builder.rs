@@ -38,7 +38,7 @@ pub(super) fn run(request: Start<'_>, reporter: &Reporter) -> Result<()> {
     limits::raise(&workload.limits)?;
     // Never the shim's own score, which protects it from the OOM killer.
     limits::set_oom_score(spec.process.oom_score_adj.unwrap_or(0))?;
-    let membership = Membership::open(request.cgroups)?;
+    let membership = Membership::open(request.cgroups, request.pod.user_ns.is_some())?;
     let mounts = sources::prepare(&spec, request.pod, request.volumes)?;
     let interior = interior(&spec, mounts, request.pod, request.cgroup_v2)?;
     let root = rootfs::prepare(request.root)?;

@@ -11,7 +11,9 @@ pub mod images;
 pub mod logs;
 pub mod network;
 pub mod node;
+pub mod process;
 pub mod registry;
+pub mod remote;
 pub mod runtime;
 pub mod world;
 

@@ -12,6 +12,9 @@ use super::status::{status, unimplemented};
 use super::{Services, info};
 use crate::api::streaming::Promise;
 
+/// The kubelet takes no larger message than 16 MiB: what of it is left for a command's output.
+const EXEC_OUTPUT: usize = (16 << 20) - 64;
+
 /// CRI RuntimeService.
 #[derive(Clone)]
 pub struct RuntimeApi {
@@ -201,7 +204,7 @@ impl RuntimeService for RuntimeApi {
         let limit =
             u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
         let output = self.services.containers.exec_sync(&request.container_id, request.cmd, limit).await;
-        let output = output.map_err(status)?;
+        let output = output.map_err(status)?.fit(EXEC_OUTPUT);
         answer(v1::ExecSyncResponse {
             stdout: output.stdout,
             stderr: output.stderr,

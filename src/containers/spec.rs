@@ -174,9 +174,8 @@ impl Resources {
         let list = |new: &String, old: &String| if new.is_empty() { old } else { new }.clone();
         let mut unified = self.unified.clone();
         unified.extend(change.unified.clone());
-        let named = |old: &&HugepageLimit| {
-            change.hugepage_limits.iter().all(|new| new.page_size != old.page_size)
-        };
+        let named =
+            |old: &&HugepageLimit| change.hugepage_limits.iter().all(|new| new.page_size != old.page_size);
         let kept = self.hugepage_limits.iter().filter(named);
         Self {
             cpu_period: change.cpu_period.or(self.cpu_period),

@@ -3,9 +3,9 @@
 use berth_proto::cri::v1;
 
 use super::{resources, security, signal};
-use crate::containers::{Container, ContainerSnapshot};
 use crate::containers::spec::{Mount, Propagation};
 use crate::containers::state::{Exited, Phase};
+use crate::containers::{Container, ContainerSnapshot};
 
 fn metadata(container: &Container) -> v1::ContainerMetadata {
     let metadata = &container.spec.metadata;
@@ -61,10 +61,7 @@ pub(in crate::api::cri) fn status(snapshot: &ContainerSnapshot) -> v1::Container
         annotations: spec.annotations.clone(),
         mounts: spec.mounts.iter().map(mount).collect(),
         log_path,
-        resources: Some(v1::ContainerResources {
-            linux: Some(resources::to_cri(resources)),
-            windows: None,
-        }),
+        resources: Some(v1::ContainerResources { linux: Some(resources::to_cri(resources)), windows: None }),
         user: Some(user(container)),
         stop_signal: signal::to_cri(container.stop_signal()).into(),
         ..Default::default()

@@ -152,8 +152,7 @@ pub(super) fn metadata_of(pod: &Pod) -> v1::PodSandboxMetadata {
 }
 
 fn state_of(ready: bool) -> i32 {
-    let state =
-        if ready { v1::PodSandboxState::SandboxReady } else { v1::PodSandboxState::SandboxNotready };
+    let state = if ready { v1::PodSandboxState::SandboxReady } else { v1::PodSandboxState::SandboxNotready };
     state.into()
 }
 

@@ -47,7 +47,7 @@ pub struct Usage {
     pub devices: Vec<DeviceIo>,
     /// Threads now, those of the pod's shim included in a pod's.
     pub threads: Option<u64>,
-    /// The most there may be; None also where there is no limit.
+    /// The most there may be; None also where there is no limit; only with [`Detail::Metrics`].
     pub threads_max: Option<u64>,
     /// By page size; only with [`Detail::Metrics`].
     pub huge_pages: Vec<HugePages>,

@@ -27,7 +27,6 @@ pub(super) fn usage(hierarchies: &Hierarchies, path: &str, detail: Detail) -> Op
     let mut usage = Usage {
         cpu: cpuacct.and_then(|dir| cpu(&dir, detail, buffer)),
         threads: pids.as_ref().and_then(|dir| dir.number("pids.current")),
-        threads_max: pids.as_ref().and_then(|dir| dir.number("pids.max")),
         ..Usage::default()
     };
     if let Some(dir) = memory {
@@ -37,6 +36,7 @@ pub(super) fn usage(hierarchies: &Hierarchies, path: &str, detail: Detail) -> Op
         if let Some(cpu) = &mut usage.cpu {
             cpu.throttling = open("cpu").and_then(|dir| throttling(dir.text("cpu.stat", buffer)?));
         }
+        usage.threads_max = pids.and_then(|dir| dir.number("pids.max"));
         usage.devices = open("blkio").map(|dir| devices(&dir)).unwrap_or_default();
         usage.huge_pages = open("hugetlb").map(|dir| huge_pages(&dir)).unwrap_or_default();
     }

@@ -120,13 +120,6 @@ pub struct ImageVolume {
     pub sub_path: Option<PathBuf>,
 }
 
-impl ImageVolume {
-    /// For messages: the user's own words where they are known.
-    pub fn name(&self) -> &str {
-        if self.user_specified_image.is_empty() { &self.image } else { &self.user_specified_image }
-    }
-}
-
 /// Mount propagation between host and container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Propagation {
@@ -195,9 +188,8 @@ impl Resources {
         let list = |new: &String, old: &String| if new.is_empty() { old } else { new }.clone();
         let mut unified = self.unified.clone();
         unified.extend(change.unified.clone());
-        let named = |old: &&HugepageLimit| {
-            change.hugepage_limits.iter().all(|new| new.page_size != old.page_size)
-        };
+        let named =
+            |old: &&HugepageLimit| change.hugepage_limits.iter().all(|new| new.page_size != old.page_size);
         let kept = self.hugepage_limits.iter().filter(named);
         Self {
             cpu_period: change.cpu_period.or(self.cpu_period),

@@ -3,9 +3,9 @@
 use berth_proto::cri::v1;
 
 use super::{resources, security, signal};
-use crate::containers::{Container, ContainerSnapshot, ImageUse};
 use crate::containers::spec::{Mount, Propagation};
 use crate::containers::state::{Exited, Phase};
+use crate::containers::{Container, ContainerSnapshot, ImageUse};
 
 fn metadata(container: &Container) -> v1::ContainerMetadata {
     let metadata = &container.spec.metadata;
@@ -61,10 +61,7 @@ pub(in crate::api::cri) fn status(snapshot: &ContainerSnapshot) -> v1::Container
         annotations: spec.annotations.clone(),
         mounts: mounts(container),
         log_path,
-        resources: Some(v1::ContainerResources {
-            linux: Some(resources::to_cri(resources)),
-            windows: None,
-        }),
+        resources: Some(v1::ContainerResources { linux: Some(resources::to_cri(resources)), windows: None }),
         user: Some(user(container)),
         stop_signal: signal::to_cri(container.stop_signal()).into(),
         ..Default::default()
@@ -124,10 +121,11 @@ fn mount(mount: &Mount, shown: Option<&ImageUse>) -> v1::Mount {
             image_ref: shown.map_or_else(String::new, |image| image.reference.clone()),
             ..Default::default()
         }),
-        image_sub_path: mount.image.as_ref().and_then(|volume| volume.sub_path.as_ref()).map_or_else(
-            String::new,
-            |path| path.to_string_lossy().into_owned(),
-        ),
+        image_sub_path: mount
+            .image
+            .as_ref()
+            .and_then(|volume| volume.sub_path.as_ref())
+            .map_or_else(String::new, |path| path.to_string_lossy().into_owned()),
         mount_options: mount.options.iter().map(|option| option.name().to_string()).collect(),
         ..Default::default()
     }

@@ -84,7 +84,9 @@ pub enum Cause {
         source: VolumeError,
     },
     /// An image to run that is none.
-    #[error("image {image:?} is an OCI artifact of type {kind}: it can be a volume, but nothing runs from it")]
+    #[error(
+        "image {image:?} is an OCI artifact of type {kind}: it can be a volume, but nothing runs from it"
+    )]
     Artifact {
         /// As the request named it.
         image: String,

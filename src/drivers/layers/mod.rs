@@ -64,7 +64,9 @@ impl Layers {
     pub fn open(layout: &Layout, config: &Config) -> Result<Self, LayerError> {
         use std::os::unix::fs::DirBuilderExt;
         let empty = volume::EMPTY.map(|name| layout.empty(name));
-        for path in [layout.layers(), layout.blobs(), layout.staging(), layout.trash()].into_iter().chain(empty) {
+        for path in
+            [layout.layers(), layout.blobs(), layout.staging(), layout.trash()].into_iter().chain(empty)
+        {
             let mut builder = std::fs::DirBuilder::new();
             builder.recursive(true).mode(0o700).create(&path).map_err(LayerError::io("make", &path))?;
         }

@@ -218,7 +218,9 @@ mod tests {
         let (dir, mut lower) = tree(128);
         lower.reverse();
         let (upper, work) = (dir.path().join("upper"), dir.path().join("work"));
-        let root = mount(&Stack { lower, writable: Some(Writable { upper: &upper, work: &work }), mapped: None }).unwrap();
+        let root =
+            mount(&Stack { lower, writable: Some(Writable { upper: &upper, work: &work }), mapped: None })
+                .unwrap();
         let root_path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
         assert_eq!(std::fs::read_to_string(root_path.join("same")).unwrap(), "127");
         assert!(root_path.join("own0").exists());
@@ -264,8 +266,9 @@ mod tests {
 
     #[test]
     fn without_a_writable_layer_nothing_can_be_written_also_on_older_kernels() {
-        let mounts: [fn(&Stack<'_>) -> Result<OwnedFd, LayerError>; 2] =
-            [mount, |stack| apart(|| mount_by_page(stack)).map_err(|(step, source)| failed(stack, step, source))];
+        let mounts: [fn(&Stack<'_>) -> Result<OwnedFd, LayerError>; 2] = [mount, |stack| {
+            apart(|| mount_by_page(stack)).map_err(|(step, source)| failed(stack, step, source))
+        }];
         for mount in mounts {
             let (_dir, lower) = tree(2);
             let root = mount(&Stack { lower, writable: None, mapped: None }).unwrap();
@@ -281,7 +284,9 @@ mod tests {
         let (dir, mut lower) = tree(1);
         lower.push("/nonexistent/layer".into());
         let (upper, work) = (dir.path().join("upper"), dir.path().join("work"));
-        let error = mount(&Stack { lower, writable: Some(Writable { upper: &upper, work: &work }), mapped: None }).unwrap_err();
+        let error =
+            mount(&Stack { lower, writable: Some(Writable { upper: &upper, work: &work }), mapped: None })
+                .unwrap_err();
         assert!(error.to_string().contains("2 layers"), "{error}");
     }
 }

@@ -44,8 +44,11 @@ impl Layers {
         let missing = |source| LayerError::SubPath { path: path.to_path_buf(), source };
         let inside = Root::open(whole.try_clone().map_err(missing)?);
         let directory = inside.open_with(path, OFlags::PATH | OFlags::DIRECTORY).map_err(missing)?;
-        self.part(&whole, directory.as_fd())
-            .map_err(|(step, source)| LayerError::Mount { layers: count, step, source })
+        self.part(&whole, directory.as_fd()).map_err(|(step, source)| LayerError::Mount {
+            layers: count,
+            step,
+            source,
+        })
     }
 
     /// A detached mount of a directory of a detached mount. Before Linux 6.15 a mount must be attached to be cloned.
@@ -121,7 +124,9 @@ mod tests {
         fs::write(b.join("file"), "below").unwrap();
         fs::write(b.join("kept"), "kept").unwrap();
         fs::write(a.join("file"), "above").unwrap();
-        for (layers, file) in [(vec![], None), (vec![below.clone()], Some("below")), (vec![below, above], Some("above"))] {
+        for (layers, file) in
+            [(vec![], None), (vec![below.clone()], Some("below")), (vec![below, above], Some("above"))]
+        {
             let volume = cache.layers.volume(&layers, None, None).unwrap();
             assert_eq!(fs::read_to_string(at(&volume, "file")).ok().as_deref(), file);
             assert_eq!(at(&volume, "kept").exists(), file.is_some());

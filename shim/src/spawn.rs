@@ -8,9 +8,10 @@ use rustix::process::{Pid, PidfdFlags};
 
 use crate::container::{self, PidNamespace, Pod, Progress, Spawning, Stdio};
 use crate::event_loop::{Key, Source};
+use crate::executed::{Executed, Family};
 use crate::failure::Failure;
 use crate::log::Log;
-use crate::process::{Container, Executed, Life};
+use crate::process::{Container, Life};
 use crate::server::{Reply, Shim, now};
 use crate::stdio::{self, Ends};
 use rustix::event::epoll::EventFlags;
@@ -26,8 +27,16 @@ pub struct Spawn {
 
 /// What it will be.
 pub enum What {
-    Container { start: Box<v1::Start>, ends: Ends, log: Log },
-    Exec { container_id: String, exec_id: String },
+    Container {
+        start: Box<v1::Start>,
+        ends: Ends,
+        log: Log,
+    },
+    /// Doomed: its client has left already.
+    Exec {
+        exec: Box<v1::Exec>,
+        doomed: bool,
+    },
 }
 
 impl Shim {
@@ -88,7 +97,7 @@ impl Shim {
     }
 
     /// Begins an Exec; answered when the process executes.
-    pub fn exec(&mut self, exec: &v1::Exec, mut fds: Vec<OwnedFd>, reply: Reply) -> Result<(), Failure> {
+    pub fn exec(&mut self, exec: v1::Exec, mut fds: Vec<OwnedFd>, reply: Reply) -> Result<(), Failure> {
         let target = match self.containers.get(&exec.container_id).map(|container| &container.life) {
             Some(Life::Running { pidfd: Some(pidfd) }) => pidfd,
             _ => {
@@ -112,8 +121,7 @@ impl Shim {
             cgroups: &exec.cgroups,
             stdio,
         })?;
-        let (container_id, exec_id) = (exec.container_id.clone(), exec.exec_id.clone());
-        self.watch(spawning, reply, What::Exec { container_id, exec_id })
+        self.watch(spawning, reply, What::Exec { exec: Box::new(exec), doomed: false })
     }
 
     fn watch(&mut self, spawning: Spawning, reply: Reply, what: What) -> Result<(), Failure> {
@@ -155,8 +163,8 @@ impl Shim {
         let pid = spawn.pid.ok_or_else(|| Failure::protocol("a spawn without a process"))?;
         let started = v1::Started { pid: pid.as_raw_pid(), started_at: now() };
         match spawn.what {
-            What::Exec { container_id, exec_id } => {
-                self.executed.push(Executed { container_id, exec_id, pid });
+            What::Exec { exec, doomed } => {
+                self.adopt_exec(*exec, pid, (spawn.reply.connection, doomed));
                 return Ok((Body::Started(started), spawn.terminal.into_iter().collect()));
             }
             What::Container { start, ends, log } => {
@@ -189,6 +197,19 @@ impl Shim {
             }
         }
         Ok((Body::Started(started), Vec::new()))
+    }
+}
+
+impl Shim {
+    fn adopt_exec(&mut self, exec: v1::Exec, pid: Pid, (connection, doomed): (Key, bool)) {
+        let init = self.containers.get(&exec.container_id).map_or(pid, |container| container.pid);
+        let family = Family::of(pid, init, &exec.cgroups);
+        let hung_up = doomed || !self.connections.contains_key(&connection);
+        if hung_up {
+            family.kill();
+        }
+        let (container_id, exec_id) = (exec.container_id, exec.exec_id);
+        self.executed.push(Executed { container_id, exec_id, pid, connection, hung_up, family });
     }
 }
 

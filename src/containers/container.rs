@@ -1,10 +1,13 @@
 //! One container: its fixed facts, its state behind a lock, its record. The verbs are files of their own.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use oci_spec::runtime::Process;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::gauges::Gauges;
 use super::sandbox::Sandbox;
 use super::signal::SIGTERM;
 use super::spec::{ContainerSpec, Resources};
@@ -45,13 +48,21 @@ pub struct Container {
     /// Nanoseconds since the epoch.
     pub created_at: i64,
     /// Limits in force: the request's, or those of the last update.
-    pub(super) resources: Mutex<Resources>,
-    /// Start, stop and remove exclude one another.
+    resources: Mutex<Resources>,
+    /// What the last update said beside its limits.
+    update_annotations: Mutex<BTreeMap<String, String>>,
+    /// Start, update and remove exclude one another.
     pub(super) verb: tokio::sync::Mutex<()>,
+    /// Held from making a record of a state to making that state visible: an end and an update may coincide.
+    pub(super) recording: tokio::sync::Mutex<()>,
     pub(super) ended: watch::Sender<bool>,
+    /// What is remembered between two answers about usage.
+    pub(super) gauges: Arc<Gauges>,
     /// Keeps the image's layers on disk for as long as the container exists.
     _image: Option<Hold>,
     state: Mutex<State>,
+    /// Its process as config.json has it, once an exec has needed it.
+    process: OnceLock<Arc<Process>>,
 }
 
 /// A container as the store keeps it.
@@ -65,6 +76,8 @@ pub struct ContainerRecord {
     pub(super) cgroup: ContainerCgroup,
     pub(super) created_at: i64,
     pub(super) resources: Resources,
+    #[serde(default)]
+    pub(super) update_annotations: BTreeMap<String, String>,
     pub(super) phase: Phase,
 }
 
@@ -96,10 +109,14 @@ impl Container {
             cgroup: record.cgroup,
             created_at: record.created_at,
             resources: Mutex::new(record.resources),
+            update_annotations: Mutex::new(record.update_annotations),
             verb: tokio::sync::Mutex::default(),
+            recording: tokio::sync::Mutex::default(),
             ended: watch::Sender::new(exited),
+            gauges: Arc::default(),
             _image: hold,
             state: Mutex::new(record.phase.into()),
+            process: OnceLock::new(),
         }
     }
 
@@ -113,6 +130,7 @@ impl Container {
             cgroup: self.cgroup.clone(),
             created_at: self.created_at,
             resources: self.resources(),
+            update_annotations: self.update_annotations(),
             phase: self.phase(),
         }
     }
@@ -131,9 +149,31 @@ impl Container {
         self.resources.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What the last update said beside its limits.
+    pub fn update_annotations(&self) -> BTreeMap<String, String> {
+        self.update_annotations.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts other limits in place, once they are in force and on record.
+    pub(super) fn set_resources(&self, resources: Resources, annotations: BTreeMap<String, String>) {
+        *self.resources.lock().unwrap_or_else(PoisonError::into_inner) = resources;
+        *self.update_annotations.lock().unwrap_or_else(PoisonError::into_inner) = annotations;
+    }
+
     /// What it is asked to stop with: the request's signal, else the image's, else SIGTERM.
     pub fn stop_signal(&self) -> i32 {
         self.spec.stop_signal.or(self.image.stop_signal).unwrap_or(SIGTERM)
+    }
+
+    /// What further processes in it are like; read once, by `read`.
+    pub(super) fn process<E>(&self, read: impl FnOnce() -> Result<Process, E>) -> Result<Arc<Process>, E> {
+        match self.process.get() {
+            Some(process) => Ok(process.clone()),
+            None => {
+                let process = Arc::new(read()?);
+                Ok(self.process.get_or_init(|| process).clone())
+            }
+        }
     }
 
     /// Waits until its process has ended; at once if it has none.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::calls::Lost;
+use crate::containers::apparmor::ProfileError;
 use crate::containers::filter::FilterError;
 use crate::containers::oci::SpecError;
 use crate::containers::user::UserError;
@@ -50,6 +51,9 @@ pub enum Cause {
     /// The image is not on the node.
     #[error("image {0:?} is not on this node: pull it first")]
     NoImage(String),
+    /// Somebody else has removed it.
+    #[error("its control group {0} is gone")]
+    CgroupGone(String),
     /// The verb does not fit the state.
     #[error("it is {is}, not {wanted}")]
     State {
@@ -66,6 +70,29 @@ pub enum Cause {
         /// Inside.
         target: String,
     },
+    /// A user or group outside of the pod's user namespace.
+    #[error("{what} {id} does not exist in the pod's user namespace: it is beyond the mapped range")]
+    NotMapped {
+        /// user or group.
+        what: &'static str,
+        /// Inside.
+        id: u32,
+    },
+    /// A volume that can't be shown under other ids.
+    #[error(
+        "the volume {path} at {target} can't be ID-mapped for the pod's user namespace: its file system is {kind}"
+    )]
+    NotMappable {
+        /// On the host.
+        path: PathBuf,
+        /// Inside.
+        target: String,
+        /// The file system's kind.
+        kind: String,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
     /// A device that is none.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -81,6 +108,9 @@ pub enum Cause {
     /// A seccomp profile that is refused.
     #[error(transparent)]
     Seccomp(#[from] FilterError),
+    /// An AppArmor profile that is not there.
+    #[error(transparent)]
+    Apparmor(#[from] ProfileError),
     /// Limits that the kernel refuses, or no room for a cgroup.
     #[error("cgroup")]
     Cgroup(#[from] CgroupError),
@@ -126,6 +156,9 @@ pub enum Cause {
     /// Its log file is not to be had.
     #[error("it has no log")]
     NoLog,
+    /// A client that takes a container's streams for what they are not.
+    #[error("it {}, unlike the request", if *.0 { "has a terminal" } else { "has no terminal" })]
+    Terminal(bool),
     /// An empty command.
     #[error("no command was given")]
     NoCommand,
@@ -155,14 +188,18 @@ impl ContainerError {
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match &*self.cause {
-            Cause::Unknown | Cause::NoImage(_) => Kind::NotFound,
+            Cause::Unknown | Cause::NoImage(_) | Cause::CgroupGone(_) => Kind::NotFound,
             Cause::Ambiguous
             | Cause::NoVolumeSource { .. }
+            | Cause::NotMapped { .. }
+            | Cause::NotMappable { .. }
             | Cause::Device(_)
             | Cause::NoCommand
+            | Cause::Terminal(_)
             | Cause::Spec(_)
             | Cause::User(_)
             | Cause::Rootfs(_)
+            | Cause::Apparmor(_)
             | Cause::Seccomp(_) => Kind::InvalidArgument,
             Cause::Duplicate { .. } => Kind::AlreadyExists,
             Cause::SandboxNotReady(_) | Cause::State { .. } | Cause::NoLog => Kind::FailedPrecondition,

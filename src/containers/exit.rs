@@ -1,23 +1,20 @@
 //! The end of a container or an exec, as the shim tells it: classified, recorded, then made known.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use berth_proto::shim::v1;
 
 use super::state::{Exit, Exited, Reason, Run, State};
 use super::{Container, Containers};
 use crate::drivers::store::Durability;
+use crate::events::Happening;
 use crate::ids::ContainerId;
 
 impl Containers {
     /// Takes what a shim saw; unknown containers and execs are ignored.
     pub async fn on_exit(&self, exited: v1::Exited) {
         if !exited.exec_id.is_empty() {
-            let mut execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(waiting) = execs.remove(&exited.exec_id) {
-                let _ = waiting.send(exited);
-            }
-            return;
+            return self.execs.end(&exited.exec_id, exited.exit_code);
         }
         let exit = Exit { code: exited.exit_code, finished_at: exited.finished_at };
         let Ok(id) = ContainerId::parse(&exited.container_id) else {
@@ -65,13 +62,17 @@ impl Containers {
 
     /// Recorded before anybody can see it.
     pub(super) async fn set_exited(&self, container: &Arc<Container>, exited: Exited) {
+        let _recording = container.recording.lock().await;
         let mut record = container.record();
         record.phase = super::state::Phase::Exited(exited.clone());
         if let Err(error) = self.drivers.store.put(container.id.as_str(), &record, Durability::Process).await
         {
             tracing::error!(container = %container.id, %error, "cannot record the container's end");
         }
+        let mut turn = self.events.turn();
         *container.state() = State::Exited(exited);
+        turn.tell(Happening::Stopped, &container.id, &container.sandbox.id);
+        drop(turn);
         container.ended.send_replace(true);
     }
 }

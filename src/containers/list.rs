@@ -1,6 +1,6 @@
 //! Finding containers: by id or its prefix, by pod, by labels. Answers come from memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::state::Phase;
@@ -56,14 +56,21 @@ impl Filter {
 impl Containers {
     /// Those that the filter admits, oldest first.
     pub fn list(&self, filter: &Filter) -> Vec<Arc<Container>> {
-        let mut found: Vec<_> = self.table().values().filter(|c| filter.admits(c)).cloned().collect();
-        found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-        found
+        oldest_first(self.table().values().filter(|c| filter.admits(c)).cloned().collect())
     }
 
     /// The containers of one pod, oldest first.
     pub fn of_pod(&self, pod: &PodId) -> Vec<Arc<Container>> {
-        self.list(&Filter { pod: pod.to_string(), ..Filter::default() })
+        oldest_first(self.table().values().filter(|c| c.sandbox.id == *pod).cloned().collect())
+    }
+
+    /// Those that run, by pod, oldest first.
+    pub fn running_by_pod(&self) -> HashMap<PodId, Vec<Arc<Container>>> {
+        let mut by_pod: HashMap<PodId, Vec<_>> = HashMap::new();
+        for container in self.list(&Filter { phase: Some(PhaseName::Running), ..Filter::default() }) {
+            by_pod.entry(container.sandbox.id.clone()).or_default().push(container);
+        }
+        by_pod
     }
 
     /// The one container with this id, or whose id alone begins so.
@@ -76,4 +83,9 @@ impl Containers {
             (Some(_), Some(_)) => Err(Cause::Ambiguous.of(format_args!("{id:?}"))),
         }
     }
+}
+
+fn oldest_first(mut found: Vec<Arc<Container>>) -> Vec<Arc<Container>> {
+    found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+    found
 }

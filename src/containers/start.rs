@@ -11,6 +11,7 @@ use super::{Cause, Container, ContainerError, Containers};
 use crate::clock;
 use crate::drivers::shim::{Shim, ShimError};
 use crate::drivers::store::Durability;
+use crate::events::Happening;
 
 /// The exit code of a container that never ran, as others in the field give it.
 const NEVER_RAN: i32 = 128;
@@ -50,7 +51,10 @@ impl Containers {
         };
         let root = match root.take() {
             Some(root) => root,
-            None => self.mount_root(&container.id, &container.image)?,
+            None => {
+                let user = container.sandbox.spec.namespaces.user.as_ref();
+                self.mount_root(&container.id, &container.image, user)?
+            }
         };
         *state = State::Starting { ended: None };
         Ok(root)
@@ -92,10 +96,10 @@ impl Containers {
             tracing::error!(container = %container.id, %error, "cannot record that the container runs");
         }
         let ended = {
-            let mut state = container.state();
-            let ended = if let State::Starting { ended } = &*state { *ended } else { None };
-            *state = State::Running(run);
-            ended
+            let mut turn = self.events.turn();
+            let starting = std::mem::replace(&mut *container.state(), State::Running(run));
+            turn.tell(Happening::Started, &container.id, &container.sandbox.id);
+            if let State::Starting { ended } = starting { ended } else { None }
         };
         if let Some(exit) = ended {
             self.end_run(container, run, exit).await;

@@ -38,12 +38,30 @@ pub enum Cause {
     /// No runtime of this name.
     #[error("there is no runtime handler {0:?}: only the default one, \"\"")]
     NoHandler(String),
+    /// It was stopped, or its shim has died.
+    #[error("it is not ready")]
+    NotReady,
+    /// Nobody listens at that port, or the pod's network is broken.
+    #[error("cannot connect to port {port} inside the pod")]
+    Dial {
+        /// The port.
+        port: u16,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A node that can't do it.
+    #[error("user namespaces are not available on this node: {0}")]
+    UserNamespaces(String),
     /// Its namespaces.
     #[error(transparent)]
     Shim(#[from] ShimError),
     /// Its cgroup.
     #[error("cgroup")]
     Cgroup(#[from] CgroupError),
+    /// Somebody else has removed it.
+    #[error("its control group {0} is gone")]
+    CgroupGone(String),
     /// Its network.
     #[error("network")]
     Network(#[from] Box<NetworkError>),
@@ -78,10 +96,12 @@ impl PodError {
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match &*self.cause {
-            Cause::Unknown => Kind::NotFound,
+            Cause::Unknown | Cause::CgroupGone(_) => Kind::NotFound,
             Cause::Ambiguous | Cause::NoHandler(_) => Kind::InvalidArgument,
+            Cause::UserNamespaces(_) => Kind::FailedPrecondition,
             Cause::Duplicate(_) => Kind::AlreadyExists,
-            Cause::Stopping => Kind::Unavailable,
+            Cause::NotReady => Kind::FailedPrecondition,
+            Cause::Dial { .. } | Cause::Stopping => Kind::Unavailable,
             Cause::Container(error) => error.kind(),
             Cause::Cgroup(error) => error.kind(),
             Cause::Network(error) => error.kind(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use berth_proto::shim::v1;
 
 use super::pod::State;
-use super::spec::{PodPid, PodSpec};
+use super::spec::{PodLimits, PodPid, PodSpec};
 use super::{Cause, Pod, PodError, PodRecord, Pods};
 use crate::clock;
 use crate::containers::Sandbox;
@@ -17,6 +17,7 @@ use crate::drivers::cgroup::PodCgroup;
 use crate::drivers::network::Attachment;
 use crate::drivers::shim::Shim;
 use crate::drivers::store::Durability;
+use crate::events::Happening;
 use crate::ids::PodId;
 use crate::rollback::Rollback;
 
@@ -71,6 +72,10 @@ impl Pods {
         if !spec.runtime_handler.is_empty() {
             return Err(Cause::NoHandler(spec.runtime_handler));
         }
+        if spec.namespaces.user.is_some() {
+            // Without mapped images the pod's root would have to be the host's.
+            self.drivers.layers.maps_ids().map_err(|why| Cause::UserNamespaces(why.to_owned()))?;
+        }
         let created_at = clock::now();
         self.record_intent(id, &spec, created_at, rollback).await?;
         let shim = self.start_shim(id, rollback).await?;
@@ -84,7 +89,10 @@ impl Pods {
         let sandbox = Sandbox::new(id.clone(), spec, cgroup, Some(shim));
         let pod = Arc::new(Pod::new(sandbox, created_at, State::Ready { network }));
         self.drivers.store.put(id.as_str(), &pod.record(), Durability::Process).await?;
+        let mut turn = self.containers.events().turn();
         self.table().insert(id.clone(), pod);
+        turn.tell(Happening::Created, id, id);
+        turn.tell(Happening::Started, id, id);
         Ok(())
     }
 
@@ -101,6 +109,7 @@ impl Pods {
             spec: spec.clone(),
             cgroup: None,
             created_at,
+            limits: PodLimits::default(),
             state: State::Starting,
         };
         self.drivers.store.put(id.as_str(), &record, Durability::Process).await?;
@@ -219,8 +228,7 @@ fn setup_of(spec: &PodSpec, cgroup: &PodCgroup, shm_path: &Path) -> v1::Setup {
 /// Those asked for, over two that let containers without privileges use low ports and ping: both concern nobody
 /// outside a network namespace of the pod's own.
 fn sysctls(spec: &PodSpec) -> HashMap<String, String> {
-    let own_network = !spec.namespaces.host_network && spec.namespaces.user.is_none();
-    let harmless: &[(&str, &str)] = if own_network {
+    let harmless: &[(&str, &str)] = if !spec.namespaces.host_network {
         &[("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")]
     } else {
         &[]

@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::pod::State;
-use super::{Cause, Pod, PodError, Pods};
-use crate::drivers::store::Durability;
+use super::{Cause, Pod, PodError, PodRecord, Pods};
+use crate::drivers::network::Attachment;
+use crate::drivers::store::{Durability, StoreError};
+use crate::events::Happening;
 
 impl Pods {
     /// Fine if it is unknown or already stopped.
@@ -35,8 +37,24 @@ impl Pods {
             shim.shut_down().await?;
         }
         self.containers.on_shim_lost(&pod.sandbox).await;
-        *pod.state() = State::NotReady { network: None };
-        Ok(self.drivers.store.put(pod.id().as_str(), &pod.record(), Durability::Process).await?)
+        Ok(self.set_not_ready(pod, None).await?)
+    }
+
+    /// Recorded before anybody can see it.
+    pub(super) async fn set_not_ready(
+        &self,
+        pod: &Pod,
+        network: Option<Attachment>,
+    ) -> Result<(), StoreError> {
+        let record = PodRecord { state: State::NotReady { network: network.clone() }, ..pod.record() };
+        let recorded = self.drivers.store.put(pod.id().as_str(), &record, Durability::Process).await;
+        let mut turn = self.containers.events().turn();
+        let was_ready = pod.is_ready();
+        *pod.state() = State::NotReady { network };
+        if was_ready {
+            turn.tell(Happening::Stopped, pod.id(), pod.id());
+        }
+        recorded
     }
 
     async fn kill_containers(&self, pod: &Pod) -> Result<(), Cause> {

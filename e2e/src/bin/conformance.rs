@@ -102,9 +102,14 @@ fn run_critest(node: &Node, report: &Path, flags: &Flags) -> Result<()> {
     let output = || {
         if flags.verbose { Stdio::inherit() } else { Stdio::null() }
     };
+    let websocket: &[&str] = match flags.websocket {
+        true => &["-websocket-exec", "-websocket-attach", "-websocket-portforward"],
+        false => &[],
+    };
     let status = Command::new(&program)
         .current_dir(node.scratch())
         .args(["-runtime-endpoint", &endpoint, "-image-endpoint", &endpoint, "-config", "/dev/null"])
+        .args(websocket)
         .args(["-ginkgo.no-color", "-ginkgo.seed=1", "-ginkgo.timeout=40m", "-ginkgo.poll-progress-after=0"])
         .arg(format!("-ginkgo.focus={}", flags.focus))
         .arg(format!("-ginkgo.json-report={}", report.display()))

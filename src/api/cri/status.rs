@@ -3,6 +3,7 @@
 use tonic::{Code, Status};
 
 use super::convert::Invalid;
+use crate::api::streaming::TokenError;
 use crate::error::{Error, Kind, chain};
 
 /// An error with all its causes, under the code of its kind.
@@ -16,6 +17,15 @@ pub(in crate::api) fn status(error: impl Into<Error>) -> Status {
 impl From<Invalid> for Status {
     fn from(invalid: Invalid) -> Self {
         Self::invalid_argument(invalid.to_string())
+    }
+}
+
+impl From<TokenError> for Status {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Full => Self::resource_exhausted(error.to_string()),
+            TokenError::NoRandomness => Self::internal(error.to_string()),
+        }
     }
 }
 

@@ -1,12 +1,9 @@
-//! Namespaces, AppArmor and SELinux of a container. What does not live here: capabilities, system call filters.
+//! Namespaces and SELinux labels of a container. What does not live here: capabilities, profiles, system call filters.
 
 use oci_spec::runtime as oci;
 
 use super::{Inputs, SpecError};
-use crate::containers::spec::{AppArmor, PidMode, SelinuxLabel};
-
-/// The name under which Berth's own AppArmor profile is loaded.
-pub const APPARMOR_DEFAULT: &str = "berth-default";
+use crate::containers::spec::{PidMode, SelinuxLabel};
 
 /// Only those that are new for each container; see the module's comment for the others.
 pub(super) fn namespaces(inputs: &Inputs<'_>) -> Vec<oci::LinuxNamespace> {
@@ -15,7 +12,8 @@ pub(super) fn namespaces(inputs: &Inputs<'_>) -> Vec<oci::LinuxNamespace> {
     if security.pid == PidMode::Container {
         kinds.push(oci::LinuxNamespaceType::Pid);
     }
-    if !security.privileged {
+    // A user namespace may mount the cgroups of a namespace that it owns only.
+    if !security.privileged || inputs.pod.namespaces.user.is_some() {
         kinds.push(oci::LinuxNamespaceType::Cgroup);
     }
     kinds
@@ -26,25 +24,6 @@ pub(super) fn namespaces(inputs: &Inputs<'_>) -> Vec<oci::LinuxNamespace> {
             namespace
         })
         .collect()
-}
-
-/// The profile to run under; None leaves the process unconfined.
-pub(super) fn apparmor(inputs: &Inputs<'_>) -> Result<Option<String>, SpecError> {
-    let (security, host) = (&inputs.container.security, inputs.host);
-    match &security.apparmor {
-        AppArmor::Unconfined => Ok(None),
-        AppArmor::RuntimeDefault => {
-            let loaded = host.apparmor && host.apparmor_profiles.contains(APPARMOR_DEFAULT);
-            Ok((loaded && !security.privileged).then(|| APPARMOR_DEFAULT.to_string()))
-        }
-        AppArmor::Localhost(profile) if !host.apparmor => {
-            Err(SpecError::AppArmorDisabled { profile: profile.clone() })
-        }
-        AppArmor::Localhost(profile) if profile.is_empty() || !host.apparmor_profiles.contains(profile) => {
-            Err(SpecError::AppArmorProfile { profile: profile.clone() })
-        }
-        AppArmor::Localhost(profile) => Ok(Some(profile.clone())),
-    }
 }
 
 /// The label of the process; None where the kernel has no SELinux.

@@ -26,9 +26,9 @@ use crate::images::image::ImageConfig;
 use crate::pods::spec::PodSpec;
 
 pub use capabilities::granted;
-pub use confinement::APPARMOR_DEFAULT;
 pub use devices::{DeviceRule, device_rules};
 pub use process::exec_process;
+pub use resources::set_limits;
 
 /// The files of a pod that each of its containers mounts.
 #[derive(Clone, Debug)]
@@ -58,6 +58,8 @@ pub struct Inputs<'a> {
     pub files: &'a PodFiles,
     /// As the cgroup driver names it.
     pub cgroup_path: &'a str,
+    /// The AppArmor profile to run under.
+    pub apparmor: Option<&'a str>,
     /// The devices asked for; with privileged, all of the node.
     pub devices: &'a [HostDevice],
 }
@@ -132,18 +134,6 @@ pub enum SpecError {
         path: PathBuf,
         /// What is wrong.
         problem: &'static str,
-    },
-    /// A profile that the kernel does not have.
-    #[error("AppArmor profile {profile:?} is not loaded on this node")]
-    AppArmorProfile {
-        /// The profile.
-        profile: String,
-    },
-    /// A profile without AppArmor.
-    #[error("AppArmor profile {profile:?} was asked for, but AppArmor is not enabled on this node")]
-    AppArmorDisabled {
-        /// The profile.
-        profile: String,
     },
     /// A label that the kernel would refuse.
     #[error("SELinux {part} {text:?} is malformed")]

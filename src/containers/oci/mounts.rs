@@ -20,6 +20,9 @@ const PROC_FILES: [&str; 8] = [
     "/proc/slabinfo",
 ];
 
+/// The group that may write to others' terminals, as every distribution numbers it.
+const TTY: u32 = 5;
+
 /// The runtime's own mounts, without those that the request covers, and then the request's, parents first.
 pub(super) fn mounts(inputs: &Inputs<'_>) -> Result<Vec<oci::Mount>, SpecError> {
     let mut asked = inputs.container.mounts.iter().map(requested).collect::<Result<Vec<_>, _>>()?;
@@ -61,8 +64,8 @@ fn own(inputs: &Inputs<'_>) -> Vec<oci::Mount> {
     let (security, namespaces) = (&inputs.container.security, &inputs.pod.namespaces);
     let writable = if security.privileged { "rw" } else { "ro" };
     let sysfs = match namespaces.host_network && namespaces.user.is_some() {
-        // sysfs shows a network namespace, and only its owner may mount it.
-        true => mount("/sys", "bind", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro", "rprivate"]),
+        // sysfs shows a network namespace, and only its owner may mount it. Without what the host has mounted below.
+        true => mount("/sys", "bind", "/sys", &["bind", "nosuid", "noexec", "nodev", "ro", "rprivate"]),
         false => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", writable]),
     };
     let shm = match namespaces.host_ipc {
@@ -70,7 +73,10 @@ fn own(inputs: &Inputs<'_>) -> Vec<oci::Mount> {
         false => mount("/dev/shm", "shm", "pod", &["nosuid", "noexec", "nodev", "mode=1777"]),
     };
     let dev = ["nosuid", "strictatime", "mode=755", "size=65536k"];
-    let pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
+    let mut pts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    if namespaces.user.as_ref().is_none_or(|user| user.has_group(TTY)) {
+        pts.push("gid=5");
+    }
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &dev),
@@ -124,12 +130,15 @@ fn requested(asked: &Mount) -> Result<oci::Mount, SpecError> {
         (true, false) => "ro",
         (false, false) => "rw",
     };
+    let mut options = vec!["rbind".to_string(), propagation.to_string(), access.to_string()];
+    // For the whole tree: a file system mounted below the volume must not give back what was taken away.
+    options.extend(asked.options.iter().map(|option| format!("r{}", option.name())));
     let mut mount = oci::Mount::default();
     mount
         .set_destination(destination)
         .set_typ(Some("bind".to_string()))
         .set_source(Some(source))
-        .set_options(Some(vec!["rbind".to_string(), propagation.to_string(), access.to_string()]));
+        .set_options(Some(options));
     if !asked.uid_mappings.is_empty() || !asked.gid_mappings.is_empty() {
         mount.set_uid_mappings(Some(mappings(&asked.uid_mappings)));
         mount.set_gid_mappings(Some(mappings(&asked.gid_mappings)));

@@ -9,11 +9,14 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags,
-    UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    move_mount, open_tree,
 };
 
 use super::error::LayerError;
+use crate::drivers::id_map::IdMap;
+use crate::pods::spec::UserNamespace;
 
 /// What is stacked.
 #[derive(Debug)]
@@ -24,6 +27,17 @@ pub struct Stack<'a> {
     pub upper: &'a Path,
     /// Overlay's own; empty, on the same file system as `upper`.
     pub work: &'a Path,
+    /// The layers' owners are shown under the IDs of a user namespace.
+    pub mapped: Option<Mapped<'a>>,
+}
+
+/// Layers under other IDs. `upper` has the IDs of the host, those that the user namespace's users really are.
+#[derive(Clone, Copy, Debug)]
+pub struct Mapped<'a> {
+    /// Where all the layers are.
+    pub layers: &'a Path,
+    /// Whose IDs.
+    pub user: &'a UserNamespace,
 }
 
 /// Renames of directories are done by copying, and no file is copied in part: so an upper directory is complete
@@ -34,12 +48,17 @@ const STRING_MAX: usize = 255;
 
 /// Mounts through the calls that take one layer at a time (Linux 6.5), or through mount(2).
 pub fn mount(stack: &Stack<'_>) -> Result<OwnedFd, LayerError> {
+    if stack.mapped.is_some() {
+        return apart(stack, mount_mapped);
+    }
     match mount_by_layer(stack) {
-        Err((step, errno)) if step == ADD_LAYER && errno == Errno::INVAL => mount_by_page(stack),
+        Err((ADD_LAYER, Errno::INVAL)) => apart(stack, mount_by_page),
         Err((step, errno)) => Err(failed(stack, step, errno.into())),
         Ok(mounted) => Ok(mounted),
     }
 }
+
+type Step = (&'static str, io::Error);
 
 const ADD_LAYER: &str = "add a layer";
 
@@ -90,12 +109,11 @@ fn mount_by_layer(stack: &Stack<'_>) -> Result<OwnedFd, (&'static str, Errno)> {
         .map_err(step("mount the file system"))
 }
 
-/// For older kernels. mount(2) attaches, so it is done in a mount namespace that only one short-lived thread has; the
-/// mount is then cloned into the open, detached.
-fn mount_by_page(stack: &Stack<'_>) -> Result<OwnedFd, LayerError> {
+/// Runs `mount` in a mount namespace that only one short-lived thread has, so that what it must attach shows nowhere.
+fn apart(stack: &Stack<'_>, mount: fn(&Stack<'_>) -> Result<OwnedFd, Step>) -> Result<OwnedFd, LayerError> {
     let mounted = std::thread::scope(|scope| {
         let worker = std::thread::Builder::new().name("overlay".into());
-        let worker = worker.spawn_scoped(scope, || in_own_namespace(stack));
+        let worker = worker.spawn_scoped(scope, || leave_mount_namespace().and_then(|()| mount(stack)));
         worker.map_err(|error| ("start a thread", error)).and_then(|worker| {
             worker.join().unwrap_or_else(|_| Err(("mount in a thread", io::ErrorKind::Other.into())))
         })
@@ -103,12 +121,38 @@ fn mount_by_page(stack: &Stack<'_>) -> Result<OwnedFd, LayerError> {
     mounted.map_err(|(step, source)| failed(stack, step, source))
 }
 
-fn in_own_namespace(stack: &Stack<'_>) -> Result<OwnedFd, (&'static str, io::Error)> {
-    let step = |step| move |errno: Errno| (step, io::Error::from(errno));
+fn leave_mount_namespace() -> Result<(), Step> {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
         .map_err(|errno| ("leave the mount namespace", errno.into()))?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).map_err(step("make the mount namespace private"))?;
+    rustix::mount::mount_change("/", private)
+        .map_err(|errno| ("make the mount namespace private", errno.into()))
+}
+
+/// In a mount namespace apart. Overlay can't be mapped as a whole, and before Linux 6.15 it takes no layer that is attached
+/// nowhere: so the layers' directory is covered with itself under other IDs, and overlay keeps what it finds there.
+fn mount_mapped(stack: &Stack<'_>) -> Result<OwnedFd, Step> {
+    cover(stack)?;
+    match mount_by_layer(stack) {
+        Err((ADD_LAYER, Errno::INVAL)) => mount_by_page(stack),
+        mounted => mounted.map_err(|(step, errno)| (step, errno.into())),
+    }
+}
+
+fn cover(stack: &Stack<'_>) -> Result<(), Step> {
+    let Some(Mapped { layers, user }) = stack.mapped else {
+        return Ok(());
+    };
+    let tree = IdMap::new(user)
+        .and_then(|map| map.mount(layers))
+        .map_err(|error| ("show the layers under the pod's user namespace", error))?;
+    let whole = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&tree, c"", CWD, layers, whole).map_err(|errno| ("cover the layers' directory", errno.into()))
+}
+
+/// For older kernels, in a mount namespace apart: mount(2) attaches. The mount is then cloned into the open, detached.
+fn mount_by_page(stack: &Stack<'_>) -> Result<OwnedFd, Step> {
+    let step = |step| move |errno: Errno| (step, io::Error::from(errno));
     // Opened here, not before: overlay takes only what its own mount namespace has.
     let mut open = Vec::with_capacity(stack.lower.len() + 2);
     let mut name = |path: &Path| -> Result<String, Errno> {
@@ -154,7 +198,7 @@ mod tests {
         let (dir, mut lower) = tree(128);
         lower.reverse();
         let (upper, work) = (dir.path().join("upper"), dir.path().join("work"));
-        let root = mount(&Stack { lower, upper: &upper, work: &work }).unwrap();
+        let root = mount(&Stack { lower, upper: &upper, work: &work, mapped: None }).unwrap();
         let root_path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
         assert_eq!(std::fs::read_to_string(root_path.join("same")).unwrap(), "127");
         assert!(root_path.join("own0").exists());
@@ -171,7 +215,31 @@ mod tests {
 
     #[test]
     fn an_older_kernel_gets_the_same_root_through_one_page_of_options() {
-        check(mount_by_page);
+        check(|stack| apart(stack, mount_by_page));
+    }
+
+    #[test]
+    fn layers_under_a_user_namespace_have_its_ids_and_the_writable_one_those_of_the_host() {
+        use crate::containers::spec::IdMapping;
+        use std::os::unix::fs::{MetadataExt, chown};
+        let by_page = |stack: &Stack<'_>| cover(stack).and_then(|()| mount_by_page(stack));
+        for mount in [mount_mapped, by_page] {
+            let ((layers, lower), (dir, _)) = (tree(3), tree(0));
+            chown(lower[1].join("own1"), Some(33), Some(34)).unwrap();
+            let map = |first| vec![IdMapping { container_id: 0, host_id: first, length: 65_536 }];
+            let user = UserNamespace { uids: map(100_000), gids: map(200_000) };
+            let (upper, work) = (dir.path().join("upper"), dir.path().join("work"));
+            let mapped = Some(Mapped { layers: layers.path(), user: &user });
+            let below = lower[1].join("own1");
+            let stack = Stack { lower, upper: &upper, work: &work, mapped };
+            let root = apart(&stack, mount).unwrap();
+            let path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
+            let owner = |path: PathBuf| std::fs::metadata(path).map(|m| (m.uid(), m.gid())).unwrap();
+            assert_eq!(owner(path.join("own1")), (100_033, 200_034));
+            std::fs::write(path.join("own1"), "changed").unwrap();
+            assert_eq!(owner(upper.join("own1")), (100_033, 200_034));
+            assert_eq!(owner(below), (33, 34));
+        }
     }
 
     #[test]
@@ -179,7 +247,7 @@ mod tests {
         let (dir, mut lower) = tree(1);
         lower.push("/nonexistent/layer".into());
         let (upper, work) = (dir.path().join("upper"), dir.path().join("work"));
-        let error = mount(&Stack { lower, upper: &upper, work: &work }).unwrap_err();
+        let error = mount(&Stack { lower, upper: &upper, work: &work, mapped: None }).unwrap_err();
         assert!(error.to_string().contains("2 layers"), "{error}");
     }
 }

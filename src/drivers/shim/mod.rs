@@ -180,6 +180,21 @@ impl Shim {
         self.done(Verb::Signal(v1::Signal { container_id, exec_id, signal }), PROMPT).await
     }
 
+    /// Connects a client to a running container's streams; the fds are in the order of the message's comment.
+    pub async fn attach(&self, attach: v1::Attach, fds: &[BorrowedFd<'_>]) -> Result<(), ShimError> {
+        match self.connection.call(Verb::Attach(attach), fds, PROMPT).await? {
+            (Body::Done(_), _) => Ok(()),
+            _ => Err(self.protocol("attach")),
+        }
+    }
+
+    /// Gives a container's terminal another size, in columns and rows.
+    pub async fn resize(&self, container_id: &str, width: u16, height: u16) -> Result<(), ShimError> {
+        let (container_id, exec_id) = (container_id.to_string(), String::new());
+        let resize = v1::Resize { container_id, exec_id, width: width.into(), height: height.into() };
+        self.done(Verb::Resize(resize), PROMPT).await
+    }
+
     /// Opens a container's log anew.
     pub async fn reopen_log(&self, container_id: &str) -> Result<(), ShimError> {
         self.done(Verb::ReopenLog(v1::ReopenLog { container_id: container_id.to_string() }), PROMPT).await

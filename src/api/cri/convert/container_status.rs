@@ -3,7 +3,7 @@
 use berth_proto::cri::v1;
 
 use super::{resources, security, signal};
-use crate::containers::Container;
+use crate::containers::{Container, ContainerSnapshot};
 use crate::containers::spec::{Mount, Propagation};
 use crate::containers::state::{Exited, Phase};
 
@@ -44,14 +44,15 @@ pub(in crate::api::cri) fn item(container: &Container) -> v1::Container {
     }
 }
 
-pub(in crate::api::cri) fn status(container: &Container) -> v1::ContainerStatus {
-    let (phase, spec) = (container.phase(), &container.spec);
+pub(in crate::api::cri) fn status(snapshot: &ContainerSnapshot) -> v1::ContainerStatus {
+    let ContainerSnapshot { container, phase, resources } = snapshot;
+    let spec = &container.spec;
     let log_path =
         spec.log_path.as_ref().map_or_else(String::new, |path| path.to_string_lossy().into_owned());
     let mut status = v1::ContainerStatus {
         id: container.id.to_string(),
         metadata: Some(metadata(container)),
-        state: state(&phase),
+        state: state(phase),
         created_at: container.created_at,
         image: Some(image(container)),
         image_ref: container.image.reference.clone(),
@@ -61,7 +62,7 @@ pub(in crate::api::cri) fn status(container: &Container) -> v1::ContainerStatus 
         mounts: spec.mounts.iter().map(mount).collect(),
         log_path,
         resources: Some(v1::ContainerResources {
-            linux: Some(resources::to_cri(&container.resources())),
+            linux: Some(resources::to_cri(resources)),
             windows: None,
         }),
         user: Some(user(container)),
@@ -76,12 +77,12 @@ pub(in crate::api::cri) fn status(container: &Container) -> v1::ContainerStatus 
     status
 }
 
-fn set_exited(status: &mut v1::ContainerStatus, exited: Exited) {
+fn set_exited(status: &mut v1::ContainerStatus, exited: &Exited) {
     status.started_at = exited.started_at;
     status.finished_at = exited.exit.finished_at;
     status.exit_code = exited.exit.code;
     status.reason = exited.reason.as_str().to_string();
-    status.message = exited.message;
+    status.message = exited.message.clone();
 }
 
 fn user(container: &Container) -> v1::ContainerUser {
@@ -110,6 +111,7 @@ fn mount(mount: &Mount) -> v1::Mount {
         uid_mappings: security::id_mappings_to_cri(&mount.uid_mappings),
         gid_mappings: security::id_mappings_to_cri(&mount.gid_mappings),
         recursive_read_only: mount.recursive_read_only,
+        mount_options: mount.options.iter().map(|option| option.name().to_string()).collect(),
         ..Default::default()
     }
 }

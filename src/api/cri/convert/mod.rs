@@ -2,11 +2,14 @@
 
 pub(super) mod container;
 pub(super) mod container_status;
+pub(super) mod event;
 pub(super) mod image;
 pub(super) mod pod;
 pub(super) mod resources;
 pub(super) mod security;
 pub(super) mod signal;
+pub(super) mod stats;
+pub(super) mod streaming;
 
 use std::path::{Component, Path};
 

@@ -11,6 +11,7 @@ fn volumes_come_last_parents_first_with_their_options() {
     (recursive.readonly, recursive.recursive_read_only) = (true, true);
     let mut slave = mount("/h/slave", "/slave");
     slave.propagation = Propagation::HostToContainer;
+    slave.options = vec![MountOption::NoExec, MountOption::NoSuid];
     let shared = Mount { propagation: Propagation::Bidirectional, ..mount("/h/shared", "/shared//./x") };
     case.container.mounts =
         vec![mount("/h/deep", "/data/a/b"), readonly, recursive, slave, shared, mount("/h", "/data")];
@@ -21,7 +22,7 @@ fn volumes_come_last_parents_first_with_their_options() {
     assert_eq!(at(&spec, "/data/ro")["options"], json!(["rbind", "rprivate", "ro"]));
     assert_eq!(at(&spec, "/data/ro")["source"], "/h/ro");
     assert_eq!(at(&spec, "/rro")["options"], json!(["rbind", "rprivate", "rro"]));
-    assert_eq!(at(&spec, "/slave")["options"], json!(["rbind", "rslave", "rw"]));
+    assert_eq!(at(&spec, "/slave")["options"], json!(["rbind", "rslave", "rw", "rnoexec", "rnosuid"]));
     assert_eq!(at(&spec, "/shared/x")["options"], json!(["rbind", "rshared", "rw"]));
     assert_eq!(spec["linux"]["rootfsPropagation"], "rshared");
 }

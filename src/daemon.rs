@@ -23,9 +23,9 @@ use crate::api::streaming::{self, Streaming};
 use crate::config::Config;
 use crate::containers::Containers;
 use crate::drivers::{
-    Drivers, apparmor::Apparmor, background::Background, bundle::Bundles, cgroup::Cgroups, host::Host, layers::Layers,
-    network::Network, pod_files::PodFiles, registry::Registry, seccomp::SeccompCache, shim, shim::Shims,
-    store::Store,
+    Drivers, apparmor::Apparmor, background::Background, bundle::Bundles, cgroup::Cgroups, host::Host,
+    layers::Layers, network::Network, pod_files::PodFiles, registry::Registry, seccomp::SeccompCache, shim,
+    shim::Shims, store::Store,
 };
 use crate::images::Images;
 use crate::layout::Layout;
@@ -74,11 +74,11 @@ async fn build(
 ) -> anyhow::Result<(Services, mpsc::UnboundedReceiver<shim::Event>, streaming::Server)> {
     let store = Arc::new(Store::open(&layout.store())?);
     let registry = Registry::new(config.registry)?;
-    let images = Arc::new(Images::open(layout, store.clone(), registry, &config.layers).await?);
+    let images = Arc::new(Images::open(layout, store.clone(), registry, config.image, &config.layers).await?);
     let (shims, events) = Shims::open(&config.shim, layout.clone())?;
     let host = Host::detect();
     let drivers = Arc::new(Drivers {
-        network: Network::open(config.cni, config.network, layout, store.clone()).await?,
+        network: Arc::new(Network::open(config.cni, config.network, layout, store.clone()).await?),
         cgroups: Cgroups::open(&config.cgroup)?,
         bundles: Bundles::new(layout.clone()),
         pod_files: PodFiles::new(layout.clone()),

@@ -15,6 +15,7 @@ pub mod network;
 pub mod node;
 pub mod registry;
 pub mod runtime;
+pub mod watch;
 pub mod world;
 
 /// The repository's root.

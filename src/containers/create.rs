@@ -7,12 +7,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::container::ImageUse;
-use super::oci::{self, Inputs, PodFiles};
+use super::oci::{self, Inputs, Labels, PodFiles};
 use super::sandbox::Sandbox;
 use super::spec::{ContainerSpec, Security};
-use super::state::{Phase, State};
+use super::state::{Mounted, Phase, State};
 use super::user::{self, User, UserFiles};
-use super::{Cause, Container, ContainerRecord, Containers, Created, apparmor, devices, filter, signal};
+use super::volumes::Volumes;
+use super::{
+    Cause, Container, ContainerRecord, Containers, Created, apparmor, devices, filter, selinux, signal,
+};
 use crate::clock;
 use crate::drivers::cgroup::ContainerCgroup;
 use crate::drivers::host::HostDevice;
@@ -29,7 +32,8 @@ use crate::pods::spec::UserNamespace;
 /// What `make` has finished, for the container that comes of it.
 struct Made {
     user: User,
-    root: OwnedFd,
+    mounted: Mounted,
+    volumes: Volumes,
     cgroup: ContainerCgroup,
 }
 
@@ -74,15 +78,22 @@ impl Containers {
             return Err(Cause::SandboxNotReady(sandbox.id.clone()));
         }
         check_volumes(&spec)?;
+        selinux::check(spec.security.selinux.as_ref())?;
         let image = self.images.find(&spec.image).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
         let hold = self.images.hold(&image.id).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
-        let (root, user) = self.make_root(id, &spec, &image, sandbox.spec.namespaces.user.as_ref())?;
+        if let Some(kind) = &image.artifact {
+            return Err(Cause::Artifact { image: spec.image.clone(), kind: kind.clone() });
+        }
+        let volumes = self.hold_volumes(&spec)?;
+        let user_ns = sandbox.spec.namespaces.user.as_ref();
+        let (root, user) = self.make_root(id, &spec, &image, user_ns)?;
+        let mounted = Mounted { root, volumes: self.mount_volumes(&spec, &volumes.uses, user_ns)? };
         let devices = devices::resolve(&spec)?;
         let rules = devices::rules(&spec, &devices);
         let cgroup =
             self.drivers.cgroups.create_container(&sandbox.cgroup, id, &spec.resources, &rules).await?;
         *to_undo = Some(cgroup.clone());
-        let made = Made { user, root, cgroup };
+        let made = Made { user, mounted, volumes, cgroup };
         self.write_config(id, &sandbox, (&spec, &image.config), (&made, &devices))?;
         let container = Arc::new(assemble(id, sandbox, (spec, &image, hold), made));
         self.note_new_layer(&container);
@@ -130,6 +141,7 @@ impl Containers {
             hosts: layout.pod_hosts(&sandbox.id),
             hostname: layout.pod_hostname(&sandbox.id),
         };
+        let labels = self.labels(sandbox, spec)?;
         let profile = apparmor::profile(&self.drivers.apparmor, &spec.security)?;
         let oci = oci::spec(&Inputs {
             container: spec,
@@ -140,11 +152,39 @@ impl Containers {
             files: &files,
             cgroup_path: made.cgroup.path(),
             apparmor: profile.as_deref(),
+            selinux: labels.as_ref(),
             devices,
         })?;
         // An unknown or garbled profile is an error of the request, not of the start.
         self.seccomp_filter(&spec.security)?;
         Ok(self.drivers.bundles.write_config(id, &oci)?)
+    }
+
+    /// The labels of a container where the kernel has SELinux; its volumes get theirs at once.
+    fn labels(&self, sandbox: &Sandbox, spec: &ContainerSpec) -> Result<Option<Labels>, Cause> {
+        let Some(level) = self.level(sandbox) else { return Ok(None) };
+        let level = match &spec.security.selinux {
+            Some(own) if !own.level.is_empty() => own.level.clone(),
+            _ => level,
+        };
+        let labels =
+            Labels { process: selinux::process(&spec.security, &level), files: selinux::files(&level) };
+        for mount in spec.mounts.iter().filter(|mount| mount.selinux_relabel) {
+            let path = PathBuf::from(&mount.host_path);
+            let target = mount.container_path.clone();
+            crate::drivers::selinux::relabel(&path, &labels.files).map_err(|source| Cause::Relabel {
+                path,
+                target,
+                source,
+            })?;
+        }
+        Ok(Some(labels))
+    }
+
+    /// The pod's level; None where the kernel has no SELinux.
+    fn level(&self, sandbox: &Sandbox) -> Option<String> {
+        let asked = sandbox.spec.selinux.as_ref();
+        self.drivers.host.selinux.then(|| selinux::level(&sandbox.id, asked))
     }
 
     /// Mounts the container's root: its image's layers below, its own writable one on top. Nothing shows on the host.
@@ -188,10 +228,13 @@ fn assemble(
     (spec, image, hold): (ContainerSpec, &Image, Hold),
     made: Made,
 ) -> Container {
+    let Volumes { uses, mut holds } = made.volumes;
+    holds.push(hold);
     let record = ContainerRecord {
         id: id.clone(),
         pod: sandbox.id.clone(),
         image: ImageUse::of(image, &spec.image),
+        volumes: uses,
         resources: spec.resources.clone(),
         update_annotations: BTreeMap::new(),
         spec,
@@ -200,14 +243,14 @@ fn assemble(
         created_at: clock::now(),
         phase: Phase::Created,
     };
-    let container = Container::from_record(record, sandbox, Some(hold));
-    *container.state() = State::Created { root: Some(made.root) };
+    let container = Container::from_record(record, sandbox, holds);
+    *container.state() = State::Created { mounted: Some(made.mounted) };
     container
 }
 
 impl ImageUse {
     /// What a container made with `request` as its image keeps of the image.
-    fn of(image: &Image, request: &str) -> Self {
+    pub(super) fn of(image: &Image, request: &str) -> Self {
         let by_digest = image.digests.iter().find(|name| *name == request).or_else(|| image.digests.first());
         Self {
             id: image.id.clone(),
@@ -219,7 +262,8 @@ impl ImageUse {
 }
 
 fn check_volumes(spec: &ContainerSpec) -> Result<(), Cause> {
-    let missing = spec.mounts.iter().find(|mount| !crate::drivers::host::exists(&mount.host_path));
+    let mut paths = spec.mounts.iter().filter(|mount| mount.image.is_none());
+    let missing = paths.find(|mount| !crate::drivers::host::exists(&mount.host_path));
     match missing {
         None => check_mappings(spec),
         Some(mount) => Err(Cause::NoVolumeSource {
@@ -232,7 +276,8 @@ fn check_volumes(spec: &ContainerSpec) -> Result<(), Cause> {
 /// Tries what the start will do: not every file system can show its files under other ids.
 fn check_mappings(spec: &ContainerSpec) -> Result<(), Cause> {
     let mut last: Option<(UserNamespace, IdMap)> = None;
-    for mount in spec.mounts.iter().filter(|mount| !mount.uid_mappings.is_empty()) {
+    let paths = spec.mounts.iter().filter(|mount| mount.image.is_none());
+    for mount in paths.filter(|mount| !mount.uid_mappings.is_empty()) {
         let path = PathBuf::from(&mount.host_path);
         let wrong = |source| Cause::NotMappable {
             kind: crate::drivers::host::file_system(&path),

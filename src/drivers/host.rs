@@ -33,7 +33,7 @@ impl Host {
             kernel: version(&uname.release().to_string_lossy()),
             cgroup_v2: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
             seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
-            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+            selinux: crate::drivers::selinux::is_on(),
             capabilities: bounding(&text("/proc/self/status")),
         }
     }

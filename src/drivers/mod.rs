@@ -15,6 +15,7 @@ pub mod processes;
 pub mod registry;
 pub mod rootfs;
 pub mod seccomp;
+pub mod selinux;
 pub mod shim;
 pub mod stdio;
 pub mod store;
@@ -35,7 +36,7 @@ pub struct Drivers {
     /// Limits.
     pub cgroups: cgroup::Cgroups,
     /// Connections.
-    pub network: network::Network,
+    pub network: std::sync::Arc<network::Network>,
     /// Root file systems.
     pub layers: layers::Layers,
     /// Directories of containers.

@@ -89,6 +89,12 @@ impl PodFiles {
         Ok(())
     }
 
+    /// Gives the files an SELinux label.
+    pub fn label(&self, id: &PodId, label: &str) -> Result<(), PodFilesError> {
+        let dir = self.layout.pod_files(id);
+        crate::drivers::selinux::relabel(&dir, label).map_err(PodFilesError::at("label", &dir))
+    }
+
     /// Removes the files; fine if they are not there.
     pub fn remove(&self, id: &PodId) -> Result<(), PodFilesError> {
         let dir = self.layout.pod_files(id);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::calls::Lost;
 use crate::containers::ContainerError;
+use crate::containers::selinux::LabelError;
 use crate::drivers::cgroup::CgroupError;
 use crate::drivers::network::NetworkError;
 use crate::drivers::pod_files::PodFilesError;
@@ -53,6 +54,9 @@ pub enum Cause {
     /// A node that can't do it.
     #[error("user namespaces are not available on this node: {0}")]
     UserNamespaces(String),
+    /// A label that the kernel would refuse.
+    #[error(transparent)]
+    Label(#[from] LabelError),
     /// Its namespaces.
     #[error(transparent)]
     Shim(#[from] ShimError),
@@ -97,7 +101,7 @@ impl PodError {
     pub fn kind(&self) -> Kind {
         match &*self.cause {
             Cause::Unknown | Cause::CgroupGone(_) => Kind::NotFound,
-            Cause::Ambiguous | Cause::NoHandler(_) => Kind::InvalidArgument,
+            Cause::Ambiguous | Cause::NoHandler(_) | Cause::Label(_) => Kind::InvalidArgument,
             Cause::UserNamespaces(_) => Kind::FailedPrecondition,
             Cause::Duplicate(_) => Kind::AlreadyExists,
             Cause::NotReady => Kind::FailedPrecondition,

@@ -41,7 +41,13 @@ pub struct Pods {
 impl Pods {
     /// None yet: see `recover` for those of a daemon before this one.
     pub fn new(drivers: Arc<Drivers>, containers: Arc<Containers>) -> Self {
-        Self { drivers, containers, by_id: Mutex::default(), starting: Calls::default(), watched: Mutex::default() }
+        Self {
+            drivers,
+            containers,
+            by_id: Mutex::default(),
+            starting: Calls::default(),
+            watched: Mutex::default(),
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<PodId, Arc<Pod>>> {

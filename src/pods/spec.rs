@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::containers::spec::{IdMapping, Resources, Seccomp};
+use crate::containers::spec::{IdMapping, Resources, Seccomp, SelinuxLabel};
 
 /// A pod sandbox as requested (CRI PodSandboxConfig).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub struct PodSpec {
     pub privileged: bool,
     /// The sandbox's own profile; the containers have theirs.
     pub seccomp: Seccomp,
+    /// SELinux label of the pod; its level is that of its files.
+    #[serde(default)]
+    pub selinux: Option<SelinuxLabel>,
     /// Named runtime; empty = the default.
     pub runtime_handler: String,
     /// Extra resources that the runtime itself may take.

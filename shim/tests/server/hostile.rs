@@ -17,11 +17,12 @@ fn bad_packets_end_their_connection_only_and_leak_no_descriptor() {
     let (shim, mut client) = Shim::set_up(v1::Setup::default());
     let before = open_files(&shim);
     let null = std::fs::File::open("/dev/null").unwrap();
-    let many = [null.as_fd(); 12];
+    let too_many = berth_proto::shim::MAX_FDS + 1;
+    let many = vec![null.as_fd(); too_many];
     let packets: [(Vec<u8>, usize); 4] = [
         (vec![0xff; 100], 1),
         (vec![0; 65 * 1024], 1),
-        (vec![8, 1], 12),
+        (vec![8, 1], too_many),
         (vec![0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f], 0),
     ];
     for (bytes, fds) in packets {

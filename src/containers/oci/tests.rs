@@ -22,6 +22,7 @@ struct Case {
     files: PodFiles,
     devices: Vec<HostDevice>,
     apparmor: Option<&'static str>,
+    selinux: Option<Labels>,
 }
 
 fn texts(texts: &[&str]) -> Vec<String> {
@@ -69,6 +70,7 @@ fn pod() -> PodSpec {
         namespaces: PodNamespaces::default(),
         privileged: false,
         seccomp: Seccomp::default(),
+        selinux: None,
         runtime_handler: String::new(),
         overhead: None,
         resources: None,
@@ -89,6 +91,7 @@ fn case() -> Case {
         },
         devices: vec![],
         apparmor: None,
+        selinux: None,
     }
 }
 
@@ -103,6 +106,7 @@ impl Case {
             files: &self.files,
             cgroup_path: "/kubepods/pod1/c1",
             apparmor: self.apparmor,
+            selinux: self.selinux.as_ref(),
             devices: &self.devices,
         })
     }
@@ -119,6 +123,7 @@ impl Case {
 fn mount(host: &str, container: &str) -> Mount {
     Mount {
         container_path: container.into(),
+        image: None,
         host_path: host.into(),
         readonly: false,
         recursive_read_only: false,
@@ -220,18 +225,12 @@ fn the_process_runs_under_its_apparmor_profile() {
 }
 
 #[test]
-fn selinux_labels_are_checked_everywhere_and_used_where_selinux_is() {
+fn labels_are_those_of_the_process_and_of_its_files() {
     let mut case = case();
-    let label = SelinuxLabel { level: "s0:c4,c5".into(), ..SelinuxLabel::default() };
-    case.container.security.selinux = Some(label);
-    assert_eq!(case.json()["process"]["selinuxLabel"], Value::Null);
-    case.host.selinux = true;
-    assert_eq!(case.json()["process"]["selinuxLabel"], "system_u:system_r:container_t:s0:c4,c5");
-    assert_eq!(case.json()["linux"]["mountLabel"], "system_u:object_r:container_file_t:s0:c4,c5");
-    case.host.selinux = false;
-    case.container.security.selinux =
-        Some(SelinuxLabel { level: "s0,c4,c5".into(), ..SelinuxLabel::default() });
-    assert!(matches!(case.spec(), Err(SpecError::Selinux { part: "level", .. })));
+    assert_eq!(case.json()["linux"]["mountLabel"], Value::Null);
+    case.selinux = Some(Labels { process: "u:r:p_t:s0".into(), files: "u:r:f_t:s0".into() });
+    assert_eq!(case.json()["process"]["selinuxLabel"], "u:r:p_t:s0");
+    assert_eq!(case.json()["linux"]["mountLabel"], "u:r:f_t:s0");
 }
 
 #[test]

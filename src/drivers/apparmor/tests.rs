@@ -48,7 +48,7 @@ async fn the_default_profile_loads_and_keeps_the_kernels_switches_shut() {
         "echo 0 > /sys/kernel/profiling",
         "echo 0 > /sys/module/printk/parameters/time",
         "cat /sys/kernel/security/apparmor/profiles",
-        "mount -t tmpfs none /mnt",
+        "mount -t tmpfs none /tmp",
         "mount -o remount,ro /",
     ] {
         let said = confined(&format!("({denied}) && echo allowed"));

@@ -33,6 +33,7 @@ pub(in crate::api::cri) fn spec(
         namespaces: namespaces(security.namespace_options.unwrap_or_default())?,
         privileged: security.privileged,
         seccomp,
+        selinux: security::selinux(security.selinux_options),
         metadata,
         hostname: config.hostname,
         log_directory: config.log_directory,
@@ -152,8 +153,7 @@ pub(super) fn metadata_of(pod: &Pod) -> v1::PodSandboxMetadata {
 }
 
 fn state_of(ready: bool) -> i32 {
-    let state =
-        if ready { v1::PodSandboxState::SandboxReady } else { v1::PodSandboxState::SandboxNotready };
+    let state = if ready { v1::PodSandboxState::SandboxReady } else { v1::PodSandboxState::SandboxNotready };
     state.into()
 }
 

@@ -57,13 +57,13 @@ pub(in crate::api::cri) fn security(
             seccomp(context.seccomp, &at("seccomp"))?
         },
         apparmor: apparmor(context.apparmor, &old_apparmor)?,
-        selinux: context.selinux_options.map(|label| SelinuxLabel {
-            user: label.user,
-            role: label.role,
-            kind: label.r#type,
-            level: label.level,
-        }),
+        selinux: selinux(context.selinux_options),
     })
+}
+
+pub(super) fn selinux(label: Option<v1::SeLinuxOption>) -> Option<SelinuxLabel> {
+    let label = label?;
+    Some(SelinuxLabel { user: label.user, role: label.role, kind: label.r#type, level: label.level })
 }
 
 fn id(value: i64, field: &str) -> Result<u32, Invalid> {

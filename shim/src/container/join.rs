@@ -35,8 +35,8 @@ pub(super) fn run(request: Exec<'_>, reporter: &Reporter) -> Result<()> {
         Some(score) => score,
         None => limits::oom_score_of(target)?,
     })?;
-    let membership = Membership::open(request.cgroups, has_own(target, "user")?)?;
-    let own_cgroup_namespace = has_own(target, "cgroup")?;
+    let membership = Membership::open(request.cgroups, has_own_namespace(target, "user")?)?;
+    let own_cgroup_namespace = has_own_namespace(target, "cgroup")?;
 
     join_namespaces(request.target)?;
     let step = || "clone the process".to_owned();
@@ -85,13 +85,11 @@ fn pid_of(process: BorrowedFd<'_>) -> Result<Pid> {
     }
 }
 
-/// Whether the container's namespace of this kind is another than the shim's.
-fn has_own(target: Pid, kind: &str) -> Result<bool> {
-    let of = |process: &str| {
-        let namespace = std::fs::metadata(format!("/proc/{process}/ns/{kind}"));
-        namespace.failing(|| format!("look at the container's {kind} namespace"))
-    };
-    let (own, theirs) = (of("self")?, of(&target.to_string())?);
+/// Whether the container's namespace of a kind is another than the shim's.
+fn has_own_namespace(target: Pid, kind: &str) -> Result<bool> {
+    let step = || format!("look at the container's {kind} namespace");
+    let of = |process: &str| std::fs::metadata(format!("/proc/{process}/ns/{kind}"));
+    let (own, theirs) = (of("self").failing(step)?, of(&target.to_string()).failing(step)?);
     Ok((own.dev(), own.ino()) != (theirs.dev(), theirs.ino()))
 }
 

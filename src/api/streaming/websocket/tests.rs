@@ -79,7 +79,8 @@ async fn output_the_outcome_and_a_close_come_in_this_order() {
     assert_eq!(hear(&mut client).await, Some(Message::Binary(Bytes::from_static(b"\x02err"))));
     let Some(Message::Binary(status)) = hear(&mut client).await else { panic!("no status") };
     assert_eq!((status[0], &status[1..]), (3, &br#"{"metadata":{},"status":"Success"}"#[..]));
-    assert!(matches!(hear(&mut client).await, Some(Message::Close(_))));
+    let Some(Message::Close(Some(close))) = hear(&mut client).await else { panic!("no close") };
+    assert_eq!(u16::from(close.code), 1000);
     assert_eq!(hear(&mut client).await, None);
     timeout(LONG, driving).await.unwrap().unwrap();
 }

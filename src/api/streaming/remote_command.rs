@@ -51,9 +51,12 @@ pub struct Channels<O> {
 }
 
 impl<O: Output> Channels<O> {
-    /// Carries a session to its end.
-    pub async fn carry(self, mut session: Session) {
-        let end = async { session.end.wait().await };
+    /// Carries a session to its end, and tells the exit code, or else success.
+    pub async fn carry(self, mut session: Session, tells_code: bool) {
+        let end = async {
+            let code = session.end.wait().await;
+            if tells_code { code } else { 0 }
+        };
         let process = Process {
             stdin: session.stdin,
             stdout: session.stdout,

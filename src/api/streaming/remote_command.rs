@@ -156,7 +156,7 @@ async fn resize(from: Option<Reader>, terminal: Option<Terminal>) {
     let mut sizes = Sizes::default();
     while let Ok(Some(bytes)) = from.read().await {
         // Of several sizes at once only the last is the client's.
-        if let Some(size) = sizes.take(&bytes).into_iter().last()
+        if let Some(size) = sizes.take(&bytes).pop()
             && let Err(error) = terminal.resize(size.width, size.height).await
         {
             tracing::debug!(%error, "cannot resize a terminal");

@@ -23,8 +23,9 @@ use crate::api::streaming::{self, Streaming};
 use crate::config::Config;
 use crate::containers::Containers;
 use crate::drivers::{
-    Drivers, bundle::Bundles, cgroup::Cgroups, host::Host, layers::Layers, network::Network,
-    pod_files::PodFiles, registry::Registry, seccomp::SeccompCache, shim, shim::Shims, store::Store,
+    Drivers, apparmor::Apparmor, background::Background, bundle::Bundles, cgroup::Cgroups, host::Host,
+    layers::Layers, network::Network, pod_files::PodFiles, registry::Registry, seccomp::SeccompCache, shim,
+    shim::Shims, store::Store,
 };
 use crate::images::Images;
 use crate::layout::Layout;
@@ -73,15 +74,17 @@ async fn build(
 ) -> anyhow::Result<(Services, mpsc::UnboundedReceiver<shim::Event>, streaming::Server)> {
     let store = Arc::new(Store::open(&layout.store())?);
     let registry = Registry::new(config.registry)?;
-    let images = Arc::new(Images::open(layout, store.clone(), registry, &config.layers).await?);
+    let images = Arc::new(Images::open(layout, store.clone(), registry, config.image, &config.layers).await?);
     let (shims, events) = Shims::open(&config.shim, layout.clone())?;
     let host = Host::detect();
     let drivers = Arc::new(Drivers {
-        network: Network::open(config.cni, config.network, layout, store.clone()).await?,
+        network: Arc::new(Network::open(config.cni, config.network, layout, store.clone()).await?),
         cgroups: Cgroups::open(&config.cgroup)?,
         bundles: Bundles::new(layout.clone()),
         pod_files: PodFiles::new(layout.clone()),
+        background: Background::default(),
         seccomp: SeccompCache::new(host.kernel),
+        apparmor: Apparmor::open().await,
         host,
         layout: layout.clone(),
         store,
@@ -117,6 +120,7 @@ async fn follow_shims(services: Services, mut events: mpsc::UnboundedReceiver<sh
 
 async fn serve(services: Services, listener: UnixListener) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let containers = services.containers.clone();
     let runtime = RuntimeServiceServer::new(RuntimeApi::new(services.clone()))
         .max_decoding_message_size(MESSAGE)
         .max_encoding_message_size(MESSAGE);
@@ -131,6 +135,8 @@ async fn serve(services: Services, listener: UnixListener) -> anyhow::Result<()>
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping; pods and containers live on");
+        // A stream that never ends would hold up the end.
+        containers.events().close();
     };
     server::serve(routes, listener, stop, DRAIN).await;
     Ok(())

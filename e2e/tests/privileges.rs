@@ -289,7 +289,7 @@ const CALLS: &[Row] = &[
 #[tokio::test]
 async fn verdicts_on_system_calls_in_64_and_in_32_bits() -> Result<()> {
     let world = World::start().await?;
-    let name = world.registry.publish("probe", "latest", &catalog::call_probe()?)?;
+    let name = world.registry.publish("probe", "latest", &catalog::with_program("probe")?)?;
     world.client.pull(&name).await?;
     let mut filtered = plain(&world, "exec sleep 1000");
     filtered.image = Some(image_spec(&name));
@@ -308,7 +308,7 @@ async fn verdicts_on_system_calls_in_64_and_in_32_bits() -> Result<()> {
     let narrow = CALLS.iter().filter(|row| row.2 > 0).map(|row| (32, word(32, row.2, row), row));
     let all: Vec<_> = wide.chain(narrow).collect();
     let command: Vec<&str> =
-        std::iter::once("/probe").chain(all.iter().map(|(_, word, _)| &**word)).collect();
+        std::iter::once("/bin/probe").chain(all.iter().map(|(_, word, _)| &**word)).collect();
     let mut wrong = Vec::new();
     for (id, filter) in [(&bare, false), (&filtered, true)] {
         let reply = world.client.exec(id, &command, 30).await?;

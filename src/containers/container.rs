@@ -1,11 +1,13 @@
 //! One container: its fixed facts, its state behind a lock, its record. The verbs are files of their own.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use oci_spec::runtime::Process;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::gauges::Gauges;
 use super::sandbox::Sandbox;
 use super::signal::SIGTERM;
 use super::spec::{ContainerSpec, Resources};
@@ -39,6 +41,8 @@ pub struct Container {
     pub spec: ContainerSpec,
     /// What it runs from.
     pub image: ImageUse,
+    /// What its image volumes show, in the request's order.
+    pub volumes: Vec<ImageUse>,
     /// Who runs it.
     pub user: User,
     /// Its control group.
@@ -46,12 +50,18 @@ pub struct Container {
     /// Nanoseconds since the epoch.
     pub created_at: i64,
     /// Limits in force: the request's, or those of the last update.
-    pub(super) resources: Mutex<Resources>,
-    /// Start, stop and remove exclude one another.
+    resources: Mutex<Resources>,
+    /// What the last update said beside its limits.
+    update_annotations: Mutex<BTreeMap<String, String>>,
+    /// Start, update and remove exclude one another.
     pub(super) verb: tokio::sync::Mutex<()>,
+    /// Held from making a record of a state to making that state visible: an end and an update may coincide.
+    pub(super) recording: tokio::sync::Mutex<()>,
     pub(super) ended: watch::Sender<bool>,
-    /// Keeps the image's layers on disk for as long as the container exists.
-    _image: Option<Hold>,
+    /// What is remembered between two answers about usage.
+    pub(super) gauges: Arc<Gauges>,
+    /// Keep the images' layers on disk for as long as the container exists.
+    _images: Vec<Hold>,
     state: Mutex<State>,
     /// Its process as config.json has it, once an exec has needed it.
     process: OnceLock<Arc<Process>>,
@@ -64,10 +74,14 @@ pub struct ContainerRecord {
     pub(super) pod: PodId,
     pub(super) spec: ContainerSpec,
     pub(super) image: ImageUse,
+    #[serde(default)]
+    pub(super) volumes: Vec<ImageUse>,
     pub(super) user: User,
     pub(super) cgroup: ContainerCgroup,
     pub(super) created_at: i64,
     pub(super) resources: Resources,
+    #[serde(default)]
+    pub(super) update_annotations: BTreeMap<String, String>,
     pub(super) phase: Phase,
 }
 
@@ -88,20 +102,24 @@ impl ContainerRecord {
 }
 
 impl Container {
-    pub(super) fn from_record(record: ContainerRecord, sandbox: Arc<Sandbox>, hold: Option<Hold>) -> Self {
+    pub(super) fn from_record(record: ContainerRecord, sandbox: Arc<Sandbox>, images: Vec<Hold>) -> Self {
         let exited = matches!(record.phase, Phase::Exited(_));
         Self {
             id: record.id,
             sandbox,
             spec: record.spec,
             image: record.image,
+            volumes: record.volumes,
             user: record.user,
             cgroup: record.cgroup,
             created_at: record.created_at,
             resources: Mutex::new(record.resources),
+            update_annotations: Mutex::new(record.update_annotations),
             verb: tokio::sync::Mutex::default(),
+            recording: tokio::sync::Mutex::default(),
             ended: watch::Sender::new(exited),
-            _image: hold,
+            gauges: Arc::default(),
+            _images: images,
             state: Mutex::new(record.phase.into()),
             process: OnceLock::new(),
         }
@@ -113,10 +131,12 @@ impl Container {
             pod: self.sandbox.id.clone(),
             spec: self.spec.clone(),
             image: self.image.clone(),
+            volumes: self.volumes.clone(),
             user: self.user.clone(),
             cgroup: self.cgroup.clone(),
             created_at: self.created_at,
             resources: self.resources(),
+            update_annotations: self.update_annotations(),
             phase: self.phase(),
         }
     }
@@ -133,6 +153,17 @@ impl Container {
     /// Limits in force.
     pub fn resources(&self) -> Resources {
         self.resources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the last update said beside its limits.
+    pub fn update_annotations(&self) -> BTreeMap<String, String> {
+        self.update_annotations.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts other limits in place, once they are in force and on record.
+    pub(super) fn set_resources(&self, resources: Resources, annotations: BTreeMap<String, String>) {
+        *self.resources.lock().unwrap_or_else(PoisonError::into_inner) = resources;
+        *self.update_annotations.lock().unwrap_or_else(PoisonError::into_inner) = annotations;
     }
 
     /// What it is asked to stop with: the request's signal, else the image's, else SIGTERM.

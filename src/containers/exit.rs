@@ -7,6 +7,7 @@ use berth_proto::shim::v1;
 use super::state::{Exit, Exited, Reason, Run, State};
 use super::{Container, Containers};
 use crate::drivers::store::Durability;
+use crate::events::Happening;
 use crate::ids::ContainerId;
 
 impl Containers {
@@ -61,13 +62,17 @@ impl Containers {
 
     /// Recorded before anybody can see it.
     pub(super) async fn set_exited(&self, container: &Arc<Container>, exited: Exited) {
+        let _recording = container.recording.lock().await;
         let mut record = container.record();
         record.phase = super::state::Phase::Exited(exited.clone());
         if let Err(error) = self.drivers.store.put(container.id.as_str(), &record, Durability::Process).await
         {
             tracing::error!(container = %container.id, %error, "cannot record the container's end");
         }
+        let mut turn = self.events.turn();
         *container.state() = State::Exited(exited);
+        turn.tell(Happening::Stopped, &container.id, &container.sandbox.id);
+        drop(turn);
         container.ended.send_replace(true);
     }
 }

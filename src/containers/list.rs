@@ -1,11 +1,11 @@
 //! Finding containers: by id or its prefix, by pod, by labels. Answers come from memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::state::Phase;
 use super::{Cause, Container, ContainerError, Containers};
-use crate::ids::PodId;
+use crate::ids::{Named, PodId, named};
 
 /// Which containers; an empty filter means all.
 #[derive(Clone, Debug, Default)]
@@ -56,24 +56,36 @@ impl Filter {
 impl Containers {
     /// Those that the filter admits, oldest first.
     pub fn list(&self, filter: &Filter) -> Vec<Arc<Container>> {
-        let mut found: Vec<_> = self.table().values().filter(|c| filter.admits(c)).cloned().collect();
-        found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-        found
+        let found = self.table().values().filter(|c| filter.admits(c)).cloned().collect();
+        oldest_first(found)
     }
 
     /// The containers of one pod, oldest first.
     pub fn of_pod(&self, pod: &PodId) -> Vec<Arc<Container>> {
-        self.list(&Filter { pod: pod.to_string(), ..Filter::default() })
+        let found = self.table().values().filter(|c| c.sandbox.id == *pod).cloned().collect();
+        oldest_first(found)
+    }
+
+    /// Those that run, by pod, oldest first.
+    pub fn running_by_pod(&self) -> HashMap<PodId, Vec<Arc<Container>>> {
+        let mut by_pod: HashMap<PodId, Vec<_>> = HashMap::new();
+        for container in self.list(&Filter { phase: Some(PhaseName::Running), ..Filter::default() }) {
+            by_pod.entry(container.sandbox.id.clone()).or_default().push(container);
+        }
+        by_pod
     }
 
     /// The one container with this id, or whose id alone begins so.
     pub fn find(&self, id: &str) -> Result<Arc<Container>, ContainerError> {
-        let table = self.table();
-        let mut found = table.values().filter(|c| !id.is_empty() && c.id.as_str().starts_with(id));
-        match (found.next(), found.next()) {
-            (Some(container), None) => Ok(container.clone()),
-            (None, _) => Err(Cause::Unknown.of(format_args!("{id:?}"))),
-            (Some(_), Some(_)) => Err(Cause::Ambiguous.of(format_args!("{id:?}"))),
+        match named(&self.table(), id) {
+            Named::One(container) => Ok(container.clone()),
+            Named::Nothing => Err(Cause::Unknown.of(format_args!("{id:?}"))),
+            Named::Several => Err(Cause::Ambiguous.of(format_args!("{id:?}"))),
         }
     }
+}
+
+fn oldest_first(mut found: Vec<Arc<Container>>) -> Vec<Arc<Container>> {
+    found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+    found
 }

@@ -1,5 +1,6 @@
 //! Containers: what was asked for (`spec`), what they are (`state`), and one verb a file. No system calls, no CRI types.
 
+pub mod apparmor;
 mod attach;
 mod container;
 mod create;
@@ -9,19 +10,25 @@ mod exec;
 mod exec_sync;
 mod exit;
 pub mod filter;
+mod gauges;
 pub mod list;
 mod log;
 pub mod oci;
 mod recover;
 mod remove;
 mod sandbox;
+pub mod selinux;
 pub mod session;
 pub mod signal;
+mod snapshot;
 pub mod spec;
 mod start;
 pub mod state;
+mod stats;
 mod stop;
+mod update;
 pub mod user;
+mod volumes;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,12 +39,17 @@ pub use devices::permissions_are_valid;
 pub use error::{Cause, ContainerError};
 pub use exec::ExecRequest;
 pub use exec_sync::ExecOutput;
+pub use gauges::WritableLayer;
 pub use list::Filter;
 pub use sandbox::Sandbox;
 pub use session::Session;
+pub use snapshot::ContainerSnapshot;
+pub use stats::{ContainerStats, since};
+pub use volumes::VolumeError;
 
 use crate::calls::Calls;
 use crate::drivers::Drivers;
+use crate::events::Events;
 use crate::ids::{ContainerId, PodId};
 use crate::images::Images;
 use spec::ContainerMetadata;
@@ -52,6 +64,7 @@ pub struct Containers {
     creating: Calls<(PodId, ContainerMetadata), Created>,
     /// Execs whose end somebody waits for.
     execs: exec::Execs,
+    events: Events,
 }
 
 impl Containers {
@@ -63,7 +76,13 @@ impl Containers {
             by_id: Mutex::default(),
             creating: Calls::default(),
             execs: exec::Execs::default(),
+            events: Events::default(),
         }
+    }
+
+    /// The order in which changes of pods and containers become visible.
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<ContainerId, Arc<Container>>> {

@@ -7,6 +7,7 @@ use super::state::Phase;
 use super::{Cause, Container, ContainerError, ContainerRecord, Containers};
 use crate::drivers::shim::ShimError;
 use crate::drivers::store::Durability;
+use crate::events::Happening;
 
 impl Containers {
     /// Fine if it is unknown.
@@ -35,7 +36,7 @@ impl Containers {
             return Err(Cause::State { is: "running", wanted: "stopped" });
         }
         // Dropped here so that the root is unmounted before its directories go.
-        container.state().drop_root();
+        container.state().unmount();
         if let Some(shim) = container.sandbox.shim() {
             match shim.delete(container.id.as_str()).await {
                 Ok(()) | Err(ShimError::Gone { .. }) => {}
@@ -46,7 +47,9 @@ impl Containers {
         self.drivers.cgroups.remove_container(&container.cgroup).await?;
         self.drivers.bundles.remove(&container.id)?;
         self.drivers.store.delete::<ContainerRecord>(container.id.as_str(), Durability::Process).await?;
+        let mut turn = self.events.turn();
         self.table().remove(&container.id);
+        turn.tell(Happening::Deleted, &container.id, &container.sandbox.id);
         Ok(())
     }
 }

@@ -62,8 +62,11 @@ pub struct ContainerMetadata {
 pub struct Mount {
     /// Absolute path inside.
     pub container_path: String,
-    /// Absolute path on the host.
+    /// Absolute path on the host; empty for an image volume.
     pub host_path: String,
+    /// Set for a volume that shows an image instead of a path of the host; it is read-only.
+    #[serde(default)]
+    pub image: Option<ImageVolume>,
     /// Read-only.
     pub readonly: bool,
     /// Read-only with everything mounted below.
@@ -76,6 +79,45 @@ pub struct Mount {
     pub uid_mappings: Vec<IdMapping>,
     /// Id mapping of the volume, for user namespaces.
     pub gid_mappings: Vec<IdMapping>,
+    /// What the files of the volume and of all mounted below can't do.
+    #[serde(default)]
+    pub options: Vec<MountOption>,
+}
+
+/// What a volume takes away (CRI Mount.mount_options, KEP-5855).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountOption {
+    /// Its files can't be executed.
+    NoExec,
+    /// Its device nodes are not devices.
+    NoDev,
+    /// Its set-user-ID bits and file capabilities do not count.
+    NoSuid,
+}
+
+impl MountOption {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::NoExec, Self::NoDev, Self::NoSuid];
+
+    /// Its name in mount(8).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoExec => "noexec",
+            Self::NoDev => "nodev",
+            Self::NoSuid => "nosuid",
+        }
+    }
+}
+
+/// An image to be shown as a volume (CRI Mount.image and image_sub_path).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageVolume {
+    /// As the request named it (usually the image id).
+    pub image: String,
+    /// What the user wrote in the pod's spec; empty where the kubelet does not say.
+    pub user_specified_image: String,
+    /// A directory of the image, to be shown instead of its root.
+    pub sub_path: Option<PathBuf>,
 }
 
 /// Mount propagation between host and container.
@@ -137,6 +179,45 @@ pub struct Resources {
     pub unified: BTreeMap<String, String>,
     /// Most processes; from the configuration, CRI has no field.
     pub pids_limit: Option<i64>,
+}
+
+impl Resources {
+    /// These limits with those of `change` that it names. `swap_apart` tells how the kernel counts where only
+    /// memory is changed: on cgroup v2 the swap on top stays, on v1 the sum of both where it can.
+    pub fn changed(&self, change: &Self, swap_apart: bool) -> Self {
+        let list = |new: &String, old: &String| if new.is_empty() { old } else { new }.clone();
+        let mut unified = self.unified.clone();
+        unified.extend(change.unified.clone());
+        let named =
+            |old: &&HugepageLimit| change.hugepage_limits.iter().all(|new| new.page_size != old.page_size);
+        let kept = self.hugepage_limits.iter().filter(named);
+        Self {
+            cpu_period: change.cpu_period.or(self.cpu_period),
+            cpu_quota: change.cpu_quota.or(self.cpu_quota),
+            cpu_shares: change.cpu_shares.or(self.cpu_shares),
+            memory_limit: change.memory_limit.or(self.memory_limit),
+            memory_swap_limit: change.memory_swap_limit.or_else(|| self.swap_with(change, swap_apart)),
+            oom_score_adj: change.oom_score_adj.or(self.oom_score_adj),
+            cpuset_cpus: list(&change.cpuset_cpus, &self.cpuset_cpus),
+            cpuset_mems: list(&change.cpuset_mems, &self.cpuset_mems),
+            hugepage_limits: kept.chain(&change.hugepage_limits).cloned().collect(),
+            unified,
+            pids_limit: change.pids_limit.or(self.pids_limit),
+        }
+    }
+
+    /// The limit of memory and swap once `change`, which does not name it, is in force.
+    fn swap_with(&self, change: &Self, swap_apart: bool) -> Option<i64> {
+        match (self.memory_limit, self.memory_swap_limit, change.memory_limit) {
+            (_, Some(_), Some(memory)) if memory < 0 => Some(-1),
+            (Some(old), Some(both), Some(memory))
+                if old >= 0 && both >= old && (swap_apart || memory > both) =>
+            {
+                Some(memory.saturating_add(both - old))
+            }
+            (_, both, _) => both,
+        }
+    }
 }
 
 /// A limit of huge pages.
@@ -261,4 +342,53 @@ pub struct SelinuxLabel {
     pub kind: String,
     /// level
     pub level: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_leaves_what_it_does_not_name() {
+        let page = |size: &str, limit| HugepageLimit { page_size: size.into(), limit };
+        let old = Resources {
+            cpu_shares: Some(512),
+            cpu_quota: Some(5000),
+            memory_limit: Some(100),
+            cpuset_cpus: "0".into(),
+            oom_score_adj: Some(9),
+            hugepage_limits: vec![page("2MB", 1), page("1GB", 2)],
+            unified: [("memory.low".to_string(), "1".to_string())].into(),
+            ..Resources::default()
+        };
+        let change = Resources {
+            cpu_shares: Some(2),
+            cpuset_mems: "1".into(),
+            hugepage_limits: vec![page("2MB", 3)],
+            unified: [("memory.high".to_string(), "2".to_string())].into(),
+            ..Resources::default()
+        };
+        let new = old.changed(&change, true);
+        assert_eq!((new.cpu_shares, new.cpu_quota, new.memory_limit), (Some(2), Some(5000), Some(100)));
+        assert_eq!((new.cpuset_cpus.as_str(), new.cpuset_mems.as_str()), ("0", "1"));
+        assert_eq!(new.hugepage_limits, [page("1GB", 2), page("2MB", 3)]);
+        assert_eq!((new.oom_score_adj, new.unified.len()), (Some(9), 2));
+        assert_eq!(old.changed(&Resources::default(), true), old);
+    }
+
+    #[test]
+    fn the_swap_limit_follows_the_memory_limit_as_the_kernel_does() {
+        let limits = |memory, swap| Resources {
+            memory_limit: memory,
+            memory_swap_limit: swap,
+            ..Resources::default()
+        };
+        let (old, swap) = (limits(Some(100), Some(150)), |r: Resources| r.memory_swap_limit);
+        assert_eq!(swap(old.changed(&limits(Some(120), None), true)), Some(170));
+        assert_eq!(swap(old.changed(&limits(Some(120), None), false)), Some(150));
+        assert_eq!(swap(old.changed(&limits(Some(200), None), false)), Some(250));
+        assert_eq!(swap(old.changed(&limits(Some(-1), None), false)), Some(-1));
+        assert_eq!(swap(old.changed(&limits(Some(120), Some(130)), true)), Some(130));
+        assert_eq!(swap(limits(Some(100), None).changed(&limits(Some(9), None), true)), None);
+    }
 }

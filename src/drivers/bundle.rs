@@ -70,10 +70,14 @@ impl Bundles {
         Ok((upper, work))
     }
 
-    /// Writes config.json.
+    /// Writes config.json; whoever reads it meanwhile gets the old one or the new one, whole.
     pub fn write_config(&self, id: &ContainerId, spec: &Spec) -> Result<(), BundleError> {
         let path = self.layout.oci_config(id);
-        let write = || fs::write(&path, serde_json::to_vec(spec)?);
+        let fresh = path.with_extension("new");
+        let write = || {
+            fs::write(&fresh, serde_json::to_vec(spec)?)?;
+            fs::rename(&fresh, &path)
+        };
         write().map_err(BundleError::at("write", &path))
     }
 

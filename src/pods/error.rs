@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::calls::Lost;
 use crate::containers::ContainerError;
+use crate::containers::selinux::LabelError;
 use crate::drivers::cgroup::CgroupError;
 use crate::drivers::network::NetworkError;
 use crate::drivers::pod_files::PodFilesError;
@@ -50,12 +51,21 @@ pub enum Cause {
         #[source]
         source: std::io::Error,
     },
+    /// A node that can't do it.
+    #[error("user namespaces are not available on this node: {0}")]
+    UserNamespaces(String),
+    /// A label that the kernel would refuse.
+    #[error(transparent)]
+    Label(#[from] LabelError),
     /// Its namespaces.
     #[error(transparent)]
     Shim(#[from] ShimError),
     /// Its cgroup.
     #[error("cgroup")]
     Cgroup(#[from] CgroupError),
+    /// Somebody else has removed it.
+    #[error("its control group {0} is gone")]
+    CgroupGone(String),
     /// Its network.
     #[error("network")]
     Network(#[from] Box<NetworkError>),
@@ -90,8 +100,9 @@ impl PodError {
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match &*self.cause {
-            Cause::Unknown => Kind::NotFound,
-            Cause::Ambiguous | Cause::NoHandler(_) => Kind::InvalidArgument,
+            Cause::Unknown | Cause::CgroupGone(_) => Kind::NotFound,
+            Cause::Ambiguous | Cause::NoHandler(_) | Cause::Label(_) => Kind::InvalidArgument,
+            Cause::UserNamespaces(_) => Kind::FailedPrecondition,
             Cause::Duplicate(_) => Kind::AlreadyExists,
             Cause::NotReady => Kind::FailedPrecondition,
             Cause::Dial { .. } | Cause::Stopping => Kind::Unavailable,

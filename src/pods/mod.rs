@@ -8,7 +8,10 @@ mod recover;
 mod remove;
 mod run;
 pub mod spec;
+mod stats;
 mod stop;
+mod update;
+mod watch;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use error::{Cause, PodError};
 pub use list::Filter;
 pub use pod::{Pod, PodRecord};
+pub use stats::{Metrics, NetworkStats, PodStats};
+pub use watch::{PodSnapshot, Sight, Watch, WatchEnd};
 
 use crate::calls::Calls;
 use crate::containers::Containers;
@@ -30,12 +35,19 @@ pub struct Pods {
     containers: Arc<Containers>,
     by_id: Mutex<HashMap<PodId, Arc<Pod>>>,
     starting: Calls<PodMetadata, Result<PodId, PodError>>,
+    watched: Mutex<watch::Watched>,
 }
 
 impl Pods {
     /// None yet: see `recover` for those of a daemon before this one.
     pub fn new(drivers: Arc<Drivers>, containers: Arc<Containers>) -> Self {
-        Self { drivers, containers, by_id: Mutex::default(), starting: Calls::default() }
+        Self {
+            drivers,
+            containers,
+            by_id: Mutex::default(),
+            starting: Calls::default(),
+            watched: Mutex::default(),
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<PodId, Arc<Pod>>> {

@@ -1,10 +1,11 @@
 //! One pod sandbox: its fixed facts, its state, its record. The verbs are files of their own.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::spec::PodSpec;
+use super::spec::{PodLimits, PodSpec};
 use crate::containers::Sandbox;
 use crate::drivers::cgroup::PodCgroup;
 use crate::drivers::network::Attachment;
@@ -17,7 +18,9 @@ pub struct Pod {
     pub sandbox: Arc<Sandbox>,
     /// Nanoseconds since the epoch.
     pub created_at: i64,
-    /// Stop and remove exclude one another.
+    /// Of the last update; None = the request's.
+    limits: Mutex<PodLimits>,
+    /// Stop, update and remove exclude one another.
     pub(super) verb: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
@@ -41,6 +44,9 @@ pub struct PodRecord {
     /// None until it was made.
     pub(super) cgroup: Option<PodCgroup>,
     pub(super) created_at: i64,
+    /// Of the last update; None = the request's.
+    #[serde(default)]
+    pub(super) limits: PodLimits,
     pub(super) state: State,
 }
 
@@ -53,6 +59,7 @@ impl Pod {
         Self {
             sandbox: Arc::new(sandbox),
             created_at,
+            limits: Mutex::default(),
             verb: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
         }
@@ -73,13 +80,41 @@ impl Pod {
             spec: self.sandbox.spec.clone(),
             cgroup: Some(self.sandbox.cgroup.clone()),
             created_at: self.created_at,
+            limits: self.updated_limits(),
             state: self.state().clone(),
+        }
+    }
+
+    fn updated_limits(&self) -> PodLimits {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_limits(&self, limits: PodLimits) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    /// What the whole pod may take: as requested, or as the last update says.
+    pub fn limits(&self) -> PodLimits {
+        let (spec, updated) = (&self.sandbox.spec, self.updated_limits());
+        PodLimits {
+            overhead: updated.overhead.or_else(|| spec.overhead.clone()),
+            resources: updated.resources.or_else(|| spec.resources.clone()),
         }
     }
 
     /// May it have containers?
     pub fn is_ready(&self) -> bool {
         matches!(*self.state(), State::Ready { .. })
+    }
+
+    /// Its own addresses, the primary one first; none in the host's network, or once it was stopped.
+    pub fn ips(&self) -> Vec<IpAddr> {
+        match &*self.state() {
+            State::Ready { network: Some(network) } | State::NotReady { network: Some(network) } => {
+                network.ips.clone()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Its own network; None = the host's, or none any more.

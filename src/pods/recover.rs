@@ -77,7 +77,7 @@ impl Pods {
 
     async fn recover_one(self: Arc<Self>, record: PodRecord, containers: Vec<ContainerRecord>) {
         let found = self.drivers.shims.connect(&record.id).await;
-        let (PodRecord { id, spec, created_at, state, .. }, cgroup) =
+        let (PodRecord { id, spec, created_at, limits, state, .. }, cgroup) =
             match (record.cgroup.clone(), &record.state) {
                 (Some(cgroup), State::Ready { .. } | State::NotReady { .. }) => (record, cgroup),
                 _ => return self.undo_start(record, found.ok().map(|(shim, _)| shim)).await,
@@ -95,6 +95,7 @@ impl Pods {
             (Err(_), state) => (None, Vec::new(), state),
         };
         let pod = Arc::new(Pod::new(Sandbox::new(id, spec, cgroup, shim), created_at, state));
+        pod.set_limits(limits);
         self.table().insert(pod.id().clone(), pod.clone());
         if let Err(error) =
             self.drivers.store.put(pod.id().as_str(), &pod.record(), Durability::Process).await
@@ -184,11 +185,9 @@ impl Pods {
         }
         tracing::warn!(pod = %id, "the shim has died: the pod is not ready any more");
         pod.sandbox.set_shim(None);
-        let network = pod.network();
-        *pod.state() = State::NotReady { network };
-        if let Err(error) = self.drivers.store.put(id.as_str(), &pod.record(), Durability::Process).await {
+        self.containers.on_shim_lost(&pod.sandbox).await;
+        if let Err(error) = self.set_not_ready(&pod, pod.network()).await {
             tracing::error!(pod = %id, %error, "cannot record the pod");
         }
-        self.containers.on_shim_lost(&pod.sandbox).await;
     }
 }

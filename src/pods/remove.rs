@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Cause, Pod, PodError, PodRecord, Pods};
 use crate::drivers::store::Durability;
+use crate::events::Happening;
 
 impl Pods {
     /// Fine if it is unknown.
@@ -29,6 +30,9 @@ impl Pods {
         self.drivers.pod_files.remove(id)?;
         self.drivers.shims.remove_directory(id)?;
         self.drivers.store.delete::<PodRecord>(id.as_str(), Durability::Process).await?;
+        let mut turn = self.containers.events().turn();
+        // Told while it can still be seen: the kubelet wants to know whose pod it was.
+        turn.tell(Happening::Deleted, id, id);
         self.table().remove(id);
         Ok(())
     }

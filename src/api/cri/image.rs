@@ -1,13 +1,16 @@
 //! ImageService: each RPC converts, calls the domain, converts back.
 
+use std::sync::Arc;
+
 use berth_proto::cri::v1::{self, image_service_server::ImageService};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::Services;
+use super::batches::{self, Batches};
 use super::convert::image as convert;
-use super::status::{status, unimplemented};
+use super::status::status;
 use crate::clock;
+use crate::images::image::Image;
 
 /// CRI ImageService.
 #[derive(Clone)]
@@ -20,30 +23,40 @@ impl ImageApi {
     pub fn new(services: Services) -> Self {
         Self { services }
     }
+
+    fn image(&self, image: &Image) -> v1::Image {
+        convert::image(image, self.services.images.is_pinned(image))
+    }
+
+    /// Those that a filter of ListImages or StreamImages admits.
+    fn matching(&self, filter: Option<v1::ImageFilter>) -> Vec<Arc<Image>> {
+        let wanted = filter.and_then(|filter| filter.image).unwrap_or_default().image;
+        let images = &self.services.images;
+        if wanted.is_empty() { images.list() } else { images.find(&wanted).into_iter().collect() }
+    }
 }
 
 #[tonic::async_trait]
 impl ImageService for ImageApi {
-    type StreamImagesStream = ReceiverStream<Result<v1::StreamImagesResponse, Status>>;
+    type StreamImagesStream = Batches<v1::StreamImagesResponse>;
 
     async fn list_images(
         &self,
         request: Request<v1::ListImagesRequest>,
     ) -> Result<Response<v1::ListImagesResponse>, Status> {
-        let wanted = request.into_inner().filter.and_then(|filter| filter.image).unwrap_or_default().image;
-        let images = &self.services.images;
-        let found =
-            if wanted.is_empty() { images.list() } else { images.find(&wanted).into_iter().collect() };
-        Ok(Response::new(v1::ListImagesResponse {
-            images: found.iter().map(|image| convert::image(image)).collect(),
-        }))
+        let found = self.matching(request.into_inner().filter);
+        let items = found.iter().map(|image| self.image(image));
+        Ok(Response::new(v1::ListImagesResponse { images: batches::whole(items, "StreamImages")? }))
     }
 
     async fn stream_images(
         &self,
-        _: Request<v1::StreamImagesRequest>,
+        request: Request<v1::StreamImagesRequest>,
     ) -> Result<Response<Self::StreamImagesStream>, Status> {
-        unimplemented("StreamImages")
+        let found = self.matching(request.into_inner().filter);
+        let images = Arc::clone(&self.services.images);
+        let items = found.into_iter().map(move |image| convert::image(&image, images.is_pinned(&image)));
+        Ok(Response::new(batches::stream(items, |images| v1::StreamImagesResponse { images })))
     }
 
     async fn image_status(
@@ -52,8 +65,10 @@ impl ImageService for ImageApi {
     ) -> Result<Response<v1::ImageStatusResponse>, Status> {
         let request = request.into_inner();
         let image = self.services.images.find(&convert::text(request.image)?);
-        let mut response =
-            v1::ImageStatusResponse { image: image.as_deref().map(convert::image), ..Default::default() };
+        let mut response = v1::ImageStatusResponse {
+            image: image.as_deref().map(|image| self.image(image)),
+            ..Default::default()
+        };
         if let (Some(image), true) = (image, request.verbose) {
             let info = serde_json::to_string(&*image).map_err(|error| Status::internal(error.to_string()))?;
             response.info.insert("info".into(), info);

@@ -9,6 +9,7 @@ use tonic::Status;
 use crate::containers::Container;
 use crate::containers::state::Phase;
 use crate::drivers::Drivers;
+use crate::drivers::apparmor::{self, Apparmor};
 use crate::drivers::cgroup::Driver;
 use crate::pods::Pod;
 
@@ -19,23 +20,25 @@ pub(super) async fn status(drivers: &Drivers, verbose: bool) -> v1::StatusRespon
     let ready = v1::RuntimeCondition { r#type: "RuntimeReady".into(), status: true, ..Default::default() };
     let mut network =
         v1::RuntimeCondition { r#type: "NetworkReady".into(), status: true, ..Default::default() };
-    if let Err(not_ready) = drivers.network.status().await {
+    if let Err(not_ready) = drivers.network.ready().await {
         network.status = false;
         network.reason = not_ready.reason.to_string();
         network.message = not_ready.message;
     }
+    let user_namespaces = drivers.layers.maps_ids().is_ok();
     let info = if verbose { node(drivers) } else { Info::new() };
     v1::StatusResponse {
         status: Some(v1::RuntimeStatus { conditions: vec![ready, network] }),
         info,
         runtime_handlers: vec![v1::RuntimeHandler {
             name: String::new(),
-            features: Some(v1::RuntimeHandlerFeatures {
-                recursive_read_only_mounts: true,
-                user_namespaces: false,
-            }),
+            features: Some(v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces }),
         }],
-        features: Some(v1::RuntimeFeatures { supplemental_groups_policy: true, ..Default::default() }),
+        features: Some(v1::RuntimeFeatures {
+            supplemental_groups_policy: true,
+            user_namespaces_host_network: user_namespaces,
+            mount_options: true,
+        }),
     }
 }
 
@@ -44,9 +47,21 @@ fn node(drivers: &Drivers) -> Info {
         "rootDir": drivers.layout.root(),
         "stateDir": drivers.layout.state(),
         "cgroupDriver": format!("{:?}", drivers.cgroups.driver()).to_lowercase(),
+        "userNamespaces": drivers.layers.maps_ids().err().map_or(json!(true), |why| json!(why)),
+        "apparmor": apparmor(&drivers.apparmor),
+        "selinux": drivers.host.selinux,
         "cgroupMode": format!("{:?}", drivers.cgroups.mode()).to_lowercase(),
     });
     Info::from([("config".to_string(), config.to_string())])
+}
+
+/// The profile of RuntimeDefault, or why there is none.
+fn apparmor(found: &Apparmor) -> String {
+    match found {
+        Apparmor::Off => "off".to_string(),
+        Apparmor::On { default: Ok(()) } => apparmor::DEFAULT.to_string(),
+        Apparmor::On { default: Err(error) } => crate::error::chain(error),
+    }
 }
 
 /// The cgroup driver that the kubelet must use too.
@@ -67,6 +82,7 @@ pub(super) fn pod(drivers: &Drivers, pod: &Pod) -> Result<Info, Status> {
         "netns": drivers.layout.network_namespace(&sandbox.id),
         "network": pod.network(),
         "config": sandbox.spec,
+        "limits": pod.limits(),
     });
     Ok(Info::from([("info".to_string(), info.to_string())]))
 }
@@ -82,6 +98,8 @@ pub(super) fn container(drivers: &Drivers, container: &Container) -> Result<Info
         "snapshot": drivers.layout.snapshot(&container.id),
         "layers": container.image.layers.iter().rev().map(|id| drivers.layout.layer(id)).collect::<Vec<_>>(),
         "config": container.spec,
+        "resources": container.resources(),
+        "updateAnnotations": container.update_annotations(),
         "runtimeSpec": spec,
     });
     Ok(Info::from([("info".to_string(), info.to_string())]))

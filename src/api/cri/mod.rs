@@ -1,10 +1,14 @@
 //! CRI v1 over gRPC.
 
+mod batches;
 mod convert;
 mod image;
 mod info;
+mod metrics;
 mod runtime;
 pub(super) mod status;
+mod usage;
+mod watch;
 
 use std::sync::Arc;
 

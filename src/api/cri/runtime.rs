@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use berth_proto::cri::v1::{self, runtime_service_server::RuntimeService};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::convert::{Invalid, container, container_status, pod, streaming};
+use super::batches::{self, Batches};
+use super::convert::{Invalid, container, container_status, event, pod, resources, streaming};
 use super::status::{status, unimplemented};
-use super::{Services, info};
+use super::{Services, info, usage, watch};
 use crate::api::streaming::Promise;
+use crate::containers::ContainerSnapshot;
+
+/// The kubelet takes no larger message than 16 MiB: what of it is left for a command's output.
+const EXEC_OUTPUT: usize = (16 << 20) - 64;
 
 /// CRI RuntimeService.
 #[derive(Clone)]
@@ -25,7 +29,6 @@ impl RuntimeApi {
     }
 }
 
-type Stream<T> = ReceiverStream<Result<T, Status>>;
 type Answer<T> = Result<Response<T>, Status>;
 
 fn answer<T>(message: T) -> Answer<T> {
@@ -107,9 +110,15 @@ impl RuntimeService for RuntimeApi {
     ) -> Answer<v1::PodSandboxStatusResponse> {
         let request = request.into_inner();
         no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
-        let found = self.services.pods.find(&request.pod_sandbox_id).map_err(status)?;
-        let info = if request.verbose { info::pod(&self.services.drivers, &found)? } else { BTreeMap::new() };
-        answer(v1::PodSandboxStatusResponse { status: Some(pod::status(&found)), info, ..Default::default() })
+        let found = self.services.pods.look(&request.pod_sandbox_id).map_err(status)?;
+        let drivers = &self.services.drivers;
+        let info = if request.verbose { info::pod(drivers, &found.pod)? } else { BTreeMap::new() };
+        answer(v1::PodSandboxStatusResponse {
+            status: Some(pod::status(&found)),
+            info,
+            containers_statuses: event::containers(&found),
+            timestamp: found.at,
+        })
     }
 
     async fn list_pod_sandbox(
@@ -117,7 +126,8 @@ impl RuntimeService for RuntimeApi {
         request: Request<v1::ListPodSandboxRequest>,
     ) -> Answer<v1::ListPodSandboxResponse> {
         let found = self.services.pods.list(&pod::filter(request.into_inner().filter));
-        answer(v1::ListPodSandboxResponse { items: found.iter().map(|found| pod::item(found)).collect() })
+        let items = batches::whole(found.iter().map(|found| pod::item(found)), "StreamPodSandboxes")?;
+        answer(v1::ListPodSandboxResponse { items })
     }
 
     async fn create_container(
@@ -127,7 +137,7 @@ impl RuntimeService for RuntimeApi {
         let request = request.into_inner();
         no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
         let pod = self.services.pods.find(&request.pod_sandbox_id).map_err(status)?;
-        let spec = container::spec(request.config, &pod.sandbox.spec.log_directory)?;
+        let spec = container::spec(request.config, &pod.sandbox.spec)?;
         let made = self.services.containers.create(pod.sandbox.clone(), spec).await.map_err(status)?;
         answer(v1::CreateContainerResponse { container_id: made.id.to_string() })
     }
@@ -168,9 +178,8 @@ impl RuntimeService for RuntimeApi {
         request: Request<v1::ListContainersRequest>,
     ) -> Answer<v1::ListContainersResponse> {
         let found = self.services.containers.list(&container::filter(request.into_inner().filter));
-        answer(v1::ListContainersResponse {
-            containers: found.iter().map(|found| container_status::item(found)).collect(),
-        })
+        let items = found.iter().map(|found| container_status::item(found));
+        answer(v1::ListContainersResponse { containers: batches::whole(items, "StreamContainers")? })
     }
 
     async fn container_status(
@@ -182,7 +191,8 @@ impl RuntimeService for RuntimeApi {
         let found = self.services.containers.find(&request.container_id).map_err(status)?;
         let info =
             if request.verbose { info::container(&self.services.drivers, &found)? } else { BTreeMap::new() };
-        answer(v1::ContainerStatusResponse { status: Some(container_status::status(&found)), info })
+        let status = container_status::status(&ContainerSnapshot::now(found));
+        answer(v1::ContainerStatusResponse { status: Some(status), info })
     }
 
     async fn reopen_container_log(
@@ -201,7 +211,7 @@ impl RuntimeService for RuntimeApi {
         let limit =
             u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
         let output = self.services.containers.exec_sync(&request.container_id, request.cmd, limit).await;
-        let output = output.map_err(status)?;
+        let output = output.map_err(status)?.fit(EXEC_OUTPUT);
         answer(v1::ExecSyncResponse {
             stdout: output.stdout,
             stderr: output.stderr,
@@ -240,48 +250,95 @@ impl RuntimeService for RuntimeApi {
         answer(v1::PortForwardResponse { url })
     }
 
-    // What follows comes with later versions.
+    type StreamPodSandboxesStream = Batches<v1::StreamPodSandboxesResponse>;
+    type StreamContainersStream = Batches<v1::StreamContainersResponse>;
 
-    type StreamPodSandboxesStream = Stream<v1::StreamPodSandboxesResponse>;
-    type StreamContainersStream = Stream<v1::StreamContainersResponse>;
-    type StreamContainerStatsStream = Stream<v1::StreamContainerStatsResponse>;
-    type StreamPodSandboxStatsStream = Stream<v1::StreamPodSandboxStatsResponse>;
-    type StreamPodSandboxMetricsStream = Stream<v1::StreamPodSandboxMetricsResponse>;
-    type GetContainerEventsStream = Stream<v1::ContainerEventResponse>;
+    async fn stream_pod_sandboxes(
+        &self,
+        request: Request<v1::StreamPodSandboxesRequest>,
+    ) -> Answer<Self::StreamPodSandboxesStream> {
+        let found = self.services.pods.list(&pod::filter(request.into_inner().filter));
+        let items = found.into_iter().map(|found| pod::item(&found));
+        answer(batches::stream(items, |pod_sandboxes| v1::StreamPodSandboxesResponse { pod_sandboxes }))
+    }
+
+    async fn stream_containers(
+        &self,
+        request: Request<v1::StreamContainersRequest>,
+    ) -> Answer<Self::StreamContainersStream> {
+        let found = self.services.containers.list(&container::filter(request.into_inner().filter));
+        let items = found.into_iter().map(|found| container_status::item(&found));
+        answer(batches::stream(items, |containers| v1::StreamContainersResponse { containers }))
+    }
+
+    type GetContainerEventsStream = Batches<v1::ContainerEventResponse>;
+
+    async fn get_container_events(
+        &self,
+        _: Request<v1::GetEventsRequest>,
+    ) -> Answer<Self::GetContainerEventsStream> {
+        answer(watch::events(&self.services.pods))
+    }
 
     async fn update_container_resources(
         &self,
-        _: Request<v1::UpdateContainerResourcesRequest>,
+        request: Request<v1::UpdateContainerResourcesRequest>,
     ) -> Answer<v1::UpdateContainerResourcesResponse> {
-        unimplemented("UpdateContainerResources")
+        let request = request.into_inner();
+        no_empty_id(&request.container_id, "container_id")?;
+        let change = resources::change_from_cri(request.linux)?;
+        let updated = self.services.containers.update(&request.container_id, change, request.annotations);
+        updated.await.map_err(status)?;
+        answer(v1::UpdateContainerResourcesResponse {})
     }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: Request<v1::UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<v1::UpdatePodSandboxResourcesResponse> {
+        let request = request.into_inner();
+        no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
+        let limits = resources::pod_limits(request.overhead, request.resources)?;
+        self.services.pods.update(&request.pod_sandbox_id, limits).await.map_err(status)?;
+        answer(v1::UpdatePodSandboxResourcesResponse {})
+    }
+
+    // What follows comes with later versions.
+
+    type StreamContainerStatsStream = Batches<v1::StreamContainerStatsResponse>;
+    type StreamPodSandboxStatsStream = Batches<v1::StreamPodSandboxStatsResponse>;
+    type StreamPodSandboxMetricsStream = Batches<v1::StreamPodSandboxMetricsResponse>;
 
     async fn container_stats(
         &self,
-        _: Request<v1::ContainerStatsRequest>,
+        request: Request<v1::ContainerStatsRequest>,
     ) -> Answer<v1::ContainerStatsResponse> {
-        unimplemented("ContainerStats")
+        let stats = Some(usage::container(&self.services, &request.into_inner().container_id).await?);
+        answer(v1::ContainerStatsResponse { stats })
     }
 
     async fn list_container_stats(
         &self,
-        _: Request<v1::ListContainerStatsRequest>,
+        request: Request<v1::ListContainerStatsRequest>,
     ) -> Answer<v1::ListContainerStatsResponse> {
-        unimplemented("ListContainerStats")
+        let stats = usage::containers(&self.services, request.into_inner().filter).await?;
+        answer(v1::ListContainerStatsResponse { stats })
     }
 
     async fn pod_sandbox_stats(
         &self,
-        _: Request<v1::PodSandboxStatsRequest>,
+        request: Request<v1::PodSandboxStatsRequest>,
     ) -> Answer<v1::PodSandboxStatsResponse> {
-        unimplemented("PodSandboxStats")
+        let stats = Some(usage::pod(&self.services, &request.into_inner().pod_sandbox_id).await?);
+        answer(v1::PodSandboxStatsResponse { stats })
     }
 
     async fn list_pod_sandbox_stats(
         &self,
-        _: Request<v1::ListPodSandboxStatsRequest>,
+        request: Request<v1::ListPodSandboxStatsRequest>,
     ) -> Answer<v1::ListPodSandboxStatsResponse> {
-        unimplemented("ListPodSandboxStats")
+        let stats = usage::pods(&self.services, request.into_inner().filter).await?;
+        answer(v1::ListPodSandboxStatsResponse { stats })
     }
 
     async fn checkpoint_container(
@@ -306,62 +363,36 @@ impl RuntimeService for RuntimeApi {
         &self,
         _: Request<v1::ListMetricDescriptorsRequest>,
     ) -> Answer<v1::ListMetricDescriptorsResponse> {
-        unimplemented("ListMetricDescriptors")
+        let descriptors = usage::metric_descriptors(&self.services);
+        answer(v1::ListMetricDescriptorsResponse { descriptors })
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<v1::ListPodSandboxMetricsRequest>,
     ) -> Answer<v1::ListPodSandboxMetricsResponse> {
-        unimplemented("ListPodSandboxMetrics")
-    }
-
-    async fn update_pod_sandbox_resources(
-        &self,
-        _: Request<v1::UpdatePodSandboxResourcesRequest>,
-    ) -> Answer<v1::UpdatePodSandboxResourcesResponse> {
-        unimplemented("UpdatePodSandboxResources")
-    }
-
-    async fn stream_pod_sandboxes(
-        &self,
-        _: Request<v1::StreamPodSandboxesRequest>,
-    ) -> Answer<Self::StreamPodSandboxesStream> {
-        unimplemented("StreamPodSandboxes")
-    }
-
-    async fn stream_containers(
-        &self,
-        _: Request<v1::StreamContainersRequest>,
-    ) -> Answer<Self::StreamContainersStream> {
-        unimplemented("StreamContainers")
+        let pod_metrics = usage::pod_metrics(&self.services).await?;
+        answer(v1::ListPodSandboxMetricsResponse { pod_metrics })
     }
 
     async fn stream_container_stats(
         &self,
-        _: Request<v1::StreamContainerStatsRequest>,
+        request: Request<v1::StreamContainerStatsRequest>,
     ) -> Answer<Self::StreamContainerStatsStream> {
-        unimplemented("StreamContainerStats")
+        answer(usage::stream_containers(&self.services, request.into_inner().filter).await)
     }
 
     async fn stream_pod_sandbox_stats(
         &self,
-        _: Request<v1::StreamPodSandboxStatsRequest>,
+        request: Request<v1::StreamPodSandboxStatsRequest>,
     ) -> Answer<Self::StreamPodSandboxStatsStream> {
-        unimplemented("StreamPodSandboxStats")
+        answer(usage::stream_pods(&self.services, request.into_inner().filter).await)
     }
 
     async fn stream_pod_sandbox_metrics(
         &self,
         _: Request<v1::StreamPodSandboxMetricsRequest>,
     ) -> Answer<Self::StreamPodSandboxMetricsStream> {
-        unimplemented("StreamPodSandboxMetrics")
-    }
-
-    async fn get_container_events(
-        &self,
-        _: Request<v1::GetEventsRequest>,
-    ) -> Answer<Self::GetContainerEventsStream> {
-        unimplemented("GetContainerEvents")
+        answer(usage::stream_metrics(&self.services).await)
     }
 }

@@ -29,6 +29,23 @@ pub(super) fn resources(inputs: &Inputs<'_>) -> Result<oci::LinuxResources, Spec
     Ok(resources)
 }
 
+/// Puts other limits into a spec that was made before; devices and the number of processes stay.
+pub fn set_limits(spec: &mut oci::Spec, limits: &Resources) {
+    if let Some(process) = spec.process_mut() {
+        process.set_oom_score_adj(limits.oom_score_adj);
+    }
+    let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut()) else {
+        return;
+    };
+    resources.set_cpu(cpu(limits)).set_memory(memory(limits));
+    if !limits.hugepage_limits.is_empty() {
+        resources.set_hugepage_limits(Some(limits.hugepage_limits.iter().map(hugepages).collect()));
+    }
+    if !limits.unified.is_empty() {
+        resources.set_unified(Some(limits.unified.clone().into_iter().collect()));
+    }
+}
+
 fn cpu(asked: &Resources) -> Option<oci::LinuxCpu> {
     let text = |text: &String| (!text.is_empty()).then(|| text.clone());
     let mut cpu = oci::LinuxCpu::default();

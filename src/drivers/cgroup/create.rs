@@ -102,7 +102,7 @@ pub(super) fn container(
         {
             settings.push(Setting::new("memory", "memory.oom.group", 1, "killing all of a container at OOM"));
         }
-        setting::apply(&settings, &|controller| hierarchies.dir(controller, path))?;
+        setting::apply(&settings, &|controller| hierarchies.dir(controller, path))?.forget();
         match hierarchies {
             Hierarchies::V2(root) => filters.restrict(&below(root, path), rules),
             Hierarchies::V1(_) => match hierarchies.dir("devices", path) {

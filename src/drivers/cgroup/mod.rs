@@ -17,6 +17,7 @@ mod parent;
 mod place;
 mod remove;
 mod setting;
+pub mod stats;
 mod systemd;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ pub use devices::{DeviceKind, DeviceRule, DeviceRules};
 pub use error::CgroupError;
 pub use hierarchy::Mode;
 pub use place::{ContainerCgroup, Place, PodCgroup};
+pub use setting::Undo;
 
 use hierarchy::{Hierarchies, below};
 
@@ -205,14 +207,24 @@ impl Cgroups {
         .await
     }
 
-    /// Changes limits; those that are not named stay. On failure the old ones are in force.
+    /// Changes limits; those that are not named stay. On failure the old ones are in force; later `revert` brings
+    /// them back.
     pub async fn update(
         &self,
         container: &ContainerCgroup,
         resources: &Resources,
-    ) -> Result<(), CgroupError> {
+    ) -> Result<Undo, CgroupError> {
         let (path, resources) = (container.path.clone(), resources.clone());
         self.blocking(move |inner| update::container(&inner.hierarchies, &path, &resources)).await
+    }
+
+    /// Takes an `update` back.
+    pub async fn revert(&self, undo: Undo) -> Result<(), CgroupError> {
+        let revert = move |_: &Inner| {
+            undo.revert();
+            Ok(())
+        };
+        self.blocking(revert).await
     }
 
     /// How many processes of the container the kernel has killed for memory. NotFound where the cgroup is gone.

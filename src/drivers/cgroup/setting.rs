@@ -43,10 +43,32 @@ impl<F: Fn(&str, &str) -> Option<String>> Current for F {
     }
 }
 
+/// What brings back the values that some settings have replaced.
+#[derive(Debug, Default)]
+#[must_use = "dropped, the new values stay"]
+pub struct Undo(Vec<(PathBuf, String)>);
+
+impl Undo {
+    /// The new values stay.
+    pub fn forget(self) {}
+
+    /// Writes the old values, last first. There is nobody to tell of a failure: it is logged.
+    pub(super) fn revert(self) {
+        for (path, old) in self.0.iter().rev() {
+            if let Err(error) = write_lines(path, old) {
+                tracing::warn!(path = %path.display(), value = %old, %error, "an old cgroup value could not be restored");
+            }
+        }
+    }
+}
+
 /// Writes settings in their order to the directories that `dir` names. When one is refused, those before it get their old
 /// values back, last first, and the error tells the one that was refused.
-pub(super) fn apply(settings: &[Setting], dir: &dyn Fn(&str) -> Option<PathBuf>) -> Result<(), CgroupError> {
-    let mut undo: Vec<(PathBuf, String)> = Vec::with_capacity(settings.len());
+pub(super) fn apply(
+    settings: &[Setting],
+    dir: &dyn Fn(&str) -> Option<PathBuf>,
+) -> Result<Undo, CgroupError> {
+    let mut undo = Undo(Vec::with_capacity(settings.len()));
     let result = settings.iter().try_for_each(|setting| {
         let unenforceable = || CgroupError::Unenforceable {
             resource: setting.resource,
@@ -60,7 +82,7 @@ pub(super) fn apply(settings: &[Setting], dir: &dyn Fn(&str) -> Option<PathBuf>)
             Err(source) => return Err(CgroupError::Read { path, source }),
         };
         // Pushed first: a value of several lines may be refused in the middle.
-        undo.push((path.clone(), old_value(&setting.file, &setting.value, &old)));
+        undo.0.push((path.clone(), old_value(&setting.file, &setting.value, &old)));
         write_lines(&path, &setting.value).map_err(|source| CgroupError::Write {
             resource: setting.resource,
             path,
@@ -68,14 +90,13 @@ pub(super) fn apply(settings: &[Setting], dir: &dyn Fn(&str) -> Option<PathBuf>)
             source,
         })
     });
-    if result.is_err() {
-        for (path, old) in undo.iter().rev() {
-            if let Err(error) = write_lines(path, old) {
-                tracing::warn!(path = %path.display(), value = %old, %error, "an old cgroup value could not be restored");
-            }
+    match result {
+        Ok(()) => Ok(undo),
+        Err(error) => {
+            undo.revert();
+            Err(error)
         }
     }
-    result
 }
 
 /// What brings a file back to `old` after `new` was written to it.
@@ -129,8 +150,10 @@ mod tests {
         assert_eq!(fs::read_to_string(at.join("one")).unwrap().trim(), "1");
         assert_eq!(fs::read_to_string(at.join("two")).unwrap().trim(), "2");
         assert!(apply(&[setting("absent", "one")], &find).is_err());
-        apply(&[setting("c", "one")], &find).unwrap();
+        let undo = apply(&[setting("c", "one")], &find).unwrap();
         assert_eq!(fs::read_to_string(at.join("one")).unwrap(), "9\n");
+        undo.revert();
+        assert_eq!(fs::read_to_string(at.join("one")).unwrap().trim(), "1");
     }
 
     #[test]

@@ -8,14 +8,14 @@ use crate::containers::spec::Resources;
 use super::create;
 use super::error::CgroupError;
 use super::hierarchy::Hierarchies;
-use super::setting;
+use super::setting::{self, Undo};
 
 /// Writes new limits; what the request does not name stays.
 pub(super) fn container(
     hierarchies: &Hierarchies,
     path: &str,
     resources: &Resources,
-) -> Result<(), CgroupError> {
+) -> Result<Undo, CgroupError> {
     let settings = create::settings(hierarchies, path, resources)?;
     match hierarchies {
         Hierarchies::V1(_) => widen_cpuset(hierarchies, path, resources)?,

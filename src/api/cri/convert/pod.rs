@@ -1,12 +1,12 @@
 //! Pod sandboxes: PodSandboxConfig in, PodSandbox and PodSandboxStatus out.
 
+use std::net::IpAddr;
+
 use berth_proto::cri::v1;
 
 use super::{Invalid, absolute, name, required, resources, security};
-use crate::pods::spec::{
-    Dns, PodMetadata, PodNamespaces, PodPid, PodSpec, PortMapping, Protocol, UserNamespace,
-};
-use crate::pods::{Filter, Pod};
+use crate::pods::spec::{Dns, PodMetadata, PodNamespaces, PodPid, PodSpec, PortMapping, Protocol};
+use crate::pods::{Filter, Pod, PodSnapshot};
 
 pub(in crate::api::cri) fn spec(
     config: Option<v1::PodSandboxConfig>,
@@ -33,6 +33,7 @@ pub(in crate::api::cri) fn spec(
         namespaces: namespaces(security.namespace_options.unwrap_or_default())?,
         privileged: security.privileged,
         seccomp,
+        selinux: security::selinux(security.selinux_options),
         metadata,
         hostname: config.hostname,
         log_directory: config.log_directory,
@@ -117,42 +118,23 @@ fn namespaces(options: v1::NamespaceOption) -> Result<PodNamespaces, Invalid> {
             ));
         }
     };
+    let host_ipc = host_or_pod(options.ipc, "namespace_options.ipc")?;
+    let user = security::user_namespace(options.userns_options, &security_path(USER_NAMESPACE))?;
+    if user.is_some() && (pid == PodPid::Node || host_ipc) {
+        // The kernel lets nobody but their owner mount the file systems that show them.
+        let problem =
+            "a pod with a user namespace can have the node's network, but not its PIDs and not its IPC";
+        return Err(Invalid::new(security_path(USER_NAMESPACE), problem));
+    }
     Ok(PodNamespaces {
         host_network: host_or_pod(options.network, "namespace_options.network")?,
-        host_ipc: host_or_pod(options.ipc, "namespace_options.ipc")?,
+        host_ipc,
         pid,
-        user: match options.userns_options {
-            None => None,
-            Some(user) => user_namespace(&user)?,
-        },
+        user,
     })
 }
 
-/// NODE is the host's; POD needs exactly one mapping for users and one for groups, from id 0 inside.
-fn user_namespace(user: &v1::UserNamespace) -> Result<Option<UserNamespace>, Invalid> {
-    let field = security_path("namespace_options.userns_options");
-    match v1::NamespaceMode::try_from(user.mode) {
-        Ok(v1::NamespaceMode::Node) => Ok(None),
-        Ok(v1::NamespaceMode::Pod) => {
-            for (ids, kind) in [(&user.uids, "uids"), (&user.gids, "gids")] {
-                match ids.as_slice() {
-                    [one] if one.container_id == 0 && one.length > 0 => {}
-                    [_] => {
-                        return Err(Invalid::new(format!("{field}.{kind}"), "must begin at container id 0"));
-                    }
-                    _ => {
-                        return Err(Invalid::new(format!("{field}.{kind}"), "must be exactly one mapping"));
-                    }
-                }
-            }
-            Ok(Some(UserNamespace {
-                uids: security::id_mappings(&user.uids),
-                gids: security::id_mappings(&user.gids),
-            }))
-        }
-        _ => Err(Invalid::new(format!("{field}.mode"), "is neither POD nor NODE")),
-    }
-}
+const USER_NAMESPACE: &str = "namespace_options.userns_options";
 
 pub(in crate::api::cri) fn filter(filter: Option<v1::PodSandboxFilter>) -> Filter {
     let filter = filter.unwrap_or_default();
@@ -160,7 +142,7 @@ pub(in crate::api::cri) fn filter(filter: Option<v1::PodSandboxFilter>) -> Filte
     Filter { id: filter.id, ready: filter.state.map(ready), labels: filter.label_selector }
 }
 
-fn metadata_of(pod: &Pod) -> v1::PodSandboxMetadata {
+pub(super) fn metadata_of(pod: &Pod) -> v1::PodSandboxMetadata {
     let metadata = &pod.sandbox.spec.metadata;
     v1::PodSandboxMetadata {
         name: metadata.name.clone(),
@@ -170,9 +152,8 @@ fn metadata_of(pod: &Pod) -> v1::PodSandboxMetadata {
     }
 }
 
-fn state_of(pod: &Pod) -> i32 {
-    let state =
-        if pod.is_ready() { v1::PodSandboxState::SandboxReady } else { v1::PodSandboxState::SandboxNotready };
+fn state_of(ready: bool) -> i32 {
+    let state = if ready { v1::PodSandboxState::SandboxReady } else { v1::PodSandboxState::SandboxNotready };
     state.into()
 }
 
@@ -181,7 +162,7 @@ pub(in crate::api::cri) fn item(pod: &Pod) -> v1::PodSandbox {
     v1::PodSandbox {
         id: pod.id().to_string(),
         metadata: Some(metadata_of(pod)),
-        state: state_of(pod),
+        state: state_of(pod.is_ready()),
         created_at: pod.created_at,
         labels: spec.labels.clone(),
         annotations: spec.annotations.clone(),
@@ -189,14 +170,15 @@ pub(in crate::api::cri) fn item(pod: &Pod) -> v1::PodSandbox {
     }
 }
 
-pub(in crate::api::cri) fn status(pod: &Pod) -> v1::PodSandboxStatus {
+pub(in crate::api::cri) fn status(snapshot: &PodSnapshot) -> v1::PodSandboxStatus {
+    let pod = &snapshot.pod;
     let spec = &pod.sandbox.spec;
     v1::PodSandboxStatus {
         id: pod.id().to_string(),
         metadata: Some(metadata_of(pod)),
-        state: state_of(pod),
+        state: state_of(snapshot.ready),
         created_at: pod.created_at,
-        network: Some(network(pod)),
+        network: Some(network(&snapshot.ips)),
         linux: Some(v1::LinuxPodSandboxStatus {
             namespaces: Some(v1::Namespace { options: Some(namespace_options(&spec.namespaces)) }),
         }),
@@ -207,9 +189,8 @@ pub(in crate::api::cri) fn status(pod: &Pod) -> v1::PodSandboxStatus {
 }
 
 /// Empty for a pod in the host's network: the kubelet knows the node's addresses.
-fn network(pod: &Pod) -> v1::PodSandboxNetworkStatus {
-    let attachment = pod.network();
-    let mut ips = attachment.iter().flat_map(|network| &network.ips).map(ToString::to_string);
+fn network(ips: &[IpAddr]) -> v1::PodSandboxNetworkStatus {
+    let mut ips = ips.iter().map(ToString::to_string);
     v1::PodSandboxNetworkStatus {
         ip: ips.next().unwrap_or_default(),
         additional_ips: ips.map(|ip| v1::PodIp { ip }).collect(),

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use berth_proto::cri::v1;
 
-use super::Invalid;
+use super::{Invalid, required};
 use crate::containers::spec::{HugepageLimit, Resources};
+use crate::pods::spec::PodLimits;
 
 pub(in crate::api::cri) fn from_cri(
     linux: v1::LinuxContainerResources,
@@ -40,6 +41,26 @@ pub(in crate::api::cri) fn from_cri(
             .collect(),
         unified: linux.unified.into_iter().collect::<BTreeMap<_, _>>(),
         pids_limit: None,
+    })
+}
+
+/// For an update, where an OOM score of 0 means, like the other zeros, that the request does not say.
+pub(in crate::api::cri) fn change_from_cri(
+    linux: Option<v1::LinuxContainerResources>,
+) -> Result<Resources, Invalid> {
+    let mut change = from_cri(required(linux, "linux")?, "linux")?;
+    change.oom_score_adj = change.oom_score_adj.filter(|score| *score != 0);
+    Ok(change)
+}
+
+/// Of UpdatePodSandboxResources.
+pub(in crate::api::cri) fn pod_limits(
+    overhead: Option<v1::LinuxContainerResources>,
+    resources: Option<v1::LinuxContainerResources>,
+) -> Result<PodLimits, Invalid> {
+    Ok(PodLimits {
+        overhead: overhead.map(|linux| from_cri(linux, "overhead")).transpose()?,
+        resources: resources.map(|linux| from_cri(linux, "resources")).transpose()?,
     })
 }
 

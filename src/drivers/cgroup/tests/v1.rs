@@ -90,7 +90,7 @@ async fn a_refused_limit_leaves_neither_cgroup_nor_half_an_update() {
         read(dir(&cgroups, "memory", &container).join("memory.limit_in_bytes")),
         (64 << 20).to_string()
     );
-    cgroups.update(&container, &limits(2048, 32 << 20)).await.unwrap();
+    cgroups.update(&container, &limits(2048, 32 << 20)).await.unwrap().forget();
     assert_eq!(read(dir(&cgroups, "cpu", &container).join("cpu.shares")), "2048");
     assert_eq!(
         read(dir(&cgroups, "memory", &container).join("memory.limit_in_bytes")),

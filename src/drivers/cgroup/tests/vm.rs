@@ -3,7 +3,7 @@
 use super::*;
 
 /// The driver, where the virtual machine has what the test is about.
-fn open(driver: Driver) -> Option<Cgroups> {
+pub(super) fn open(driver: Driver) -> Option<Cgroups> {
     if std::env::var_os("BERTH_TEST_VM").is_none() {
         eprintln!("skipped: needs cgroup v2 with controllers; run by e2e/vm/run");
         return None;
@@ -77,7 +77,8 @@ async fn an_update_is_whole_or_nothing_on_version_2() {
         assert_eq!(file(&container, "memory.max"), "67108864");
         assert_eq!(file(&container, "cpu.weight"), "100");
     }
-    cgroups.update(&container, &Resources { cpu_quota: Some(-1), ..Resources::default() }).await.unwrap();
+    let quota = Resources { cpu_quota: Some(-1), ..Resources::default() };
+    cgroups.update(&container, &quota).await.unwrap().forget();
     assert_eq!(file(&container, "cpu.max"), "max 100000");
     let script = "x=aaaaaaaa; while [ ${#x} -lt 4000000 ]; do x=$x$x; done; echo ok; sleep 100; :";
     let mut shell = Shell::inside(&container.join_dirs(), script);

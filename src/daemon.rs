@@ -19,11 +19,13 @@ use tonic::service::Routes;
 use crate::api::admin::AdminApi;
 use crate::api::cri::{ImageApi, RuntimeApi, Services};
 use crate::api::server;
+use crate::api::streaming::{self, Streaming};
 use crate::config::Config;
 use crate::containers::Containers;
 use crate::drivers::{
-    Drivers, bundle::Bundles, cgroup::Cgroups, host::Host, layers::Layers, network::Network,
-    pod_files::PodFiles, registry::Registry, seccomp::SeccompCache, shim, shim::Shims, store::Store,
+    Drivers, apparmor::Apparmor, background::Background, bundle::Bundles, cgroup::Cgroups, host::Host,
+    layers::Layers, network::Network, pod_files::PodFiles, registry::Registry, seccomp::SeccompCache, shim,
+    shim::Shims, store::Store,
 };
 use crate::images::Images;
 use crate::layout::Layout;
@@ -48,12 +50,13 @@ pub struct Places {
 pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
     make_directories(&places.layout)?;
     let _locks = lock(&places.layout)?;
-    let (services, events) = build(config, &places.layout).await?;
+    let (services, events, streaming) = build(config, &places.layout).await?;
     tokio::spawn(follow_shims(services.clone(), events));
     tokio::spawn(give_back_memory());
     services.pods.recover().await.context("cannot take over the pods of the daemon before this one")?;
     services.images.collect().await.context("cannot clear the layer cache")?;
     let listener = listen(&places.socket)?;
+    tokio::spawn(streaming.run());
     tracing::info!(socket = %places.socket.display(), "serving");
     let served = serve(services.clone(), listener).await;
     // The bridge goes only if no pod is on it.
@@ -68,10 +71,10 @@ pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
 async fn build(
     config: Config,
     layout: &Layout,
-) -> anyhow::Result<(Services, mpsc::UnboundedReceiver<shim::Event>)> {
+) -> anyhow::Result<(Services, mpsc::UnboundedReceiver<shim::Event>, streaming::Server)> {
     let store = Arc::new(Store::open(&layout.store())?);
     let registry = Registry::new(config.registry)?;
-    let images = Arc::new(Images::open(layout, store.clone(), registry, &config.layers).await?);
+    let images = Arc::new(Images::open(layout, store.clone(), registry, config.image, &config.layers).await?);
     let (shims, events) = Shims::open(&config.shim, layout.clone())?;
     let host = Host::detect();
     let drivers = Arc::new(Drivers {
@@ -79,7 +82,9 @@ async fn build(
         cgroups: Cgroups::open(&config.cgroup)?,
         bundles: Bundles::new(layout.clone()),
         pod_files: PodFiles::new(layout.clone()),
+        background: Background::default(),
         seccomp: SeccompCache::new(host.kernel),
+        apparmor: Apparmor::open().await,
         host,
         layout: layout.clone(),
         store,
@@ -88,7 +93,8 @@ async fn build(
     });
     let containers = Arc::new(Containers::new(drivers.clone(), images.clone()));
     let pods = Arc::new(Pods::new(drivers.clone(), containers.clone()));
-    Ok((Services { pods, containers, images, drivers }, events))
+    let (streaming, server) = Streaming::bind(config.streaming, containers.clone(), pods.clone()).await?;
+    Ok((Services { pods, containers, images, streaming, drivers }, events, server))
 }
 
 /// What a pull or a burst of pods has freed goes back to the node.

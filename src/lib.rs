@@ -17,3 +17,4 @@ pub mod images;
 pub mod layout;
 pub mod pods;
 pub mod rollback;
+pub mod spread;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -22,10 +22,11 @@ impl Census {
         mounts(node.scratch(), &mut found)?;
         links(&node.network().bridge(), &mut found);
         // A pod's own parent, right below the node's, belongs to the kubelet; what is in it does not.
-        let parent = Some(Path::new(&node.cgroup_parent()).file_name().unwrap_or_default().to_owned());
-        for cgroup in cgroups(&node.cgroup_parent()) {
+        let parent = node.cgroup_parent();
+        let name = Path::new(&parent.path()).file_name().map(ToOwned::to_owned);
+        for cgroup in parent.below() {
             let above = cgroup.parent().and_then(Path::file_name).map(ToOwned::to_owned);
-            if above != parent {
+            if above != name {
                 found.insert(format!("cgroup {}", cgroup.display()));
             }
         }
@@ -65,39 +66,6 @@ fn links(bridge: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Every cgroup below the parent, in every hierarchy; the parent itself belongs to the test.
-fn cgroups(parent: &str) -> Vec<PathBuf> {
-    let name = parent.trim_start_matches('/');
-    let mut all = Vec::new();
-    let hierarchies =
-        fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
-    for top in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
-        collect_directories(&top.join(name), &mut all);
-    }
-    all
-}
-
-fn collect_directories(directory: &Path, all: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            collect_directories(&entry.path(), all);
-            all.push(entry.path());
-        }
-    }
-}
-
-/// Removes what a failed test left of its cgroups; those with processes in them stay.
-pub fn remove_empty_cgroups(parent: &str) {
-    let name = parent.trim_start_matches('/');
-    for directory in cgroups(parent) {
-        let _ = fs::remove_dir(directory);
-    }
-    for entry in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        let _ = fs::remove_dir(entry.path().join(name));
-    }
-    let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(name));
-}
-
 /// Unmounts what a failed test left below a directory, the last first.
 pub fn unmount_below(directory: &Path) {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -108,7 +76,7 @@ pub fn unmount_below(directory: &Path) {
 }
 
 fn processes(node: &Node, found: &mut BTreeSet<String>) {
-    let (scratch, cgroup) = (node.scratch().to_string_lossy().into_owned(), node.cgroup_parent());
+    let (scratch, cgroup) = (node.scratch().to_string_lossy().into_owned(), node.cgroup_parent().path());
     let daemon = node.pid().map(|pid| pid.to_string());
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name().to_string_lossy().into_owned();

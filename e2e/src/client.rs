@@ -31,7 +31,8 @@ pub async fn channel(socket: &Path) -> Result<Channel, tonic::transport::Error> 
         async move { UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
     });
     // A call that hangs is a failure of its own; nothing that a test asks for takes this long.
-    let endpoint = Endpoint::from_static("http://runtime.sock").timeout(Duration::from_secs(120));
+    let endpoint =
+        Endpoint::from_static("http://runtime.sock").timeout(crate::bound(Duration::from_secs(120)));
     endpoint.connect_with_connector(connector).await
 }
 
@@ -195,9 +196,9 @@ impl Client {
         self.images.clone().remove_image(request).await.map(drop)
     }
 
-    /// Waits until a container has ended; fails after `patience`.
+    /// Waits until a container has ended; fails after `patience` (see [`crate::bound`]).
     pub async fn wait_exited(&self, id: &str, patience: Duration) -> Reply<ContainerStatus> {
-        let end = Instant::now() + patience;
+        let end = Instant::now() + crate::bound(patience);
         loop {
             let status = self.status(id).await?;
             if status.state() == ContainerState::ContainerExited {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -21,9 +22,11 @@ impl Crictl {
         Ok(Self { program, endpoint: format!("unix://{}", node.socket().display()) })
     }
 
-    /// Runs it to its end, whatever that is.
-    pub fn output(&self, arguments: &[&str]) -> Result<Output> {
-        Command::new(&self.program)
+    /// It, to be run by the caller.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        let timeout = crate::bound(Duration::from_secs(10));
+        command
             .args([
                 "--config",
                 "/dev/null",
@@ -32,9 +35,14 @@ impl Crictl {
                 "--image-endpoint",
                 &self.endpoint,
             ])
-            .args(arguments)
-            .output()
-            .with_context(|| format!("run {}", self.program.display()))
+            .arg(format!("--timeout={}s", timeout.as_secs()))
+            .args(arguments);
+        command
+    }
+
+    /// Runs it to its end, whatever that is.
+    pub fn output(&self, arguments: &[&str]) -> Result<Output> {
+        self.command(arguments).output().with_context(|| format!("run {}", self.program.display()))
     }
 
     /// Its standard output, without the last newline; a failure holds its standard error.

@@ -2,8 +2,10 @@
 //! images for it (`images`). What is expected of Berth lives in `tests/`, not here.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub mod census;
+pub mod cgroup;
 pub mod client;
 pub mod crictl;
 pub mod faulty;
@@ -11,7 +13,9 @@ pub mod images;
 pub mod logs;
 pub mod network;
 pub mod node;
+pub mod process;
 pub mod registry;
+pub mod remote;
 pub mod runtime;
 pub mod watch;
 pub mod world;
@@ -24,4 +28,10 @@ pub fn repository() -> &'static Path {
 /// Where tools, packages and generated images are kept between runs (`BERTH_E2E_CACHE`, else `.cache`).
 pub fn cache() -> PathBuf {
     std::env::var_os("BERTH_E2E_CACHE").map_or_else(|| repository().join(".cache"), PathBuf::from)
+}
+
+/// A bound in time: what a node on real hardware keeps, times `BERTH_E2E_SLOWER` on a machine that is emulated.
+pub fn bound(duration: Duration) -> Duration {
+    let times = std::env::var("BERTH_E2E_SLOWER").ok().and_then(|times| times.parse().ok());
+    duration * times.unwrap_or(1)
 }

@@ -2,8 +2,9 @@
 //! `BERTH_E2E_RUNTIME=containerd`, which tells whether a test expects what others do, too.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -11,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::cgroup::{Driver, Parent};
 use crate::client::Client;
 use crate::network::Network;
 use crate::runtime::Runtime;
@@ -31,6 +33,7 @@ pub struct Node {
     runtime: Runtime,
     daemon: Option<Child>,
     network: Network,
+    cgroup_parent: Parent,
     scratch: TempDir,
 }
 
@@ -44,7 +47,9 @@ impl Node {
     pub async fn start_as(runtime: Runtime, options: &Options) -> Result<Self> {
         let scratch = tempfile::Builder::new().prefix("berth-e2e-").tempdir()?;
         let network = Network::claim()?;
-        let mut node = Self { runtime, daemon: None, network, scratch };
+        let name = format!("{}x{}", network.bridge(), std::process::id());
+        let cgroup_parent = Parent::new(Driver::from_env()?, &name);
+        let mut node = Self { runtime, daemon: None, network, cgroup_parent, scratch };
         if let Some(mirror) = &options.mirror {
             write_mirrors(&node.certs_dir(), mirror)?;
         }
@@ -61,12 +66,16 @@ impl Node {
         self.runtime
     }
 
+    /// What starts the daemon.
+    pub fn command(&self) -> Result<Command> {
+        self.runtime.command(self)
+    }
+
     /// Starts the daemon, again after [`Self::kill`] or [`Self::stop`], and waits until it answers.
     pub async fn launch(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.log_file())?;
         let daemon = self
-            .runtime
-            .command(self)?
+            .command()?
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -76,8 +85,9 @@ impl Node {
         self.wait_until_it_answers().await
     }
 
-    async fn wait_until_it_answers(&mut self) -> Result<()> {
-        let end = Instant::now() + Duration::from_secs(30);
+    /// Waits for the daemon, whoever started it.
+    pub async fn wait_until_it_answers(&mut self) -> Result<()> {
+        let end = Instant::now() + crate::bound(Duration::from_secs(30));
         loop {
             let version = async {
                 let client = Client::connect(&self.socket()).await?;
@@ -115,7 +125,7 @@ impl Node {
             return Ok(());
         };
         kill(Pid::from_raw(daemon.id().cast_signed()), signal)?;
-        let end = Instant::now() + Duration::from_secs(15);
+        let end = Instant::now() + crate::bound(Duration::from_secs(15));
         while daemon.try_wait()?.is_none() {
             if Instant::now() > end {
                 daemon.kill()?;
@@ -197,9 +207,18 @@ impl Node {
         &self.network
     }
 
-    /// The cgroup below which its pods belong; no other node has the same.
-    pub fn cgroup_parent(&self) -> String {
-        format!("/{}-{}", self.network.bridge(), std::process::id())
+    /// The cgroup below which its pods belong.
+    pub fn cgroup_parent(&self) -> &Parent {
+        &self.cgroup_parent
+    }
+
+    /// Where `BERTH_E2E_LOGS` names a directory, a log outlives its node there, under the name of the test.
+    fn keep_log(&self) -> Option<()> {
+        let directory = PathBuf::from(std::env::var_os("BERTH_E2E_LOGS")?);
+        let thread = std::thread::current();
+        let path = directory.join(thread.name().unwrap_or("main").replace("::", "."));
+        let mut file = File::options().create(true).append(true).open(path).ok()?;
+        file.write_all(self.log().as_bytes()).ok()
     }
 }
 
@@ -212,7 +231,8 @@ impl Drop for Node {
         }
         // Not SIGTERM: clients of the test are still connected and cannot let go while this thread waits.
         let _ = self.end(Signal::SIGKILL);
-        crate::census::remove_empty_cgroups(&self.cgroup_parent());
+        let _ = self.keep_log();
+        self.cgroup_parent.remove_empty();
         crate::census::unmount_below(self.scratch.path());
     }
 }
@@ -223,7 +243,7 @@ fn remove_all_pods(socket: &Path) {
     };
     let clean = async {
         let client = Client::connect(socket).await.ok()?;
-        tokio::time::timeout(Duration::from_secs(60), client.end_all_pods()).await.ok()?.ok()
+        tokio::time::timeout(crate::bound(Duration::from_secs(60)), client.end_all_pods()).await.ok()?.ok()
     };
     runtime.block_on(clean);
 }

@@ -102,13 +102,14 @@ fn berth_configuration(node: &Node, options: &Options) -> String {
     let network = node.network();
     format!(
         "[registry]\nconfig_path = {:?}\n\n[cni]\nconf_dir = {:?}\nbin_dirs = {}\ntimeout = 5\n\n\
-         [network]\nbridge = {:?}\nsubnets = [{:?}, {:?}]\n\n{}\n",
+         [network]\nbridge = {:?}\nsubnets = [{:?}, {:?}]\n\n[cgroup]\ndriver = {:?}\n\n{}\n",
         node.certs_dir(),
         node.conf_dir(),
         toml_list(&plugin_dirs(node)),
         network.bridge(),
         network.subnet(),
         network.subnet6(),
+        node.cgroup_parent().driver().name(),
         options.config
     )
 }
@@ -124,7 +125,7 @@ fn containerd_configuration(node: &Node) -> Result<String> {
          [{cri}.runtime']\nrestrict_oom_score_adj = true\n\
          [{cri}.runtime'.cni]\nconf_dir = {conf:?}\nbin_dirs = {bins}\n\
          [{cri}.runtime'.containerd.runtimes.runc]\nruntime_type = 'io.containerd.runc.v2'\n\
-         [{cri}.runtime'.containerd.runtimes.runc.options]\nBinaryName = {runc:?}\nSystemdCgroup = false\n\
+         [{cri}.runtime'.containerd.runtimes.runc.options]\nBinaryName = {runc:?}\nSystemdCgroup = {systemd}\n\
          [plugins.'io.containerd.internal.v1.opt']\npath = {opt:?}\n",
         root = node.root(),
         state = node.state(),
@@ -134,6 +135,7 @@ fn containerd_configuration(node: &Node) -> Result<String> {
         conf = node.conf_dir(),
         bins = toml_list(&[tool("cni", "")?]),
         runc = tool("runc", "runc")?,
+        systemd = node.cgroup_parent().driver() == crate::cgroup::Driver::Systemd,
         opt = scratch.join("opt"),
     ))
 }

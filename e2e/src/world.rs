@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use berth_proto::cri::v1::*;
@@ -61,7 +62,7 @@ impl World {
             hostname: name.into(),
             log_directory: log_directory.to_string_lossy().into_owned(),
             linux: Some(LinuxPodSandboxConfig {
-                cgroup_parent: format!("{}/{uid}", self.node.cgroup_parent()),
+                cgroup_parent: self.node.cgroup_parent().of_pod(&uid),
                 security_context: Some(LinuxSandboxSecurityContext {
                     namespace_options: Some(namespaces()),
                     ..Default::default()
@@ -132,19 +133,20 @@ impl World {
         let config = self.pod("settle");
         let (pod, _) = self.run(&config, &self.sleeper("settle")).await?;
         self.client.end_pod(&pod).await?;
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        tokio::time::sleep(crate::bound(Duration::from_millis(500))).await;
         self.census()
     }
 
     /// Fails if something is on the host that was not there before; what the kernel removes in its own time gets it.
     pub async fn expect_nothing_left(&self, before: &Census) -> Result<()> {
         let mut left = Vec::new();
-        for _ in 0..50 {
+        let end = Instant::now() + crate::bound(Duration::from_secs(5));
+        while Instant::now() < end {
             left = self.census()?.since(before);
             if left.is_empty() {
                 return Ok(());
             }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         anyhow::bail!("left behind:\n{}", left.join("\n"))
     }

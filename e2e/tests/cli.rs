@@ -271,7 +271,7 @@ fn serve_default(text: &str) -> Result<()> {
         .stderr(std::fs::File::create(path("log"))?)
         .spawn()?;
     daemon.stdin.take().context("no stdin")?.write_all(text.as_bytes())?;
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + berth_e2e::bound(Duration::from_secs(20));
     let mut answer = run(&["image", "--socket", &socket, "ls"], b"")?;
     while !answer.status.success() && Instant::now() < end && daemon.try_wait()?.is_none() {
         std::thread::sleep(Duration::from_millis(50));

@@ -64,7 +64,7 @@ async fn an_independent_binding_runs_a_pod() -> Result<()> {
             attempt: 0,
         }),
         linux: Some(other::LinuxPodSandboxConfig {
-            cgroup_parent: format!("{}/theirs", world.node.cgroup_parent()),
+            cgroup_parent: world.node.cgroup_parent().of_pod("theirs"),
             ..Default::default()
         }),
         ..Default::default()
@@ -89,7 +89,7 @@ async fn crictl_does_the_whole_round() -> Result<()> {
         std::fs::write(&path, text)?;
         Ok(path.to_string_lossy().into_owned())
     };
-    let parent = format!("{}/crictl", world.node.cgroup_parent());
+    let parent = world.node.cgroup_parent().of_pod("crictl");
     let pod_file = file(
         "pod.json",
         format!(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use berth_e2e::bound;
 use berth_e2e::client::{expect_refusal, image_spec};
 use berth_e2e::images::catalog;
 use berth_e2e::runtime::Runtime;
@@ -86,16 +87,16 @@ async fn stop_sends_the_signal_and_kills_after_the_grace_period() -> Result<()> 
     let pod = world.client.run_pod(&config).await?;
     let polite = world.launch(&pod, &world.sleeper("polite"), &config).await?;
     let deaf = world.launch(&pod, &world.container("deaf", "trap '' TERM; sleep 1000"), &config).await?;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(bound(Duration::from_millis(300))).await;
 
     let start = Instant::now();
     world.client.stop(&polite, 30).await?;
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < bound(Duration::from_secs(5)));
     assert_eq!(world.client.status(&polite).await?.exit_code, 0);
 
     let start = Instant::now();
     world.client.stop(&deaf, 1).await?;
-    assert!(start.elapsed() >= Duration::from_millis(950) && start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() >= Duration::from_millis(950) && start.elapsed() < bound(Duration::from_secs(5)));
     let status = world.client.status(&deaf).await?;
     assert_eq!((status.state(), status.exit_code), (ContainerState::ContainerExited, 137));
 
@@ -114,7 +115,7 @@ async fn stop_uses_the_images_signal() -> Result<()> {
     let mut spec = world.container("main", "trap 'exit 11' USR1; while :; do sleep 0.1; done");
     spec.image = Some(image_spec(&name));
     let (_, id) = world.run(&world.pod("signal"), &spec).await?;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(bound(Duration::from_millis(300))).await;
     world.client.stop(&id, 20).await?;
     assert_eq!(world.client.status(&id).await?.exit_code, 11);
     Ok(())

@@ -2,9 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use berth_e2e::bound;
+use berth_e2e::client::image_spec;
+use berth_e2e::images::{catalog, program};
 use berth_e2e::node::Options;
 use berth_e2e::runtime::{Runtime, tool};
 use berth_e2e::world::World;
@@ -14,11 +18,11 @@ const SERVER: &str = "mkdir /www; echo hello from $(hostname) > /www/index.html;
 
 /// The body of `GET /`, tried until something answers.
 fn get(host: &str, port: u16) -> Result<String> {
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + bound(Duration::from_secs(5));
     loop {
         let ask = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect((host, port))?;
-            stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+            stream.set_read_timeout(Some(bound(Duration::from_secs(3))))?;
             stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
             let mut text = String::new();
             stream.read_to_string(&mut text)?;
@@ -161,7 +165,51 @@ async fn a_low_port_needs_no_privilege() -> Result<()> {
     security.run_as_user = Some(Int64Value { value: 1000 });
     security.capabilities = Some(Capability { drop_capabilities: vec!["ALL".into()], ..Default::default() });
     let (_, id) = world.run(&world.pod("low"), &spec).await?;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(bound(Duration::from_millis(500))).await;
     assert_eq!(world.client.status(&id).await?.state(), ContainerState::ContainerRunning);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_sctp_port_of_the_host_reaches_the_pod() -> Result<()> {
+    let sctp = program::path("sctp")?;
+    let ask = |address: &str, port: u16| -> Result<(bool, String)> {
+        let asked = Command::new(&sctp).args(["ask", address, &port.to_string(), "hello"]).output()?;
+        let text = [asked.stdout, asked.stderr].concat();
+        Ok((asked.status.success(), String::from_utf8_lossy(&text).trim().to_owned()))
+    };
+    let port = free_port()?;
+    let (_, answer) = ask("127.0.0.1", port)?;
+    if answer.contains("Protocol not supported") {
+        println!("not run: the kernel has no SCTP; run by `make e2e-vm`");
+        return Ok(());
+    }
+    assert!(answer.contains("refused"), "before there is a pod: {answer}");
+
+    let world = World::start().await?;
+    let image = world.registry.publish("sctp", "latest", &catalog::with_program("sctp")?)?;
+    world.client.pull(&image).await?;
+    let mut config = world.pod("sctp");
+    config.port_mappings = vec![PortMapping {
+        protocol: Protocol::Sctp as i32,
+        container_port: 7777,
+        host_port: i32::from(port),
+        host_ip: String::new(),
+    }];
+    let mut spec = world.container("main", "exec sctp serve 7777");
+    spec.image = Some(image_spec(&image));
+    let (_, _) = world.run(&config, &spec).await?;
+    let host = format!("{}.1", world.node.network().prefix());
+    for address in ["127.0.0.1", &host] {
+        let end = Instant::now() + bound(Duration::from_secs(5));
+        let mut answer = ask(address, port)?;
+        while !answer.0 && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            answer = ask(address, port)?;
+        }
+        assert_eq!(answer.1, "hello", "{address}");
+    }
+    world.client.end_all_pods().await?;
+    assert!(!ask("127.0.0.1", port)?.0, "the host port is open without its pod");
     Ok(())
 }

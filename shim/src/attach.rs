@@ -1,5 +1,5 @@
-//! Clients attached to a container's streams. A client never holds the container up: output that its pipe has no room
-//! for is lost to it, and its input is read only while the container takes it.
+//! Clients attached to a container's streams. What lives here: who is attached, and for how long. What does not: what they
+//! write (typing.rs), and what they are given (watching.rs).
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -10,18 +10,22 @@ use rustix::event::epoll::EventFlags;
 use crate::event_loop::{EventLoop, Key, Source};
 use crate::failure::Failure;
 use crate::log::Stream;
-use crate::process::{Container, Stdin};
+use crate::process::Container;
+use crate::watching::Behind;
 
-/// Most bytes read from a client at a time, and so most that wait for the container.
-const INPUT: usize = 4096;
+/// Most descriptors of clients that a container keeps: a client that has gone leaves its last input behind, until the
+/// container takes it.
+const MOST: usize = 256;
 
 /// One end of a client: an output of the container to it, or its input.
 pub struct Client {
-    fd: OwnedFd,
+    pub fd: OwnedFd,
     /// None while its input waits in its pipe for the container: epoll would tell of a hang-up again and again, and
     /// what is in the pipe still counts.
-    key: Option<Key>,
-    role: Role,
+    pub key: Option<Key>,
+    pub role: Role,
+    /// Set while it has output to take.
+    pub behind: Option<Behind>,
 }
 
 /// What a client's descriptor is for.
@@ -47,6 +51,10 @@ impl Container {
                 format!("container {id} has no open stdin"),
             ));
         }
+        if self.clients.len() + fds.len() > MOST {
+            let text = format!("container {id} has too many attached clients");
+            return Err(Failure::refused("attach", rustix::io::Errno::MFILE, text));
+        }
         let roles = [
             attach.stdin.then_some(Role::Typing),
             attach.stdout.then_some(Role::Watching(Stream::Stdout)),
@@ -65,125 +73,26 @@ impl Container {
                     Some(events.add(&fd, Source::Watching { container }, EventFlags::empty()).map_err(fail)?)
                 }
             };
-            self.clients.push(Client { fd, key, role });
+            self.clients.push(Client { fd, key, role, behind: None });
         }
         Ok(())
     }
 
-    fn takes_input(&self) -> bool {
-        self.stdin.as_ref().is_some_and(|stdin| stdin.pending.is_empty())
-    }
-
-    /// Copies output to the clients that watch this stream.
-    pub fn copy_to_clients(&mut self, stream: Stream, bytes: &[u8], events: &mut EventLoop) {
-        let watches = |client: &&Client| client.role == Role::Watching(stream);
-        let failed = |client: &Client| match rustix::io::write(&client.fd, bytes) {
-            Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
-            Err(_) => client.key,
-        };
-        let gone: Vec<Key> = self.clients.iter().filter(watches).filter_map(failed).collect();
-        gone.into_iter().for_each(|key| self.drop_client(key, events));
-    }
-
     /// Forgets a client's descriptor: it has closed, or nothing more will go through it.
-    pub fn drop_client(&mut self, key: Key, events: &mut EventLoop) {
+    pub fn drop_client(&mut self, id: &str, key: Key, events: &mut EventLoop) {
         if let Some(at) = self.clients.iter().position(|client| client.key == Some(key)) {
             let client = self.clients.swap_remove(at);
             events.remove(key, client.fd.as_fd());
+            self.pace(id, events);
         }
     }
 
-    /// Forgets all clients of a role that `which` picks; they see the end of their stream.
-    pub fn drop_clients(&mut self, which: impl Fn(Role) -> bool, events: &mut EventLoop) {
-        for client in self.clients.extract_if(.., |client| which(client.role)) {
+    /// Forgets all clients that `which` picks; they see the end of their stream.
+    pub fn drop_clients(&mut self, which: impl Fn(&Client) -> bool, events: &mut EventLoop) {
+        for client in self.clients.extract_if(.., |client| which(client)) {
             if let Some(key) = client.key {
                 events.remove(key, client.fd.as_fd());
             }
         }
-    }
-
-    /// A client's input has bytes, or its end.
-    pub fn take_input(&mut self, id: &str, key: Key, events: &mut EventLoop) {
-        let Some(client) = self.clients.iter().find(|client| client.key == Some(key)) else {
-            return;
-        };
-        let Some(stdin) = &mut self.stdin else {
-            return self.drop_client(key, events);
-        };
-        if !stdin.pending.is_empty() {
-            // Told in the same round in which another client filled it.
-            return self.update_typing(id, events);
-        }
-        let mut buffer = [0; INPUT];
-        match rustix::io::read(&client.fd, &mut buffer[..]) {
-            Ok(0) => self.end_input(key, events),
-            Ok(count) => {
-                stdin.pending.extend_from_slice(&buffer[..count]);
-                self.feed_stdin(id, events);
-            }
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            Err(_) => self.end_input(key, events),
-        }
-    }
-
-    fn end_input(&mut self, key: Key, events: &mut EventLoop) {
-        self.drop_client(key, events);
-        if let Some(stdin) = &mut self.stdin
-            && stdin.once
-        {
-            stdin.closing = true;
-            if stdin.pending.is_empty() {
-                self.close_stdin(events);
-            }
-        }
-    }
-
-    /// Gives the container what waits for it, and waits for room or for more input.
-    pub fn feed_stdin(&mut self, id: &str, events: &mut EventLoop) {
-        let Some(stdin) = &mut self.stdin else { return };
-        match rustix::io::write(&stdin.fd, &stdin.pending) {
-            Ok(count) => drop(stdin.pending.drain(..count)),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            Err(_) => return self.close_stdin(events),
-        }
-        if stdin.pending.is_empty() {
-            stdin.pending = Vec::new();
-            if let Some(key) = stdin.key.take() {
-                events.remove(key, stdin.fd.as_fd());
-            }
-            if stdin.closing {
-                return self.close_stdin(events);
-            }
-        } else if stdin.key.is_none() {
-            let source = Source::Stdin { container: id.to_owned() };
-            stdin.key = events.add(&stdin.fd, source, EventFlags::OUT).ok();
-        }
-        self.update_typing(id, events);
-    }
-
-    /// Waits for clients' input exactly while the container takes it.
-    fn update_typing(&mut self, id: &str, events: &mut EventLoop) {
-        let wanted = self.takes_input();
-        for client in self.clients.iter_mut().filter(|client| client.role == Role::Typing) {
-            match client.key {
-                Some(key) if !wanted => {
-                    events.remove(key, client.fd.as_fd());
-                    client.key = None;
-                }
-                None if wanted => {
-                    let source = Source::Typing { container: id.to_owned() };
-                    client.key = events.add(&client.fd, source, EventFlags::IN).ok();
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// The container reads the end of its stdin; clients cannot type any more.
-    pub fn close_stdin(&mut self, events: &mut EventLoop) {
-        if let Some(Stdin { fd, key: Some(key), .. }) = self.stdin.take() {
-            events.remove(key, fd.as_fd());
-        }
-        self.drop_clients(|role| role == Role::Typing, events);
     }
 }

@@ -34,7 +34,7 @@ pub enum Source {
     Typing {
         container: String,
     },
-    /// An output of an attached client: only its closing is of interest.
+    /// An output of an attached client: room in it while the client is behind, else only its closing.
     Watching {
         container: String,
     },

@@ -67,7 +67,7 @@ impl Shim {
             finished_at: ended.finished_at,
         };
         container.life = Life::Exited(exited.clone());
-        container.drain(&mut self.buffer, &mut self.events);
+        container.drain(id, &mut self.buffer, &mut self.events);
         container.close_stdin(&mut self.events);
         if !container.exit_path.as_os_str().is_empty()
             && let Err(error) = write_record(&container.exit_path, ended)
@@ -82,7 +82,11 @@ impl Shim {
         let Some(at) = self.executed.iter().position(|executed| executed.pid == ended.pid) else {
             return false;
         };
-        let executed = self.executed.swap_remove(at);
+        let mut executed = self.executed.swap_remove(at);
+        executed.family.lose_leader();
+        if executed.hung_up {
+            executed.family.kill();
+        }
         self.broadcast(Body::Exited(v1::Exited {
             container_id: executed.container_id,
             exec_id: executed.exec_id,

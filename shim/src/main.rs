@@ -6,6 +6,7 @@ mod attach;
 mod connection;
 mod container;
 mod event_loop;
+mod executed;
 mod exit;
 mod failure;
 mod init;
@@ -19,6 +20,8 @@ mod setup;
 mod spawn;
 mod stdio;
 mod sysctl;
+mod typing;
+mod watching;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! The shim's children: containers, and processes executed in them. Their streams live in stdio.rs.
+//! Containers as the shim holds them. Their streams live in stdio.rs, processes executed in them in executed.rs.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -15,7 +15,8 @@ use crate::log::{Log, Stream};
 pub struct Output {
     pub stream: Stream,
     pub fd: OwnedFd,
-    pub key: Key,
+    /// None while a client is behind.
+    pub key: Option<Key>,
 }
 
 /// The way to a container's stdin, with what it could not take yet.
@@ -54,13 +55,6 @@ pub struct Terminal {
     pub peer: Option<OwnedFd>,
 }
 
-/// A process in a container.
-pub struct Executed {
-    pub container_id: String,
-    pub exec_id: String,
-    pub pid: Pid,
-}
-
 impl Container {
     pub fn is_running(&self) -> bool {
         matches!(self.life, Life::Running { .. })
@@ -88,17 +82,6 @@ impl Container {
             // Not reaped, so the number is still this process's.
             Life::Running { pidfd: None } => rustix::process::kill_process(self.pid, signal),
             Life::Exited(_) => Err(rustix::io::Errno::SRCH),
-        }
-    }
-}
-
-impl Executed {
-    /// Sends a signal to the process and to its group. It is not reaped, so its number is still its own.
-    pub fn signal(&self, signal: Signal) -> rustix::io::Result<()> {
-        match rustix::process::kill_process_group(self.pid, signal) {
-            // It has not become a leader yet, or is none.
-            Err(rustix::io::Errno::SRCH) => rustix::process::kill_process(self.pid, signal),
-            other => other,
         }
     }
 }

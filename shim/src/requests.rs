@@ -10,9 +10,10 @@ use rustix::termios::Winsize;
 
 use crate::event_loop::Key;
 use crate::failure::Failure;
-use crate::process::{Container, Executed, parse_signal};
+use crate::process::{Container, parse_signal};
 use crate::server::{Reply, Shim};
 use crate::setup;
+use crate::spawn::What;
 
 impl Shim {
     /// Does a request, and answers it unless a spawn or a shutdown will.
@@ -58,7 +59,7 @@ impl Shim {
             Verb::Hello(_) => Ok(Some((Body::State(self.greet(reply.connection)), Vec::new()))),
             Verb::Setup(setup) => self.set_up(&setup).map(Some),
             Verb::Start(start) => self.start(start, fds, reply).map(|()| None),
-            Verb::Exec(exec) => self.exec(&exec, fds, reply).map(|()| None),
+            Verb::Exec(exec) => self.exec(exec, fds, reply).map(|()| None),
             Verb::Signal(signal) => self.signal(&signal).map(done),
             Verb::ReopenLog(reopen) => self.reopen_log(&reopen.container_id).map(done),
             Verb::Resize(resize) => self.resize(&resize).map(done),
@@ -94,7 +95,6 @@ impl Shim {
 
     /// Whether the id is in use, also by a start under way.
     pub fn knows(&self, id: &str) -> bool {
-        use crate::spawn::What;
         let starting =
             |what: &What| matches!(what, What::Container { start, .. } if start.container_id == id);
         self.containers.contains_key(id) || self.spawns.values().any(|spawn| starting(&spawn.what))
@@ -117,11 +117,35 @@ impl Shim {
         if request.exec_id.is_empty() {
             return self.running("signal", id)?.signal(signal).map_err(fail(format!("container {id:?}")));
         }
-        let named =
-            |executed: &&Executed| executed.container_id == *id && executed.exec_id == request.exec_id;
         let object = format!("exec {:?} of container {id:?}", request.exec_id);
-        let executed = self.executed.iter().find(named);
-        executed.ok_or(Errno::SRCH).and_then(|executed| executed.signal(signal)).map_err(fail(object))
+        self.signal_exec(request, signal).map_err(fail(object))
+    }
+
+    /// One that is being spawned gets its end when it begins.
+    fn signal_exec(&mut self, request: &v1::Signal, signal: Signal) -> rustix::io::Result<()> {
+        let ends = [Signal::HUP, Signal::KILL].contains(&signal);
+        let (container, exec) = (&request.container_id, &request.exec_id);
+        let named = self.executed.iter_mut().find(|e| e.container_id == *container && e.exec_id == *exec);
+        if let Some(executed) = named {
+            executed.hung_up |= ends;
+            if signal == Signal::KILL {
+                executed.family.kill();
+                return Ok(());
+            }
+            return executed.signal(signal);
+        }
+        for spawn in self.spawns.values_mut() {
+            match &mut spawn.what {
+                What::Exec { exec: asked, doomed }
+                    if asked.container_id == *container && asked.exec_id == *exec =>
+                {
+                    *doomed |= ends;
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+        Err(Errno::SRCH)
     }
 
     fn reopen_log(&mut self, id: &str) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use berth_proto::shim::v1::{self, message::Body};
 use berth_sys::socket;
@@ -14,8 +14,9 @@ use rustix::process::Pid;
 use crate::connection::{Connection, Incoming};
 use crate::container::Pod;
 use crate::event_loop::{EventLoop, Key, Source};
+use crate::executed::Executed;
 use crate::exit::Ended;
-use crate::process::{Container, Executed};
+use crate::process::Container;
 use crate::spawn::Spawn;
 
 /// A shim that no daemon has connected to by then was left by one that died.
@@ -81,7 +82,7 @@ impl Shim {
     /// Serves until Shutdown, or until the daemon of a shim without a pod has gone.
     pub fn run(&mut self) -> io::Result<()> {
         loop {
-            let ready = self.events.wait((!self.connected).then_some(ORPHANED_AFTER))?;
+            let ready = self.events.wait(self.patience())?;
             if ready.is_empty() && !self.connected {
                 return Ok(());
             }
@@ -90,9 +91,28 @@ impl Shim {
                     self.handle(key, source);
                 }
             }
+            self.drop_stuck();
             let alone = self.connected && self.pod.is_none() && self.connections.is_empty();
             if alone || self.is_closed() {
                 return Ok(());
+            }
+        }
+    }
+
+    /// How long nothing has to happen.
+    fn patience(&self) -> Option<Duration> {
+        if !self.connected {
+            return Some(ORPHANED_AFTER);
+        }
+        let next = self.containers.values().filter_map(Container::patience).min()?;
+        // Rounded up, for epoll counts in milliseconds: else this would spin through the last one.
+        Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
+    }
+
+    fn drop_stuck(&mut self) {
+        for (id, container) in &mut self.containers {
+            if container.patience().is_some() {
+                container.drop_stuck(id, Instant::now(), &mut self.events);
             }
         }
     }
@@ -107,9 +127,9 @@ impl Shim {
             }
             Source::Connection => self.serve(key),
             Source::Spawn => self.advance(key),
-            Source::Output { container, stream } => {
-                if let Some(container) = self.containers.get_mut(&container) {
-                    container.read_output(stream, &mut self.buffer[..crate::stdio::CHUNK], events);
+            Source::Output { container: id, stream } => {
+                if let Some(container) = self.containers.get_mut(&id) {
+                    container.read_output(&id, stream, &mut self.buffer[..crate::stdio::CHUNK], events);
                 }
             }
             Source::Stdin { container: id } => {
@@ -122,9 +142,9 @@ impl Shim {
                     container.take_input(&id, key, events);
                 }
             }
-            Source::Watching { container } => {
-                if let Some(container) = self.containers.get_mut(&container) {
-                    container.drop_client(key, events);
+            Source::Watching { container: id } => {
+                if let Some(container) = self.containers.get_mut(&id) {
+                    container.serve_watcher(&id, key, events);
                 }
             }
         }
@@ -156,9 +176,15 @@ impl Shim {
         }
     }
 
+    /// Execs go with the daemon that asked for them: what it held of their streams is closed. Those under way are seen
+    /// to when they begin.
     fn disconnect(&mut self, key: Key) {
         if let Some(connection) = self.connections.remove(&key) {
             self.events.remove(key, connection.as_fd());
+        }
+        for executed in self.executed.iter_mut().filter(|executed| executed.connection == key) {
+            executed.hung_up = true;
+            executed.family.kill();
         }
     }
 

@@ -108,6 +108,9 @@ fn shm(setup: &v1::Setup) -> Result<OwnedFd, Failure> {
         set("source", "shm")?;
         set("size", &size.to_string())?;
         set("mode", "1777")?;
+        if !setup.mount_label.is_empty() {
+            set("context", &setup.mount_label)?;
+        }
         for (key, maps) in [("uid", &setup.uid_mappings), ("gid", &setup.gid_mappings)] {
             if let Some(id) = root(maps) {
                 set(key, &id)?;

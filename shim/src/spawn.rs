@@ -8,9 +8,10 @@ use rustix::process::{Pid, PidfdFlags};
 
 use crate::container::{self, PidNamespace, Pod, Progress, Spawning, Stdio};
 use crate::event_loop::{Key, Source};
+use crate::executed::{Executed, Family};
 use crate::failure::Failure;
 use crate::log::Log;
-use crate::process::{Container, Executed, Life};
+use crate::process::{Container, Life};
 use crate::server::{Reply, Shim, now};
 use crate::stdio::{self, Ends};
 use rustix::event::epoll::EventFlags;
@@ -26,13 +27,21 @@ pub struct Spawn {
 
 /// What it will be.
 pub enum What {
-    Container { start: Box<v1::Start>, ends: Ends, log: Log },
-    Exec { container_id: String, exec_id: String },
+    Container {
+        start: Box<v1::Start>,
+        ends: Ends,
+        log: Log,
+    },
+    /// Doomed: its client has left already.
+    Exec {
+        exec: Box<v1::Exec>,
+        doomed: bool,
+    },
 }
 
 impl Shim {
     /// Begins a Start; answered when the workload executes.
-    pub fn start(&mut self, start: v1::Start, fds: Vec<OwnedFd>, reply: Reply) -> Result<(), Failure> {
+    pub fn start(&mut self, start: v1::Start, mut fds: Vec<OwnedFd>, reply: Reply) -> Result<(), Failure> {
         let id = &start.container_id;
         let Some(pod) = self.pod.as_ref() else {
             return Err(Failure::protocol("the pod is not set up"));
@@ -40,6 +49,11 @@ impl Shim {
         if id.is_empty() || self.knows(id) {
             let message = format!("container {id:?} exists already in this pod's shim, or has no id");
             return Err(Failure::refused("start", rustix::io::Errno::EXIST, message));
+        }
+        let volumes = fds.split_off((1 + usize::from(start.has_seccomp)).min(fds.len()));
+        if volumes.len() != start.image_volumes as usize {
+            let (came, wanted) = (volumes.len(), start.image_volumes);
+            return Err(Failure::protocol(format!("{came} image volumes came where {wanted} belong")));
         }
         let [root, seccomp] = take_fds(fds, [true, start.has_seccomp])?;
         let root = root.ok_or_else(|| Failure::protocol("Start without a root"))?;
@@ -55,6 +69,7 @@ impl Shim {
         let spawning = container::start(container::Start {
             bundle: Path::new(&start.bundle),
             root,
+            volumes,
             seccomp,
             seccomp_flags: &start.seccomp_flags,
             cgroups: &start.cgroups,
@@ -88,7 +103,7 @@ impl Shim {
     }
 
     /// Begins an Exec; answered when the process executes.
-    pub fn exec(&mut self, exec: &v1::Exec, mut fds: Vec<OwnedFd>, reply: Reply) -> Result<(), Failure> {
+    pub fn exec(&mut self, exec: v1::Exec, mut fds: Vec<OwnedFd>, reply: Reply) -> Result<(), Failure> {
         let target = match self.containers.get(&exec.container_id).map(|container| &container.life) {
             Some(Life::Running { pidfd: Some(pidfd) }) => pidfd,
             _ => {
@@ -112,8 +127,7 @@ impl Shim {
             cgroups: &exec.cgroups,
             stdio,
         })?;
-        let (container_id, exec_id) = (exec.container_id.clone(), exec.exec_id.clone());
-        self.watch(spawning, reply, What::Exec { container_id, exec_id })
+        self.watch(spawning, reply, What::Exec { exec: Box::new(exec), doomed: false })
     }
 
     fn watch(&mut self, spawning: Spawning, reply: Reply, what: What) -> Result<(), Failure> {
@@ -155,8 +169,8 @@ impl Shim {
         let pid = spawn.pid.ok_or_else(|| Failure::protocol("a spawn without a process"))?;
         let started = v1::Started { pid: pid.as_raw_pid(), started_at: now() };
         match spawn.what {
-            What::Exec { container_id, exec_id } => {
-                self.executed.push(Executed { container_id, exec_id, pid });
+            What::Exec { exec, doomed } => {
+                self.adopt_exec(*exec, pid, (spawn.reply.connection, doomed));
                 return Ok((Body::Started(started), spawn.terminal.into_iter().collect()));
             }
             What::Container { start, ends, log } => {
@@ -189,6 +203,19 @@ impl Shim {
             }
         }
         Ok((Body::Started(started), Vec::new()))
+    }
+}
+
+impl Shim {
+    fn adopt_exec(&mut self, exec: v1::Exec, pid: Pid, (connection, doomed): (Key, bool)) {
+        let init = self.containers.get(&exec.container_id).map_or(pid, |container| container.pid);
+        let family = Family::of(pid, init, &exec.cgroups);
+        let hung_up = doomed || !self.connections.contains_key(&connection);
+        if hung_up {
+            family.kill();
+        }
+        let (container_id, exec_id) = (exec.container_id, exec.exec_id);
+        self.executed.push(Executed { container_id, exec_id, pid, connection, hung_up, family });
     }
 }
 

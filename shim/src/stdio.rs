@@ -66,13 +66,13 @@ impl Container {
         self.stdin = ends.stdin.map(|fd| Stdin { fd, pending: Vec::new(), key: None, once, closing: false });
         for (stream, fd) in ends.outputs {
             let key = events.add(&fd, Source::Output { container: id.to_owned(), stream }, EventFlags::IN)?;
-            self.outputs.push(Output { stream, fd, key });
+            self.outputs.push(Output { stream, fd, key: Some(key) });
         }
         Ok(())
     }
 
     /// Takes what one read of a stream gives. False at its end.
-    fn read_once(&mut self, stream: Stream, buffer: &mut [u8], events: &mut EventLoop) -> Read {
+    fn read_once(&mut self, id: &str, stream: Stream, buffer: &mut [u8], events: &mut EventLoop) -> Read {
         let Some(output) = self.outputs.iter().find(|output| output.stream == stream) else {
             return Read::Nothing;
         };
@@ -80,7 +80,7 @@ impl Container {
             Ok(0) => {}
             Ok(count) => {
                 self.log.append(stream, &buffer[..count]);
-                self.copy_to_clients(stream, &buffer[..count], events);
+                self.copy_to_clients(id, stream, &buffer[..count], events);
                 return Read::Bytes(count);
             }
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Read::Nothing,
@@ -92,19 +92,19 @@ impl Container {
     }
 
     /// A stream is readable: one read, so that no container keeps the others waiting.
-    pub fn read_output(&mut self, stream: Stream, buffer: &mut [u8], events: &mut EventLoop) {
-        self.read_once(stream, buffer, events);
+    pub fn read_output(&mut self, id: &str, stream: Stream, buffer: &mut [u8], events: &mut EventLoop) {
+        self.read_once(id, stream, buffer, events);
     }
 
     /// After the exit: takes what is left in the streams without waiting for their end, since another process may hold
-    /// them; what that one writes is read as it comes.
-    pub fn drain(&mut self, buffer: &mut [u8], events: &mut EventLoop) {
+    /// them; what that one writes is read as it comes. Clients that are behind get all of it in their own time.
+    pub fn drain(&mut self, id: &str, buffer: &mut [u8], events: &mut EventLoop) {
         if let Some(terminal) = &mut self.terminal {
             terminal.peer = None;
         }
         for stream in [Stream::Stdout, Stream::Stderr] {
             let mut left = LEFT_BEHIND;
-            while let Read::Bytes(count) = self.read_once(stream, buffer, events) {
+            while let Read::Bytes(count) = self.read_once(id, stream, buffer, events) {
                 left = left.saturating_sub(count);
                 if left == 0 {
                     break;
@@ -116,10 +116,12 @@ impl Container {
     fn end_output(&mut self, stream: Stream, events: &mut EventLoop) {
         if let Some(at) = self.outputs.iter().position(|output| output.stream == stream) {
             let output = self.outputs.swap_remove(at);
-            events.remove(output.key, output.fd.as_fd());
+            if let Some(key) = output.key {
+                events.remove(key, output.fd.as_fd());
+            }
         }
         self.log.end(stream);
-        self.drop_clients(|role| role == crate::attach::Role::Watching(stream), events);
+        self.end_watching(stream, events);
     }
 
     /// Ends all streams: the container is forgotten.
@@ -127,6 +129,7 @@ impl Container {
         self.close_stdin(events);
         self.end_output(Stream::Stdout, events);
         self.end_output(Stream::Stderr, events);
+        self.drop_clients(|_| true, events);
         if self.log.dropped() > 0 {
             eprintln!("container {id}: {} bytes of log were dropped", self.log.dropped());
         }

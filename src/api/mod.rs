@@ -3,3 +3,4 @@
 pub mod admin;
 pub mod cri;
 pub mod server;
+pub mod streaming;

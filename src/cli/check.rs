@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::drivers::cgroup::{Cgroups, Driver};
 use crate::drivers::host::Host;
 use crate::drivers::shim::program_path;
+use crate::drivers::{apparmor, id_map};
 use crate::error::chain;
 
 /// Widths of the columns: with the gaps they make 100.
@@ -69,7 +70,6 @@ fn kernel(host: &Host) -> Vec<Row> {
             at_least((6, 5)),
             "kernels before 6.5: the names of an image's layers must fit in one page",
         ),
-        row("idmapped mounts", yes(at_least((5, 19))), at_least((5, 19)), "no pods with user namespaces"),
     ]
 }
 
@@ -107,6 +107,28 @@ fn cgroup(host: &Host, config: &Config) -> Vec<Row> {
     ]
 }
 
+/// As RunPodSandbox will find it out, where the images will be.
+fn user_namespaces() -> Row {
+    let root = Path::new(crate::layout::ROOT);
+    let place = root.ancestors().find(|place| place.is_dir()).unwrap_or(Path::new("/"));
+    let found = id_map::check(place);
+    let cost =
+        format!("pods with hostUsers: false are refused: {}", found.as_ref().err().map_or("", |why| why));
+    row("user namespaces", yes(found.is_ok()), found.is_ok(), &cost)
+}
+
+fn apparmor() -> Row {
+    let parser = apparmor::parser();
+    let (found, good, cost) = match (apparmor::is_on(), &parser) {
+        (false, _) => ("no", false, "containers are not confined by AppArmor profiles"),
+        (true, Ok(_)) => ("yes", true, ""),
+        (true, Err(_)) => {
+            ("no apparmor_parser", false, "the profile RuntimeDefault confines nothing: install apparmor")
+        }
+    };
+    row("AppArmor", found, good, cost)
+}
+
 fn confinement(host: &Host) -> Vec<Row> {
     vec![
         row(
@@ -115,19 +137,9 @@ fn confinement(host: &Host) -> Vec<Row> {
             host.seccomp,
             "the profiles RuntimeDefault and Localhost are refused",
         ),
-        row(
-            "AppArmor",
-            yes(host.apparmor),
-            host.apparmor,
-            "containers are not confined by AppArmor profiles",
-        ),
+        apparmor(),
         row("SELinux", yes(host.selinux), true, ""),
-        row(
-            "user namespaces",
-            yes(host.user_namespaces),
-            host.user_namespaces,
-            "pods with hostUsers: false are refused",
-        ),
+        user_namespaces(),
     ]
 }
 

@@ -1,11 +1,13 @@
 //! One container: its fixed facts, its state behind a lock, its record. The verbs are files of their own.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use oci_spec::runtime::Process;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::gauges::Gauges;
 use super::sandbox::Sandbox;
 use super::signal::SIGTERM;
 use super::spec::{ContainerSpec, Resources};
@@ -39,6 +41,8 @@ pub struct Container {
     pub spec: ContainerSpec,
     /// What it runs from.
     pub image: ImageUse,
+    /// What its image volumes show, in the request's order.
+    pub volumes: Vec<ImageUse>,
     /// Who runs it.
     pub user: User,
     /// Its control group.
@@ -54,9 +58,13 @@ pub struct Container {
     /// Held from making a record of a state to making that state visible: an end and an update may coincide.
     pub(super) recording: tokio::sync::Mutex<()>,
     pub(super) ended: watch::Sender<bool>,
-    /// Keeps the image's layers on disk for as long as the container exists.
-    _image: Option<Hold>,
+    /// What is remembered between two answers about usage.
+    pub(super) gauges: Arc<Gauges>,
+    /// Keep the images' layers on disk for as long as the container exists.
+    _images: Vec<Hold>,
     state: Mutex<State>,
+    /// Its process as config.json has it, once an exec has needed it.
+    process: OnceLock<Arc<Process>>,
 }
 
 /// A container as the store keeps it.
@@ -66,6 +74,8 @@ pub struct ContainerRecord {
     pub(super) pod: PodId,
     pub(super) spec: ContainerSpec,
     pub(super) image: ImageUse,
+    #[serde(default)]
+    pub(super) volumes: Vec<ImageUse>,
     pub(super) user: User,
     pub(super) cgroup: ContainerCgroup,
     pub(super) created_at: i64,
@@ -92,13 +102,14 @@ impl ContainerRecord {
 }
 
 impl Container {
-    pub(super) fn from_record(record: ContainerRecord, sandbox: Arc<Sandbox>, hold: Option<Hold>) -> Self {
+    pub(super) fn from_record(record: ContainerRecord, sandbox: Arc<Sandbox>, images: Vec<Hold>) -> Self {
         let exited = matches!(record.phase, Phase::Exited(_));
         Self {
             id: record.id,
             sandbox,
             spec: record.spec,
             image: record.image,
+            volumes: record.volumes,
             user: record.user,
             cgroup: record.cgroup,
             created_at: record.created_at,
@@ -107,8 +118,10 @@ impl Container {
             verb: tokio::sync::Mutex::default(),
             recording: tokio::sync::Mutex::default(),
             ended: watch::Sender::new(exited),
-            _image: hold,
+            gauges: Arc::default(),
+            _images: images,
             state: Mutex::new(record.phase.into()),
+            process: OnceLock::new(),
         }
     }
 
@@ -118,6 +131,7 @@ impl Container {
             pod: self.sandbox.id.clone(),
             spec: self.spec.clone(),
             image: self.image.clone(),
+            volumes: self.volumes.clone(),
             user: self.user.clone(),
             cgroup: self.cgroup.clone(),
             created_at: self.created_at,
@@ -155,6 +169,17 @@ impl Container {
     /// What it is asked to stop with: the request's signal, else the image's, else SIGTERM.
     pub fn stop_signal(&self) -> i32 {
         self.spec.stop_signal.or(self.image.stop_signal).unwrap_or(SIGTERM)
+    }
+
+    /// What further processes in it are like; read once, by `read`.
+    pub(super) fn process<E>(&self, read: impl FnOnce() -> Result<Process, E>) -> Result<Arc<Process>, E> {
+        match self.process.get() {
+            Some(process) => Ok(process.clone()),
+            None => {
+                let process = Arc::new(read()?);
+                Ok(self.process.get_or_init(|| process).clone())
+            }
+        }
     }
 
     /// Waits until its process has ended; at once if it has none.

@@ -7,15 +7,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::container::ImageUse;
-use super::oci::{self, Inputs, PodFiles};
+use super::oci::{self, Inputs, Labels, PodFiles};
 use super::sandbox::Sandbox;
 use super::spec::{ContainerSpec, Security};
-use super::state::{Phase, State};
+use super::state::{Mounted, Phase, State};
 use super::user::{self, User, UserFiles};
-use super::{Cause, Container, ContainerRecord, Containers, Created, devices, filter, signal};
+use super::volumes::Volumes;
+use super::{
+    Cause, Container, ContainerRecord, Containers, Created, apparmor, devices, filter, selinux, signal,
+};
 use crate::clock;
 use crate::drivers::cgroup::ContainerCgroup;
 use crate::drivers::host::HostDevice;
+use crate::drivers::id_map::IdMap;
 use crate::drivers::rootfs::{Rootfs, RootfsError};
 use crate::drivers::seccomp::Filter;
 use crate::drivers::store::Durability;
@@ -23,11 +27,13 @@ use crate::events::Happening;
 use crate::ids::ContainerId;
 use crate::images::Hold;
 use crate::images::image::{Image, ImageConfig};
+use crate::pods::spec::UserNamespace;
 
 /// What `make` has finished, for the container that comes of it.
 struct Made {
     user: User,
-    root: OwnedFd,
+    mounted: Mounted,
+    volumes: Volumes,
     cgroup: ContainerCgroup,
 }
 
@@ -72,17 +78,25 @@ impl Containers {
             return Err(Cause::SandboxNotReady(sandbox.id.clone()));
         }
         check_volumes(&spec)?;
+        selinux::check(spec.security.selinux.as_ref())?;
         let image = self.images.find(&spec.image).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
         let hold = self.images.hold(&image.id).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
-        let (root, user) = self.make_root(id, &spec, &image)?;
+        if let Some(kind) = &image.artifact {
+            return Err(Cause::Artifact { image: spec.image.clone(), kind: kind.clone() });
+        }
+        let volumes = self.hold_volumes(&spec)?;
+        let user_ns = sandbox.spec.namespaces.user.as_ref();
+        let (root, user) = self.make_root(id, &spec, &image, user_ns)?;
+        let mounted = Mounted { root, volumes: self.mount_volumes(&spec, &volumes.uses, user_ns)? };
         let devices = devices::resolve(&spec)?;
         let rules = devices::rules(&spec, &devices);
         let cgroup =
             self.drivers.cgroups.create_container(&sandbox.cgroup, id, &spec.resources, &rules).await?;
         *to_undo = Some(cgroup.clone());
-        let made = Made { user, root, cgroup };
+        let made = Made { user, mounted, volumes, cgroup };
         self.write_config(id, &sandbox, (&spec, &image.config), (&made, &devices))?;
         let container = Arc::new(assemble(id, sandbox, (spec, &image, hold), made));
+        self.note_new_layer(&container);
         self.drivers.store.put(id.as_str(), &container.record(), Durability::Process).await?;
         // A sandbox that was stopped meanwhile has not seen this container: it must not outlive it.
         if container.sandbox.shim().is_none() {
@@ -100,14 +114,16 @@ impl Containers {
         id: &ContainerId,
         spec: &ContainerSpec,
         image: &Image,
+        user_ns: Option<&UserNamespace>,
     ) -> Result<(OwnedFd, User), Cause> {
         self.drivers.bundles.make(id)?;
         if let Some(log) = &spec.log_path {
             self.drivers.bundles.make_log_directory(log)?;
         }
-        let root = self.mount_root(id, &ImageUse::of(image, &spec.image))?;
+        let root = self.mount_root(id, &ImageUse::of(image, &spec.image), user_ns)?;
         let rootfs = Rootfs::new(root);
         let user = resolve_user(spec, image, &rootfs)?;
+        check_ids(&user, user_ns)?;
         Ok((rootfs.into_fd(), user))
     }
 
@@ -125,6 +141,8 @@ impl Containers {
             hosts: layout.pod_hosts(&sandbox.id),
             hostname: layout.pod_hostname(&sandbox.id),
         };
+        let labels = self.labels(sandbox, spec)?;
+        let profile = apparmor::profile(&self.drivers.apparmor, &spec.security)?;
         let oci = oci::spec(&Inputs {
             container: spec,
             pod: &sandbox.spec,
@@ -133,6 +151,8 @@ impl Containers {
             host: &self.drivers.host,
             files: &files,
             cgroup_path: made.cgroup.path(),
+            apparmor: profile.as_deref(),
+            selinux: labels.as_ref(),
             devices,
         })?;
         // An unknown or garbled profile is an error of the request, not of the start.
@@ -140,10 +160,43 @@ impl Containers {
         Ok(self.drivers.bundles.write_config(id, &oci)?)
     }
 
+    /// The labels of a container where the kernel has SELinux; its volumes get theirs at once.
+    fn labels(&self, sandbox: &Sandbox, spec: &ContainerSpec) -> Result<Option<Labels>, Cause> {
+        let Some(level) = self.level(sandbox) else { return Ok(None) };
+        let level = match &spec.security.selinux {
+            Some(own) if !own.level.is_empty() => own.level.clone(),
+            _ => level,
+        };
+        let labels =
+            Labels { process: selinux::process(&spec.security, &level), files: selinux::files(&level) };
+        for mount in spec.mounts.iter().filter(|mount| mount.selinux_relabel) {
+            let path = PathBuf::from(&mount.host_path);
+            let target = mount.container_path.clone();
+            crate::drivers::selinux::relabel(&path, &labels.files).map_err(|source| Cause::Relabel {
+                path,
+                target,
+                source,
+            })?;
+        }
+        Ok(Some(labels))
+    }
+
+    /// The pod's level; None where the kernel has no SELinux.
+    fn level(&self, sandbox: &Sandbox) -> Option<String> {
+        let asked = sandbox.spec.selinux.as_ref();
+        self.drivers.host.selinux.then(|| selinux::level(&sandbox.id, asked))
+    }
+
     /// Mounts the container's root: its image's layers below, its own writable one on top. Nothing shows on the host.
-    pub(super) fn mount_root(&self, id: &ContainerId, image: &ImageUse) -> Result<OwnedFd, Cause> {
+    /// In a pod with a user namespace its files belong to that one's users.
+    pub(super) fn mount_root(
+        &self,
+        id: &ContainerId,
+        image: &ImageUse,
+        user: Option<&UserNamespace>,
+    ) -> Result<OwnedFd, Cause> {
         let (upper, work) = self.drivers.bundles.snapshot(id)?;
-        Ok(self.drivers.layers.root(&image.layers, &upper, &work)?)
+        Ok(self.drivers.layers.root(&image.layers, (&upper, &work), user)?)
     }
 
     /// The filter of a container's processes, compiled once for each profile.
@@ -175,10 +228,13 @@ fn assemble(
     (spec, image, hold): (ContainerSpec, &Image, Hold),
     made: Made,
 ) -> Container {
+    let Volumes { uses, mut holds } = made.volumes;
+    holds.push(hold);
     let record = ContainerRecord {
         id: id.clone(),
         pod: sandbox.id.clone(),
         image: ImageUse::of(image, &spec.image),
+        volumes: uses,
         resources: spec.resources.clone(),
         update_annotations: BTreeMap::new(),
         spec,
@@ -187,14 +243,14 @@ fn assemble(
         created_at: clock::now(),
         phase: Phase::Created,
     };
-    let container = Container::from_record(record, sandbox, Some(hold));
-    *container.state() = State::Created { root: Some(made.root) };
+    let container = Container::from_record(record, sandbox, holds);
+    *container.state() = State::Created { mounted: Some(made.mounted) };
     container
 }
 
 impl ImageUse {
     /// What a container made with `request` as its image keeps of the image.
-    fn of(image: &Image, request: &str) -> Self {
+    pub(super) fn of(image: &Image, request: &str) -> Self {
         let by_digest = image.digests.iter().find(|name| *name == request).or_else(|| image.digests.first());
         Self {
             id: image.id.clone(),
@@ -206,13 +262,50 @@ impl ImageUse {
 }
 
 fn check_volumes(spec: &ContainerSpec) -> Result<(), Cause> {
-    let missing = spec.mounts.iter().find(|mount| !crate::drivers::host::exists(&mount.host_path));
+    let mut paths = spec.mounts.iter().filter(|mount| mount.image.is_none());
+    let missing = paths.find(|mount| !crate::drivers::host::exists(&mount.host_path));
     match missing {
-        None => Ok(()),
+        None => check_mappings(spec),
         Some(mount) => Err(Cause::NoVolumeSource {
             path: PathBuf::from(&mount.host_path),
             target: mount.container_path.clone(),
         }),
+    }
+}
+
+/// Tries what the start will do: not every file system can show its files under other ids.
+fn check_mappings(spec: &ContainerSpec) -> Result<(), Cause> {
+    let mut last: Option<(UserNamespace, IdMap)> = None;
+    let paths = spec.mounts.iter().filter(|mount| mount.image.is_none());
+    for mount in paths.filter(|mount| !mount.uid_mappings.is_empty()) {
+        let path = PathBuf::from(&mount.host_path);
+        let wrong = |source| Cause::NotMappable {
+            kind: crate::drivers::host::file_system(&path),
+            path: path.clone(),
+            target: mount.container_path.clone(),
+            source,
+        };
+        let user = UserNamespace { uids: mount.uid_mappings.clone(), gids: mount.gid_mappings.clone() };
+        // All volumes of a pod have the pod's mapping.
+        let map = match last.take() {
+            Some((same, map)) if same == user => map,
+            _ => IdMap::new(&user).map_err(wrong)?,
+        };
+        map.mount(&path).map_err(wrong)?;
+        last = Some((user, map));
+    }
+    Ok(())
+}
+
+/// The kernel would refuse a user that the pod's user namespace does not have, but only at the start.
+fn check_ids(user: &User, namespace: Option<&UserNamespace>) -> Result<(), Cause> {
+    let Some(namespace) = namespace else { return Ok(()) };
+    if !namespace.has_user(user.uid) {
+        return Err(Cause::NotMapped { what: "user", id: user.uid });
+    }
+    match user.groups.iter().find(|group| !namespace.has_group(**group)) {
+        Some(group) => Err(Cause::NotMapped { what: "group", id: *group }),
+        None => Ok(()),
     }
 }
 

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use crate::calls::Lost;
+use crate::containers::apparmor::ProfileError;
 use crate::containers::filter::FilterError;
 use crate::containers::oci::SpecError;
+use crate::containers::selinux::LabelError;
 use crate::containers::user::UserError;
+use crate::containers::volumes::VolumeError;
 use crate::drivers::bundle::BundleError;
 use crate::drivers::cgroup::CgroupError;
 use crate::drivers::host::DeviceError;
@@ -50,6 +53,9 @@ pub enum Cause {
     /// The image is not on the node.
     #[error("image {0:?} is not on this node: pull it first")]
     NoImage(String),
+    /// Somebody else has removed it.
+    #[error("its control group {0} is gone")]
+    CgroupGone(String),
     /// The verb does not fit the state.
     #[error("it is {is}, not {wanted}")]
     State {
@@ -66,6 +72,50 @@ pub enum Cause {
         /// Inside.
         target: String,
     },
+    /// An image that was asked for as a volume.
+    #[error("cannot mount image {image:?} as the volume at {target}")]
+    Volume {
+        /// In the user's words.
+        image: String,
+        /// Inside.
+        target: String,
+        /// Why.
+        #[source]
+        source: VolumeError,
+    },
+    /// An image to run that is none.
+    #[error(
+        "image {image:?} is an OCI artifact of type {kind}: it can be a volume, but nothing runs from it"
+    )]
+    Artifact {
+        /// As the request named it.
+        image: String,
+        /// Its media type.
+        kind: String,
+    },
+    /// A user or group outside of the pod's user namespace.
+    #[error("{what} {id} does not exist in the pod's user namespace: it is beyond the mapped range")]
+    NotMapped {
+        /// user or group.
+        what: &'static str,
+        /// Inside.
+        id: u32,
+    },
+    /// A volume that can't be shown under other ids.
+    #[error(
+        "the volume {path} at {target} can't be ID-mapped for the pod's user namespace: its file system is {kind}"
+    )]
+    NotMappable {
+        /// On the host.
+        path: PathBuf,
+        /// Inside.
+        target: String,
+        /// The file system's kind.
+        kind: String,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
     /// A device that is none.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -81,6 +131,23 @@ pub enum Cause {
     /// A seccomp profile that is refused.
     #[error(transparent)]
     Seccomp(#[from] FilterError),
+    /// A label that the kernel would refuse.
+    #[error(transparent)]
+    Label(#[from] LabelError),
+    /// A volume that can't be labelled.
+    #[error("cannot relabel the volume {path} at {target} for SELinux")]
+    Relabel {
+        /// On the host.
+        path: PathBuf,
+        /// Inside.
+        target: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An AppArmor profile that is not there.
+    #[error(transparent)]
+    Apparmor(#[from] ProfileError),
     /// Limits that the kernel refuses, or no room for a cgroup.
     #[error("cgroup")]
     Cgroup(#[from] CgroupError),
@@ -126,6 +193,9 @@ pub enum Cause {
     /// Its log file is not to be had.
     #[error("it has no log")]
     NoLog,
+    /// A client that takes a container's streams for what they are not.
+    #[error("it {}, unlike the request", if *.0 { "has a terminal" } else { "has no terminal" })]
+    Terminal(bool),
     /// An empty command.
     #[error("no command was given")]
     NoCommand,
@@ -152,17 +222,28 @@ impl From<Lost> for Cause {
 }
 
 impl ContainerError {
+    /// An image volume is the cause.
+    pub fn is_of_image_volume(&self) -> bool {
+        matches!(*self.cause, Cause::Volume { .. })
+    }
+
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match &*self.cause {
-            Cause::Unknown | Cause::NoImage(_) => Kind::NotFound,
+            Cause::Unknown | Cause::NoImage(_) | Cause::CgroupGone(_) => Kind::NotFound,
             Cause::Ambiguous
             | Cause::NoVolumeSource { .. }
+            | Cause::NotMapped { .. }
+            | Cause::Artifact { .. }
+            | Cause::NotMappable { .. }
             | Cause::Device(_)
             | Cause::NoCommand
+            | Cause::Terminal(_)
             | Cause::Spec(_)
             | Cause::User(_)
             | Cause::Rootfs(_)
+            | Cause::Apparmor(_)
+            | Cause::Label(_)
             | Cause::Seccomp(_) => Kind::InvalidArgument,
             Cause::Duplicate { .. } => Kind::AlreadyExists,
             Cause::SandboxNotReady(_) | Cause::State { .. } | Cause::NoLog => Kind::FailedPrecondition,
@@ -170,9 +251,10 @@ impl ContainerError {
             Cause::Stopping => Kind::Unavailable,
             Cause::Cgroup(error) => error.kind(),
             Cause::Layers(error) => error.kind(),
+            Cause::Volume { source, .. } => source.kind(),
             Cause::Bundle(error) => error.kind(),
             Cause::Shim(error) => error.kind(),
-            Cause::Store(_) | Cause::Io { .. } => Kind::Internal,
+            Cause::Store(_) | Cause::Relabel { .. } | Cause::Io { .. } => Kind::Internal,
         }
     }
 }

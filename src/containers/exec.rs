@@ -1,93 +1,124 @@
-//! ExecSync: a further process in a running container, its output collected here, its end waited for.
+//! Exec: a further process in a running container, its streams given to a client. What does not live here: collecting its
+//! output (exec_sync.rs).
 
+use std::collections::HashMap;
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use berth_proto::shim::v1;
 use rustix::fs::MemfdFlags;
-use rustix::pipe::PipeFlags;
-use tokio::io::unix::AsyncFd;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
 
 use super::oci;
-use super::state::Phase;
+use super::session::{End, EndOf, Reader, Session, Terminal, TerminalOf};
 use super::{Cause, Container, ContainerError, Containers};
 use crate::drivers::shim::Shim;
-use crate::drivers::watched::watched;
-use crate::ids::ContainerId;
+use crate::drivers::stdio::{self, Ended};
+use crate::ids::{ContainerId, PodId};
 
-/// Most bytes kept of each stream; the rest is read and dropped (api.proto, ExecSyncResponse).
-const OUTPUT: usize = 16 << 20;
-/// How long output may still come after the process has ended: a background child may hold the pipe for ever.
-const DRAIN: Duration = Duration::from_millis(50);
+const SIGHUP: i32 = 1;
 const SIGKILL: i32 = 9;
+/// How long an exec that was hung up may take to end by itself.
+const GRACE: Duration = Duration::from_secs(1);
+/// The exit code of an exec that went with its shim.
+pub(super) const LOST: i32 = 128 + SIGKILL;
 
-/// What a command said, and how it ended.
-#[derive(Debug)]
-pub struct ExecOutput {
-    /// At most 16 MiB.
-    pub stdout: Vec<u8>,
-    /// At most 16 MiB.
-    pub stderr: Vec<u8>,
-    /// 128 + signal where a signal ended it.
-    pub exit_code: i32,
+/// A command, and what of it the client wants to be connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecRequest {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Whether it gets a terminal.
+    pub tty: bool,
+    /// To write to it; else it reads nothing.
+    pub stdin: bool,
+    /// To read its output; with a terminal all of it.
+    pub stdout: bool,
+    /// To read its errors; with a terminal there is nothing to be read.
+    pub stderr: bool,
 }
 
 impl Containers {
-    /// Runs a command; `limit` None = as long as it takes.
-    pub async fn exec_sync(
-        self: &Arc<Self>,
-        id: &str,
-        command: Vec<String>,
-        limit: Option<Duration>,
-    ) -> Result<ExecOutput, ContainerError> {
+    /// What Exec itself has to refuse: an unknown container, and one that does not run.
+    pub fn check_exec(&self, id: &str) -> Result<ContainerId, ContainerError> {
         let container = self.find(id)?;
-        self.exec_in(&container, command, limit).await.map_err(|cause| cause.of(&container.id))
+        container.running_shim().map_err(|cause| cause.of(&container.id))?;
+        Ok(container.id.clone())
     }
 
-    async fn exec_in(
+    /// Runs a command; returns once it is executing.
+    pub async fn exec(
+        self: &Arc<Self>,
+        id: &ContainerId,
+        request: ExecRequest,
+    ) -> Result<Session, ContainerError> {
+        let container = self.find(id.as_str())?;
+        self.exec_in(&container, &request).await.map_err(|cause| cause.of(&container.id))
+    }
+
+    pub(super) async fn exec_in(
+        self: &Arc<Self>,
+        container: &Container,
+        request: &ExecRequest,
+    ) -> Result<Session, Cause> {
+        let shim = container.running_shim()?;
+        let process = container.process(|| self.read_process(container))?;
+        let process = oci::exec_process(&process, &request.command, request.tty)?;
+        let process = file_of(&process).map_err(failed("write the exec's process"))?;
+        let (exec_id, end) = self.execs.add(&container.sandbox.id);
+        let running =
+            Running { containers: self.clone(), shim, container: container.id.clone(), exec_id, end };
+        if request.tty {
+            return self.exec_terminal(container, running, request, &process).await;
+        }
+        let (stdin, their_stdin) = match request.stdin {
+            true => stdio::input().map(|(ours, theirs)| (Some(ours), theirs)),
+            false => stdio::null().map(|null| (None, null)),
+        }
+        .map_err(failed("make a pipe"))?;
+        let (stdout, their_stdout) = running.output(request.stdout)?;
+        let (stderr, their_stderr) = running.output(request.stderr)?;
+        self.spawn_exec(container, &running, &process, &[their_stdin, their_stdout, their_stderr]).await?;
+        Ok(Session { stdin, stdout, stderr, terminal: None, end: End(EndOf::Exec(running)) })
+    }
+
+    async fn exec_terminal(
         &self,
         container: &Container,
-        command: Vec<String>,
-        limit: Option<Duration>,
-    ) -> Result<ExecOutput, Cause> {
-        let Phase::Running(_) = container.phase() else {
-            return Err(Cause::State { is: container.phase().describe(), wanted: "running" });
+        running: Running,
+        request: &ExecRequest,
+        process: &OwnedFd,
+    ) -> Result<Session, Cause> {
+        let master = self.spawn_exec(container, &running, process, &[]).await?;
+        let master = master.ok_or_else(|| Cause::Io {
+            step: "receive the exec's terminal",
+            source: io::ErrorKind::UnexpectedEof.into(),
+        })?;
+        let (stdin, stdout, size) = stdio::terminal(master).map_err(failed("watch the exec's terminal"))?;
+        let mut stdout = stdout.until(running.over());
+        let stdout = if request.stdout {
+            Some(stdout)
+        } else {
+            // Else the process would stop once the terminal is full.
+            tokio::spawn(async move { tokio::io::copy(&mut stdout, &mut tokio::io::sink()).await });
+            None
         };
-        let program = command.first().cloned().ok_or(Cause::NoCommand)?;
-        let shim =
-            container.sandbox.shim().ok_or_else(|| Cause::SandboxNotReady(container.sandbox.id.clone()))?;
-        let running = Running::new(self, container, shim)?;
-        let (stdout, stderr) = self.spawn_exec(&running, container, &command).await?;
-        let ended = running.ended(limit).await;
-        // Read on for a moment: what the process wrote last is in the pipes.
-        let (stdout, stderr) = tokio::join!(stdout.finish(DRAIN), stderr.finish(DRAIN));
-        match ended {
-            Some(exit_code) => Ok(ExecOutput { stdout, stderr, exit_code }),
-            None => {
-                Err(Cause::ExecTimeout { command: program, seconds: limit.unwrap_or_default().as_secs() })
-            }
-        }
+        let stdin = request.stdin.then_some(stdin);
+        let terminal = Some(Terminal(TerminalOf::Exec(size)));
+        Ok(Session { stdin, stdout, stderr: None, terminal, end: End(EndOf::Exec(running)) })
     }
 
+    /// Returns the terminal's master where there is one, that is, where no streams are given.
     async fn spawn_exec(
         &self,
-        running: &Running<'_>,
         container: &Container,
-        command: &[String],
-    ) -> Result<(Collector, Collector), Cause> {
-        let oci = self.drivers.bundles.read_config(&container.id)?;
-        let process = oci.process().as_ref().ok_or(Cause::NoCommand)?;
-        let process = oci::exec_process(process, command, false)?;
+        running: &Running,
+        process: &OwnedFd,
+        streams: &[OwnedFd],
+    ) -> Result<Option<OwnedFd>, Cause> {
         let filter = self.seccomp_filter(&container.spec.security)?;
-        let io = |step| move |source| Cause::Io { step, source };
-        let process = file_of(&process).map_err(io("write the exec's process"))?;
-        let stdin = dev_null().map_err(io("open /dev/null"))?;
-        let (stdout, stdout_writer) = Collector::pipe().map_err(io("make a pipe"))?;
-        let (stderr, stderr_writer) = Collector::pipe().map_err(io("make a pipe"))?;
         let exec = v1::Exec {
             container_id: container.id.to_string(),
             exec_id: running.exec_id.clone(),
@@ -98,98 +129,115 @@ impl Containers {
         };
         let fds: Vec<_> = std::iter::once(process.as_fd())
             .chain(filter.as_ref().map(|filter| filter.fd.as_fd()))
-            .chain([stdin.as_fd(), stdout_writer.as_fd(), stderr_writer.as_fd()])
+            .chain(streams.iter().map(AsFd::as_fd))
             .collect();
-        running.shim.exec(exec, &fds).await?;
-        Ok((stdout, stderr))
+        let (_, master) = running.shim.exec(exec, &fds).await?;
+        Ok(master)
+    }
+
+    fn read_process(&self, container: &Container) -> Result<oci_spec::runtime::Process, Cause> {
+        let spec = self.drivers.bundles.read_config(&container.id)?;
+        spec.process().clone().ok_or(Cause::NoCommand)
     }
 }
 
-/// An exec under way. Dropped before its end (the caller has gone), it is killed.
-struct Running<'a> {
-    containers: &'a Containers,
-    container: &'a Container,
+/// An exec under way. Dropped before its end (the client has gone), it is hung up, and then killed with everything that
+/// it has started.
+pub(super) struct Running {
+    containers: Arc<Containers>,
     shim: Shim,
+    container: ContainerId,
     exec_id: String,
-    end: Option<oneshot::Receiver<v1::Exited>>,
+    end: watch::Receiver<Option<i32>>,
 }
 
-impl<'a> Running<'a> {
-    fn new(containers: &'a Containers, container: &'a Container, shim: Shim) -> Result<Self, Cause> {
-        let exec_id = ContainerId::generate().to_string();
-        let (sender, end) = oneshot::channel();
-        containers.execs.lock().unwrap_or_else(PoisonError::into_inner).insert(exec_id.clone(), sender);
-        Ok(Self { containers, container, shim, exec_id, end: Some(end) })
+impl Running {
+    /// Waits for its end; None where the shim has gone before.
+    pub async fn ended(&mut self) -> Option<i32> {
+        self.end.wait_for(Option::is_some).await.ok().and_then(|code| *code)
     }
 
-    /// Its exit code; None if it took too long and was killed.
-    async fn ended(mut self, limit: Option<Duration>) -> Option<i32> {
-        let mut end = self.end.take()?;
-        let exited = match limit {
-            None => (&mut end).await.ok(),
-            Some(limit) => tokio::time::timeout(limit, &mut end).await.ok().and_then(Result::ok),
+    /// Kills it, and everything that it has started, and waits until it has ended, or until it takes too long.
+    pub async fn kill(&mut self, patience: Duration) {
+        let _ = self.shim.signal(self.container.as_str(), &self.exec_id, SIGKILL).await;
+        let _ = tokio::time::timeout(patience, self.ended()).await;
+    }
+
+    fn over(&self) -> Ended {
+        let mut end = self.end.clone();
+        Box::pin(async move {
+            let _ = end.wait_for(Option::is_some).await;
+        })
+    }
+
+    fn output(&self, wanted: bool) -> Result<(Option<Reader>, OwnedFd), Cause> {
+        let made = match wanted {
+            true => stdio::output().map(|(ours, theirs)| (Some(ours.until(self.over())), theirs)),
+            false => stdio::null().map(|null| (None, null)),
         };
-        if exited.is_none() {
-            let _ = self.shim.signal(self.container.id.as_str(), &self.exec_id, SIGKILL).await;
-            let _ = tokio::time::timeout(Duration::from_secs(2), end).await;
-        }
-        exited.map(|exited| exited.exit_code)
+        made.map_err(failed("make a pipe"))
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
-        self.containers.execs.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.exec_id);
-        if self.end.is_some() {
-            let (shim, container, exec) =
-                (self.shim.clone(), self.container.id.to_string(), self.exec_id.clone());
-            tokio::spawn(async move {
-                let _ = shim.signal(&container, &exec, SIGKILL).await;
-            });
-        }
-    }
-}
-
-/// Reads a pipe to its end in the background, keeping the first part.
-struct Collector {
-    reader: JoinHandle<()>,
-    kept: Arc<std::sync::Mutex<Vec<u8>>>,
-}
-
-impl Collector {
-    fn pipe() -> io::Result<(Self, OwnedFd)> {
-        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        rustix::io::ioctl_fionbio(&reader, true)?;
-        let kept = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let reader = tokio::spawn(collect(watched(reader)?, kept.clone()));
-        Ok((Self { reader, kept }, writer))
-    }
-
-    /// What was read, once the pipe has ended, or after `patience`.
-    async fn finish(mut self, patience: Duration) -> Vec<u8> {
-        if tokio::time::timeout(patience, &mut self.reader).await.is_err() {
-            self.reader.abort();
-        }
-        std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-async fn collect(pipe: AsyncFd<OwnedFd>, kept: Arc<std::sync::Mutex<Vec<u8>>>) {
-    let mut buffer = vec![0_u8; 32 << 10];
-    loop {
-        let Ok(mut ready) = pipe.readable().await else {
+        // Closed without a value: the shim has gone.
+        let over = self.end.borrow().is_some() || self.end.has_changed().is_err();
+        self.containers.execs.forget(&self.exec_id);
+        if over {
             return;
-        };
-        match ready.try_io(|pipe| Ok(rustix::io::read(pipe, &mut buffer)?)) {
-            Ok(Ok(0) | Err(_)) => return,
-            Ok(Ok(length)) => {
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                let room = OUTPUT.saturating_sub(kept.len()).min(length);
-                kept.extend_from_slice(&buffer[..room]);
-            }
-            Err(_would_block) => {}
+        }
+        let (shim, container, exec) = (self.shim.clone(), self.container.to_string(), self.exec_id.clone());
+        tokio::spawn(async move {
+            // Each fails where it has ended meanwhile.
+            let _ = shim.signal(&container, &exec, SIGHUP).await;
+            tokio::time::sleep(GRACE).await;
+            let _ = shim.signal(&container, &exec, SIGKILL).await;
+        });
+    }
+}
+
+/// Execs whose end somebody waits for, by their id.
+#[derive(Default)]
+pub(super) struct Execs(Mutex<HashMap<String, Waiting>>);
+
+struct Waiting {
+    pod: PodId,
+    end: watch::Sender<Option<i32>>,
+}
+
+impl Execs {
+    fn table(&self) -> std::sync::MutexGuard<'_, HashMap<String, Waiting>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new id, before the shim hears of it: the end may come before the answer.
+    fn add(&self, pod: &PodId) -> (String, watch::Receiver<Option<i32>>) {
+        let id = ContainerId::generate().to_string();
+        let (end, receiver) = watch::channel(None);
+        self.table().insert(id.clone(), Waiting { pod: pod.clone(), end });
+        (id, receiver)
+    }
+
+    /// One has ended.
+    pub fn end(&self, id: &str, code: i32) {
+        if let Some(waiting) = self.table().remove(id) {
+            waiting.end.send_replace(Some(code));
         }
     }
+
+    /// Nobody will hear of the ends of a pod's execs.
+    pub fn lose(&self, pod: &PodId) {
+        self.table().retain(|_, waiting| waiting.pod != *pod);
+    }
+
+    fn forget(&self, id: &str) {
+        self.table().remove(id);
+    }
+}
+
+fn failed(step: &'static str) -> impl FnOnce(io::Error) -> Cause {
+    move |source| Cause::Io { step, source }
 }
 
 fn file_of(process: &oci_spec::runtime::Process) -> io::Result<OwnedFd> {
@@ -197,8 +245,4 @@ fn file_of(process: &oci_spec::runtime::Process) -> io::Result<OwnedFd> {
     file.write_all(&serde_json::to_vec(process)?)?;
     file.rewind()?;
     Ok(file.into())
-}
-
-fn dev_null() -> io::Result<OwnedFd> {
-    Ok(std::fs::File::open("/dev/null")?.into())
 }

@@ -1,6 +1,6 @@
 //! The end of a container or an exec, as the shim tells it: classified, recorded, then made known.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use berth_proto::shim::v1;
 
@@ -14,11 +14,7 @@ impl Containers {
     /// Takes what a shim saw; unknown containers and execs are ignored.
     pub async fn on_exit(&self, exited: v1::Exited) {
         if !exited.exec_id.is_empty() {
-            let mut execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(waiting) = execs.remove(&exited.exec_id) {
-                let _ = waiting.send(exited);
-            }
-            return;
+            return self.execs.end(&exited.exec_id, exited.exit_code);
         }
         let exit = Exit { code: exited.exit_code, finished_at: exited.finished_at };
         let Ok(id) = ContainerId::parse(&exited.container_id) else {

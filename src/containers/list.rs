@@ -1,6 +1,6 @@
 //! Finding containers: by id or its prefix, by pod, by labels. Answers come from memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::state::Phase;
@@ -64,6 +64,15 @@ impl Containers {
     pub fn of_pod(&self, pod: &PodId) -> Vec<Arc<Container>> {
         let found = self.table().values().filter(|c| c.sandbox.id == *pod).cloned().collect();
         oldest_first(found)
+    }
+
+    /// Those that run, by pod, oldest first.
+    pub fn running_by_pod(&self) -> HashMap<PodId, Vec<Arc<Container>>> {
+        let mut by_pod: HashMap<PodId, Vec<_>> = HashMap::new();
+        for container in self.list(&Filter { phase: Some(PhaseName::Running), ..Filter::default() }) {
+            by_pod.entry(container.sandbox.id.clone()).or_default().push(container);
+        }
+        by_pod
     }
 
     /// The one container with this id, or whose id alone begins so.

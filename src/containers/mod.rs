@@ -1,41 +1,51 @@
 //! Containers: what was asked for (`spec`), what they are (`state`), and one verb a file. No system calls, no CRI types.
 
+pub mod apparmor;
+mod attach;
 mod container;
 mod create;
 mod devices;
 mod error;
 mod exec;
+mod exec_sync;
 mod exit;
 pub mod filter;
+mod gauges;
 pub mod list;
 mod log;
 pub mod oci;
 mod recover;
 mod remove;
 mod sandbox;
+pub mod selinux;
+pub mod session;
 pub mod signal;
 mod snapshot;
 pub mod spec;
 mod start;
 pub mod state;
+mod stats;
 mod stop;
 mod update;
 pub mod user;
+mod volumes;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
-
-use berth_proto::shim::v1;
-
+pub use attach::AttachRequest;
 pub use container::{Container, ContainerRecord, ImageUse};
 pub use devices::permissions_are_valid;
 pub use error::{Cause, ContainerError};
-pub use exec::ExecOutput;
+pub use exec::ExecRequest;
+pub use exec_sync::ExecOutput;
+pub use gauges::WritableLayer;
 pub use list::Filter;
 pub use sandbox::Sandbox;
+pub use session::Session;
 pub use snapshot::ContainerSnapshot;
+pub use stats::{ContainerStats, since};
+pub use volumes::VolumeError;
 
 use crate::calls::Calls;
 use crate::drivers::Drivers;
@@ -53,7 +63,7 @@ pub struct Containers {
     by_id: Mutex<HashMap<ContainerId, Arc<Container>>>,
     creating: Calls<(PodId, ContainerMetadata), Created>,
     /// Execs whose end somebody waits for.
-    execs: Mutex<HashMap<String, oneshot::Sender<v1::Exited>>>,
+    execs: exec::Execs,
     events: Events,
 }
 
@@ -65,7 +75,7 @@ impl Containers {
             images,
             by_id: Mutex::default(),
             creating: Calls::default(),
-            execs: Mutex::default(),
+            execs: exec::Execs::default(),
             events: Events::default(),
         }
     }

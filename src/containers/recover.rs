@@ -15,6 +15,7 @@ use berth_proto::shim::v1;
 use super::state::{Exit, Exited, Phase, Reason, Run, State};
 use super::{Container, ContainerRecord, Containers, Sandbox};
 use crate::clock;
+use crate::ids::PodId;
 
 /// The exit code of a container whose end nobody saw.
 const UNSEEN: i32 = 255;
@@ -27,8 +28,9 @@ impl Containers {
         sandbox: Arc<Sandbox>,
         known: Option<&v1::state::Container>,
     ) {
-        let hold = self.images.hold(&record.image.id);
-        let container = Arc::new(Container::from_record(record, sandbox, hold));
+        let images = std::iter::once(&record.image).chain(&record.volumes);
+        let holds = images.filter_map(|image| self.images.hold(&image.id)).collect();
+        let container = Arc::new(Container::from_record(record, sandbox, holds));
         self.table().insert(container.id.clone(), container.clone());
         match known {
             Some(known) if known.running => {
@@ -77,6 +79,11 @@ impl Containers {
                 self.end(&container, Exit { code: exited.exit_code, finished_at: exited.finished_at }).await;
             }
         }
+    }
+
+    /// The connection to a pod's shim is gone, and with it the ends of the execs that it was asked for.
+    pub fn on_connection_lost(&self, pod: &PodId) {
+        self.execs.lose(pod);
     }
 
     async fn lose(&self, container: &Arc<Container>, run: Run) {

@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use super::gauges::Gauges;
 use crate::drivers::cgroup::PodCgroup;
 use crate::drivers::shim::Shim;
 use crate::ids::PodId;
@@ -15,6 +16,8 @@ pub struct Sandbox {
     pub spec: PodSpec,
     /// Parent of the containers' cgroups.
     pub cgroup: PodCgroup,
+    /// What is remembered between two answers about usage.
+    pub gauges: Gauges,
     /// Set while the sandbox is ready.
     shim: Mutex<Option<Shim>>,
 }
@@ -22,7 +25,7 @@ pub struct Sandbox {
 impl Sandbox {
     /// With a shim it is ready.
     pub fn new(id: PodId, spec: PodSpec, cgroup: PodCgroup, shim: Option<Shim>) -> Self {
-        Self { id, spec, cgroup, shim: Mutex::new(shim) }
+        Self { id, spec, cgroup, gauges: Gauges::default(), shim: Mutex::new(shim) }
     }
 
     /// The shim of a ready sandbox.

@@ -62,8 +62,11 @@ pub struct ContainerMetadata {
 pub struct Mount {
     /// Absolute path inside.
     pub container_path: String,
-    /// Absolute path on the host.
+    /// Absolute path on the host; empty for an image volume.
     pub host_path: String,
+    /// Set for a volume that shows an image instead of a path of the host; it is read-only.
+    #[serde(default)]
+    pub image: Option<ImageVolume>,
     /// Read-only.
     pub readonly: bool,
     /// Read-only with everything mounted below.
@@ -76,6 +79,45 @@ pub struct Mount {
     pub uid_mappings: Vec<IdMapping>,
     /// Id mapping of the volume, for user namespaces.
     pub gid_mappings: Vec<IdMapping>,
+    /// What the files of the volume and of all mounted below can't do.
+    #[serde(default)]
+    pub options: Vec<MountOption>,
+}
+
+/// What a volume takes away (CRI Mount.mount_options, KEP-5855).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountOption {
+    /// Its files can't be executed.
+    NoExec,
+    /// Its device nodes are not devices.
+    NoDev,
+    /// Its set-user-ID bits and file capabilities do not count.
+    NoSuid,
+}
+
+impl MountOption {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::NoExec, Self::NoDev, Self::NoSuid];
+
+    /// Its name in mount(8).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoExec => "noexec",
+            Self::NoDev => "nodev",
+            Self::NoSuid => "nosuid",
+        }
+    }
+}
+
+/// An image to be shown as a volume (CRI Mount.image and image_sub_path).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageVolume {
+    /// As the request named it (usually the image id).
+    pub image: String,
+    /// What the user wrote in the pod's spec; empty where the kubelet does not say.
+    pub user_specified_image: String,
+    /// A directory of the image, to be shown instead of its root.
+    pub sub_path: Option<PathBuf>,
 }
 
 /// Mount propagation between host and container.

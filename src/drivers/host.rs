@@ -1,6 +1,5 @@
 //! Facts of the node: what its kernel offers, and its devices. What does not live here: what containers get of it.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -18,14 +17,8 @@ pub struct Host {
     pub cgroup_v2: bool,
     /// The kernel filters system calls.
     pub seccomp: bool,
-    /// AppArmor is enforced.
-    pub apparmor: bool,
-    /// The AppArmor profiles that are loaded.
-    pub apparmor_profiles: BTreeSet<String>,
     /// SELinux is enabled.
     pub selinux: bool,
-    /// User namespaces may be made.
-    pub user_namespaces: bool,
     /// What the daemon may hand out: its bounding set.
     pub capabilities: capability::Set,
 }
@@ -35,23 +28,16 @@ impl Host {
     pub fn detect() -> Self {
         let uname = rustix::system::uname();
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let apparmor = text("/sys/module/apparmor/parameters/enabled").starts_with('Y');
         Self {
             hostname: hostname(),
             kernel: version(&uname.release().to_string_lossy()),
             cgroup_v2: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
             seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
-            apparmor,
-            apparmor_profiles: if apparmor { profiles(&text(APPARMOR_PROFILES)) } else { BTreeSet::new() },
-            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
-            user_namespaces: Path::new("/proc/self/ns/user").exists()
-                && text("/proc/sys/user/max_user_namespaces").trim() != "0",
+            selinux: crate::drivers::selinux::is_on(),
             capabilities: bounding(&text("/proc/self/status")),
         }
     }
 }
-
-const APPARMOR_PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
 
 fn version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
@@ -62,11 +48,6 @@ fn bounding(status: &str) -> capability::Set {
     let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
     let bits = line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok());
     capability::Set::from_bits(bits.unwrap_or(0))
-}
-
-/// Lines like `name (enforce)`.
-fn profiles(text: &str) -> BTreeSet<String> {
-    text.lines().filter_map(|line| line.rsplit_once(" (")).map(|(name, _)| name.to_string()).collect()
 }
 
 /// A device node of the host, and where a container is to find it.
@@ -221,6 +202,20 @@ pub fn exists(path: &str) -> bool {
     fs::metadata(path).is_ok()
 }
 
+/// The kind of the file system that a path is on, as the mount table names it; `unknown` if that can't be told.
+pub fn file_system(path: &Path) -> String {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let mounts = table.lines().filter_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let point = Path::new(left.split(' ').nth(4)?);
+        place.starts_with(point).then(|| (point.components().count(), right.split(' ').next()))
+    });
+    // Of two mounts at one place the later covers the earlier, and `max_by_key` gives the later.
+    let deepest = mounts.max_by_key(|(depth, _)| *depth);
+    deepest.and_then(|(_, kind)| kind).unwrap_or("unknown").to_string()
+}
+
 /// The kernel function that a process sleeps in; empty if that can't be told.
 pub fn wchan(pid: i32) -> String {
     fs::read_to_string(format!("/proc/{pid}/wchan")).ok().filter(|name| name != "0").unwrap_or_default()
@@ -243,8 +238,6 @@ mod tests {
         assert_eq!(version("weird"), (0, 0));
         assert_eq!(bounding("Name:\tx\nCapBnd:\t00000000000000ff\n").bits(), 0xff);
         assert!(bounding("").is_empty());
-        let names = profiles("/usr/bin/man (enforce)\nmy profile (complain)\n");
-        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["/usr/bin/man", "my profile"]);
     }
 
     #[test]

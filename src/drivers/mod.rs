@@ -1,15 +1,23 @@
 //! One effect each, no policy: how a thing is done on Linux, on disk or on the wire.
 
+pub mod apparmor;
+pub mod background;
+pub mod block;
 pub mod bundle;
 pub mod cgroup;
+pub mod disk_usage;
 pub mod host;
+pub mod id_map;
 pub mod layers;
 pub mod network;
 pub mod pod_files;
+pub mod processes;
 pub mod registry;
 pub mod rootfs;
 pub mod seccomp;
+pub mod selinux;
 pub mod shim;
+pub mod stdio;
 pub mod store;
 pub mod watched;
 
@@ -35,8 +43,12 @@ pub struct Drivers {
     pub bundles: bundle::Bundles,
     /// Files and pins of pods.
     pub pod_files: pod_files::PodFiles,
+    /// Work that may wait.
+    pub background: background::Background,
     /// System call filters.
     pub seccomp: seccomp::SeccompCache,
+    /// Profiles.
+    pub apparmor: apparmor::Apparmor,
     /// The node.
     pub host: host::Host,
 }

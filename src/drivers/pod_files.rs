@@ -77,10 +77,22 @@ impl PodFiles {
             (self.layout.pod_hosts(id), hosts),
             (self.layout.pod_hostname(id), format!("{hostname}\n")),
         ];
+        // The root of a pod with a user namespace may write what the root of any other pod may.
+        let owner = spec.namespaces.user.as_ref().and_then(|user| user.on_host(0, 0));
         for (path, content) in files {
             fs::write(&path, content).map_err(PodFilesError::at("write", &path))?;
+            if let Some((uid, gid)) = owner {
+                let given = std::os::unix::fs::chown(&path, Some(uid), Some(gid));
+                given.map_err(PodFilesError::at("set the owner of", &path))?;
+            }
         }
         Ok(())
+    }
+
+    /// Gives the files an SELinux label.
+    pub fn label(&self, id: &PodId, label: &str) -> Result<(), PodFilesError> {
+        let dir = self.layout.pod_files(id);
+        crate::drivers::selinux::relabel(&dir, label).map_err(PodFilesError::at("label", &dir))
     }
 
     /// Removes the files; fine if they are not there.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::calls::Lost;
 use crate::containers::ContainerError;
+use crate::containers::selinux::LabelError;
 use crate::drivers::cgroup::CgroupError;
 use crate::drivers::network::NetworkError;
 use crate::drivers::pod_files::PodFilesError;
@@ -35,18 +36,36 @@ pub enum Cause {
     /// A sandbox of this name, namespace, uid and attempt exists.
     #[error("sandbox {0} of the same name, namespace, uid and attempt already exists")]
     Duplicate(PodId),
-    /// It was stopped, or its shim has died.
-    #[error("it is not ready")]
-    NotReady,
     /// No runtime of this name.
     #[error("there is no runtime handler {0:?}: only the default one, \"\"")]
     NoHandler(String),
+    /// It was stopped, or its shim has died.
+    #[error("it is not ready")]
+    NotReady,
+    /// Nobody listens at that port, or the pod's network is broken.
+    #[error("cannot connect to port {port} inside the pod")]
+    Dial {
+        /// The port.
+        port: u16,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A node that can't do it.
+    #[error("user namespaces are not available on this node: {0}")]
+    UserNamespaces(String),
+    /// A label that the kernel would refuse.
+    #[error(transparent)]
+    Label(#[from] LabelError),
     /// Its namespaces.
     #[error(transparent)]
     Shim(#[from] ShimError),
     /// Its cgroup.
     #[error("cgroup")]
     Cgroup(#[from] CgroupError),
+    /// Somebody else has removed it.
+    #[error("its control group {0} is gone")]
+    CgroupGone(String),
     /// Its network.
     #[error("network")]
     Network(#[from] Box<NetworkError>),
@@ -81,11 +100,12 @@ impl PodError {
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match &*self.cause {
-            Cause::Unknown => Kind::NotFound,
-            Cause::Ambiguous | Cause::NoHandler(_) => Kind::InvalidArgument,
+            Cause::Unknown | Cause::CgroupGone(_) => Kind::NotFound,
+            Cause::Ambiguous | Cause::NoHandler(_) | Cause::Label(_) => Kind::InvalidArgument,
+            Cause::UserNamespaces(_) => Kind::FailedPrecondition,
             Cause::Duplicate(_) => Kind::AlreadyExists,
             Cause::NotReady => Kind::FailedPrecondition,
-            Cause::Stopping => Kind::Unavailable,
+            Cause::Dial { .. } | Cause::Stopping => Kind::Unavailable,
             Cause::Container(error) => error.kind(),
             Cause::Cgroup(error) => error.kind(),
             Cause::Network(error) => error.kind(),

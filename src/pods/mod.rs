@@ -3,10 +3,12 @@
 mod error;
 mod list;
 mod pod;
+mod port_forward;
 mod recover;
 mod remove;
 mod run;
 pub mod spec;
+mod stats;
 mod stop;
 mod update;
 mod watch;
@@ -17,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use error::{Cause, PodError};
 pub use list::Filter;
 pub use pod::{Pod, PodRecord};
+pub use stats::{Metrics, NetworkStats, PodStats};
 pub use watch::{PodSnapshot, Sight, Watch, WatchEnd};
 
 use crate::calls::Calls;

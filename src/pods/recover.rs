@@ -170,6 +170,7 @@ impl Pods {
 
     /// A connection has ended while the pod was ready: connect again, or give the pod up.
     pub async fn on_shim_gone(&self, id: &PodId) {
+        self.containers.on_connection_lost(id);
         let Some(pod) = self.table().get(id).cloned() else {
             return;
         };

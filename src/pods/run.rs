@@ -12,6 +12,7 @@ use super::spec::{PodLimits, PodPid, PodSpec};
 use super::{Cause, Pod, PodError, PodRecord, Pods};
 use crate::clock;
 use crate::containers::Sandbox;
+use crate::containers::selinux;
 use crate::containers::spec::IdMapping;
 use crate::drivers::cgroup::PodCgroup;
 use crate::drivers::network::Attachment;
@@ -72,16 +73,26 @@ impl Pods {
         if !spec.runtime_handler.is_empty() {
             return Err(Cause::NoHandler(spec.runtime_handler));
         }
+        if spec.namespaces.user.is_some() {
+            // Without mapped images the pod's root would have to be the host's.
+            self.drivers.layers.maps_ids().map_err(|why| Cause::UserNamespaces(why.to_owned()))?;
+        }
+        let label = self.label(id, &spec)?;
         let created_at = clock::now();
         self.record_intent(id, &spec, created_at, rollback).await?;
         let shim = self.start_shim(id, rollback).await?;
         let cgroup = self.make_cgroup(id, &spec, &shim, rollback).await?;
-        let netns = shim.setup(setup_of(&spec, &cgroup, &self.drivers.layout.pod_shm(id))).await?.network;
+        let mut setup = setup_of(&spec, &cgroup, &self.drivers.layout.pod_shm(id));
+        setup.mount_label = label.clone().unwrap_or_default();
+        let netns = shim.setup(setup).await?.network;
         let network = match netns {
             Some(netns) => Some(self.connect(id, &spec, netns, rollback).await?),
             None => None,
         };
         self.write_files(id, &spec, network.as_ref(), rollback)?;
+        if let Some(label) = label {
+            self.drivers.pod_files.label(id, &label)?;
+        }
         let sandbox = Sandbox::new(id.clone(), spec, cgroup, Some(shim));
         let pod = Arc::new(Pod::new(sandbox, created_at, State::Ready { network }));
         self.drivers.store.put(id.as_str(), &pod.record(), Durability::Process).await?;
@@ -90,6 +101,13 @@ impl Pods {
         turn.tell(Happening::Created, id, id);
         turn.tell(Happening::Started, id, id);
         Ok(())
+    }
+
+    /// The SELinux label of the pod's files, where the kernel has SELinux.
+    fn label(&self, id: &PodId, spec: &PodSpec) -> Result<Option<String>, Cause> {
+        selinux::check(spec.selinux.as_ref())?;
+        let level = || selinux::level(id, spec.selinux.as_ref());
+        Ok(self.drivers.host.selinux.then(|| selinux::files(&level())))
     }
 
     async fn record_intent(
@@ -220,14 +238,14 @@ fn setup_of(spec: &PodSpec, cgroup: &PodCgroup, shm_path: &Path) -> v1::Setup {
         oom_score_adj: SHIM_OOM_SCORE,
         uid_mappings: user.map_or_else(Vec::new, |user| id_maps(&user.uids)),
         gid_mappings: user.map_or_else(Vec::new, |user| id_maps(&user.gids)),
+        mount_label: String::new(),
     }
 }
 
 /// Those asked for, over two that let containers without privileges use low ports and ping: both concern nobody
 /// outside a network namespace of the pod's own.
 fn sysctls(spec: &PodSpec) -> HashMap<String, String> {
-    let own_network = !spec.namespaces.host_network && spec.namespaces.user.is_none();
-    let harmless: &[(&str, &str)] = if own_network {
+    let harmless: &[(&str, &str)] = if !spec.namespaces.host_network {
         &[("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")]
     } else {
         &[]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::containers::spec::{IdMapping, Resources, Seccomp};
+use crate::containers::spec::{IdMapping, Resources, Seccomp, SelinuxLabel};
 
 /// A pod sandbox as requested (CRI PodSandboxConfig).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub struct PodSpec {
     pub privileged: bool,
     /// The sandbox's own profile; the containers have theirs.
     pub seccomp: Seccomp,
+    /// SELinux label of the pod; its level is that of its files.
+    #[serde(default)]
+    pub selinux: Option<SelinuxLabel>,
     /// Named runtime; empty = the default.
     pub runtime_handler: String,
     /// Extra resources that the runtime itself may take.
@@ -130,4 +133,42 @@ pub struct UserNamespace {
     pub uids: Vec<IdMapping>,
     /// Groups.
     pub gids: Vec<IdMapping>,
+}
+
+impl UserNamespace {
+    /// The host's numbers of a user and a group inside; None where the namespace does not have them.
+    pub fn on_host(&self, uid: u32, gid: u32) -> Option<(u32, u32)> {
+        Some((on_host(&self.uids, uid)?, on_host(&self.gids, gid)?))
+    }
+
+    /// Whether the namespace has this user.
+    pub fn has_user(&self, uid: u32) -> bool {
+        on_host(&self.uids, uid).is_some()
+    }
+
+    /// Whether the namespace has this group.
+    pub fn has_group(&self, gid: u32) -> bool {
+        on_host(&self.gids, gid).is_some()
+    }
+}
+
+fn on_host(mappings: &[IdMapping], inside: u32) -> Option<u32> {
+    mappings.iter().find_map(|range| {
+        let offset = inside.checked_sub(range.container_id).filter(|offset| *offset < range.length)?;
+        range.host_id.checked_add(offset)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_inside_are_found_on_the_host() {
+        let range = |container_id, host_id, length| IdMapping { container_id, host_id, length };
+        let user = UserNamespace { uids: vec![range(0, 1000, 10)], gids: vec![range(0, 5000, 2)] };
+        assert_eq!(user.on_host(9, 1), Some((1009, 5001)));
+        assert_eq!((user.on_host(10, 1), user.on_host(9, 2)), (None, None));
+        assert!(user.has_user(9) && !user.has_user(10) && user.has_group(1) && !user.has_group(2));
+    }
 }

@@ -11,3 +11,4 @@ pub mod path;
 pub mod process;
 pub mod seccomp;
 pub mod socket;
+pub mod user_namespace;

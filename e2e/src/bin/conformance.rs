@@ -26,13 +26,24 @@ struct Flags {
     /// Only specs whose name matches this regular expression.
     #[arg(long, env = "FOCUS", default_value = "")]
     focus: String,
+    /// Exec, attach and port-forward over WebSocket instead of SPDY.
+    #[arg(long, env = "WEBSOCKET", value_parser = clap::builder::BoolishValueParser::new(), default_value = "false")]
+    websocket: bool,
     /// Keeps critest's report here.
     #[arg(long, env = "REPORT")]
     report: Option<std::path::PathBuf>,
+    /// One more file of specs that may fail, beside e2e/conformance/known.txt.
+    #[arg(long, env = "KNOWN")]
+    known: Option<std::path::PathBuf>,
+    /// Puts the images into the cache and runs nothing.
+    #[arg(long)]
+    prepare: bool,
     /// Prints critest's own output.
     #[arg(long, env = "VERBOSE", value_parser = clap::builder::BoolishValueParser::new(), default_value = "false")]
     verbose: bool,
 }
+
+const WEBSOCKET: [&str; 3] = ["-websocket-exec", "-websocket-attach", "-websocket-portforward"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
@@ -49,6 +60,9 @@ async fn main() -> Result<ExitCode> {
         "containerd" => Runtime::Containerd,
         other => bail!("--runtime {other}: neither berth nor containerd"),
     };
+    if flags.prepare {
+        return prepare();
+    }
     let registry = Registry::start()?;
     for (repository, tag, image) in catalog::conformance()? {
         registry.storage().publish(&repository, tag, &image.build()?)?;
@@ -63,8 +77,22 @@ async fn main() -> Result<ExitCode> {
         fs::copy(node.log_file(), keep.with_extension("daemon.log"))?;
     }
     let outcomes = read_report(&report)?;
-    let known = read_known(&berth_e2e::repository().join("e2e/conformance/known.txt"))?;
+    let mut known = read_known(&berth_e2e::repository().join("e2e/conformance/known.txt"))?;
+    if let Some(more) = &flags.known {
+        known.extend(read_known(more)?);
+    }
     Ok(judge(&flags, &outcomes, &known))
+}
+
+/// What else the tests need, too.
+fn prepare() -> Result<ExitCode> {
+    for (_, _, image) in catalog::conformance()? {
+        image.build()?;
+    }
+    for name in ["sctp", "hugepages"] {
+        catalog::with_program(name)?.build()?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// critest's own exit code says nothing that the report does not; without a report it failed to run at all.
@@ -74,12 +102,18 @@ fn run_critest(node: &Node, report: &Path, flags: &Flags) -> Result<()> {
     let output = || {
         if flags.verbose { Stdio::inherit() } else { Stdio::null() }
     };
+    let websocket: &[&str] = match flags.websocket {
+        true => &["-websocket-exec", "-websocket-attach", "-websocket-portforward"],
+        false => &[],
+    };
     let status = Command::new(&program)
         .current_dir(node.scratch())
         .args(["-runtime-endpoint", &endpoint, "-image-endpoint", &endpoint, "-config", "/dev/null"])
+        .args(websocket)
         .args(["-ginkgo.no-color", "-ginkgo.seed=1", "-ginkgo.timeout=40m", "-ginkgo.poll-progress-after=0"])
         .arg(format!("-ginkgo.focus={}", flags.focus))
         .arg(format!("-ginkgo.json-report={}", report.display()))
+        .args(if flags.websocket { &WEBSOCKET[..] } else { &[] })
         .stdin(Stdio::null())
         .stdout(output())
         .stderr(output())

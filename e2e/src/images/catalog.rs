@@ -1,12 +1,11 @@
 //! The images that the tests, critest and the bench run, made of Debian packages and two small C programs.
 
-use std::process::Command;
 use std::sync::OnceLock;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
 use super::layer::{Entry, Layer, Node};
-use super::{Image, debian};
+use super::{Image, debian, program};
 
 /// Where critest expects its images, below the registry that stands in for all of theirs.
 const STAGING: &str = "k8s-staging-cri-tools";
@@ -48,7 +47,7 @@ pub fn busybox() -> Result<Image> {
             LAYER.get_or_init(|| layer).clone()
         }
     };
-    let layer = debian::add_applets(layer)?;
+    let layer = debian::add_applets(layer)?.kept("busybox");
     let mut image = Image::of(layer).cmd(&["sh"]);
     image.run.env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()];
     Ok(image)
@@ -85,7 +84,8 @@ pub fn nginx(port: u16) -> Result<Image> {
         .dir("var/log/nginx")
         .dir("var/lib/nginx")
         .dir("www")
-        .file("www/index.html", 0o644, "<html><body>nginx</body></html>\n");
+        .file("www/index.html", 0o644, "<html><body>nginx</body></html>\n")
+        .kept(&format!("nginx-{port}"));
     Ok(busybox()?.layer(layer).cmd(&["nginx", "-g", "daemon off;"]))
 }
 
@@ -97,13 +97,19 @@ pub fn httpd() -> Result<Image> {
 
 /// One static program with the setuid bit, which prints its effective uid.
 pub fn setuid_probe() -> Result<Image> {
-    let layer = base_layer().file("probe", 0o4755, compiled("nonewprivs")?);
+    let layer = base_layer().file("probe", 0o4755, program::read("nonewprivs")?).kept("nonewprivs");
     Ok(Image::of(layer).cmd(&["/probe"]))
+}
+
+/// busybox with one of the programs of e2e/images.
+pub fn with_program(name: &str) -> Result<Image> {
+    let layer = Layer::default().file(&format!("bin/{name}"), 0o755, program::read(name)?).kept(name);
+    Ok(busybox()?.layer(layer))
 }
 
 /// One static program that waits.
 pub fn pause() -> Result<Image> {
-    let mut image = Image::of(Layer::default().file("pause", 0o755, compiled("pause")?));
+    let mut image = Image::of(Layer::default().file("pause", 0o755, program::read("pause")?).kept("pause"));
     image.run.entrypoint = vec!["/pause".into()];
     Ok(image)
 }
@@ -113,21 +119,6 @@ pub fn tiny(name: &str) -> Image {
     let mut layer = Layer::default();
     layer.push(Entry { path: "name".into(), mode: 0o644, uid: 0, gid: 0, node: Node::File(name.into()) });
     Image::of(layer).cmd(&["/name"])
-}
-
-fn compiled(name: &str) -> Result<Vec<u8>> {
-    let source = crate::repository().join("e2e/images").join(name).with_extension("c");
-    let directory = tempfile::tempdir()?;
-    let program = directory.path().join(name);
-    let output = Command::new("cc")
-        .args(["-static", "-Os", "-s", "-o"])
-        .args([&program, &source])
-        .output()
-        .context("run cc (package gcc)")?;
-    if !output.status.success() {
-        bail!("compile {}: {}", source.display(), String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(std::fs::read(program)?)
 }
 
 /// Every image that critest pulls by a name we can give it, as (repository, tag, image).

@@ -19,13 +19,18 @@ pub fn root() -> Result<&'static Path> {
     if let Some(root) = ROOT.get() {
         return Ok(root);
     }
-    let script = crate::repository().join("e2e/tools/debs");
+    let root = prepared("debs")?;
+    Ok(ROOT.get_or_init(|| root))
+}
+
+/// The directory that a script of e2e/tools makes and prints.
+pub(super) fn prepared(script: &str) -> Result<PathBuf> {
+    let script = crate::repository().join("e2e/tools").join(script);
     let output = Command::new(&script).output().with_context(|| format!("run {}", script.display()))?;
     if !output.status.success() {
         bail!("{}: {}", script.display(), String::from_utf8_lossy(&output.stderr).trim());
     }
-    let root = PathBuf::from(String::from_utf8(output.stdout)?.trim());
-    Ok(ROOT.get_or_init(|| root))
+    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
 }
 
 /// A file's content and permission bits, by its path in the packages.

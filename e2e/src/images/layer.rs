@@ -73,6 +73,8 @@ pub struct Layer {
     pub entries: Vec<Entry>,
     /// How the tar is packed.
     pub compression: Compression,
+    /// Under which name the packed layer is in the cache, if it is one that many need.
+    kept: Option<String>,
 }
 
 /// A layer that is built.
@@ -96,6 +98,7 @@ impl Layer {
 
     /// Adds an entry.
     pub fn push(&mut self, entry: Entry) {
+        self.kept = None;
         self.entries.push(entry);
     }
 
@@ -146,8 +149,22 @@ impl Layer {
         self
     }
 
-    /// Writes the layer into memory.
+    /// Says that the layer is always the same, so that it is packed only once. The last word: what is added later takes it back.
+    #[must_use]
+    pub(super) fn kept(mut self, name: &str) -> Self {
+        self.kept = Some(name.to_owned());
+        self
+    }
+
+    /// Packs the layer into memory, or takes it from the cache.
     pub fn compress(&self) -> Result<Compressed> {
+        match &self.kept {
+            Some(name) => super::keep::compressed(name, self),
+            None => self.pack(),
+        }
+    }
+
+    pub(super) fn pack(&self) -> Result<Compressed> {
         let mut writer = LayerWriter::new(Vec::new(), self.compression)?;
         for entry in &self.entries {
             writer.append(entry).with_context(|| format!("layer entry {}", entry.path))?;

@@ -2,12 +2,13 @@
 //! process as a child of the shim.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use berth_sys::clone::{Side, clone3};
 use berth_sys::path::Root;
 use berth_sys::process::keep_only;
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
 
@@ -34,7 +35,8 @@ pub(super) fn run(request: Exec<'_>, reporter: &Reporter) -> Result<()> {
         Some(score) => score,
         None => limits::oom_score_of(target)?,
     })?;
-    let membership = Membership::open(request.cgroups)?;
+    let membership = Membership::open(request.cgroups, has_own_namespace(target, "user")?)?;
+    let own_cgroup_namespace = has_own_namespace(target, "cgroup")?;
 
     join_namespaces(request.target)?;
     let step = || "clone the process".to_owned();
@@ -42,6 +44,11 @@ pub(super) fn run(request: Exec<'_>, reporter: &Reporter) -> Result<()> {
         Side::Parent(pid) => reporter.spawned(pid).failing(|| "report the process's pid".to_owned()),
         Side::Child => {
             membership.join()?;
+            // Only now: from inside a cgroup namespace, the kernel would not find the cgroup that clone3 is to enter
+            // (where cgroup2 is mounted with nsdelegate, as systemd does, it refuses).
+            if own_cgroup_namespace {
+                mark()?;
+            }
             let streams = streams(request.stdio, &workload, reporter)?;
             workload.execute(streams, reporter)
         }
@@ -78,14 +85,30 @@ fn pid_of(process: BorrowedFd<'_>) -> Result<Pid> {
     }
 }
 
+/// Whether the container's namespace of a kind is another than the shim's.
+fn has_own_namespace(target: Pid, kind: &str) -> Result<bool> {
+    let step = || format!("look at the container's {kind} namespace");
+    let of = |process: &str| std::fs::metadata(format!("/proc/{process}/ns/{kind}"));
+    let (own, theirs) = (of("self").failing(step)?, of(&target.to_string()).failing(step)?);
+    Ok((own.dev(), own.ino()) != (theirs.dev(), theirs.ino()))
+}
+
+/// A cgroup namespace like the container's, by which all that the exec starts is found again; see executed.rs.
+fn mark() -> Result<()> {
+    match unshare(CloneFlags::CLONE_NEWCGROUP) {
+        // user.max_cgroup_namespaces is reached: it does without, less surely.
+        Err(Errno::ENOSPC) => Ok(()),
+        other => other.failing(|| "make a cgroup namespace".to_owned()),
+    }
+}
+
 fn join_namespaces(target: BorrowedFd<'_>) -> Result<()> {
     let step = || "join the container's namespaces".to_owned();
     let all = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWCGROUP;
+        | CloneFlags::CLONE_NEWIPC;
     match setns(target, all | CloneFlags::CLONE_NEWUSER) {
         Ok(()) => {
             credentials::become_root()?;

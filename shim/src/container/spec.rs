@@ -58,6 +58,9 @@ pub(super) struct Linux {
     pub devices: Vec<Device>,
     #[serde(default)]
     pub rootfs_propagation: String,
+    /// SELinux label of the file systems that are made for the container.
+    #[serde(default)]
+    pub mount_label: String,
     #[serde(default)]
     pub masked_paths: Vec<PathBuf>,
     #[serde(default)]

@@ -9,6 +9,7 @@ use tonic::Status;
 use crate::containers::Container;
 use crate::containers::state::Phase;
 use crate::drivers::Drivers;
+use crate::drivers::apparmor::{self, Apparmor};
 use crate::drivers::cgroup::Driver;
 use crate::pods::Pod;
 
@@ -24,18 +25,20 @@ pub(super) async fn status(drivers: &Drivers, verbose: bool) -> v1::StatusRespon
         network.reason = not_ready.reason.to_string();
         network.message = not_ready.message;
     }
+    let user_namespaces = drivers.layers.maps_ids().is_ok();
     let info = if verbose { node(drivers) } else { Info::new() };
     v1::StatusResponse {
         status: Some(v1::RuntimeStatus { conditions: vec![ready, network] }),
         info,
         runtime_handlers: vec![v1::RuntimeHandler {
             name: String::new(),
-            features: Some(v1::RuntimeHandlerFeatures {
-                recursive_read_only_mounts: true,
-                user_namespaces: false,
-            }),
+            features: Some(v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces }),
         }],
-        features: Some(v1::RuntimeFeatures { supplemental_groups_policy: true, ..Default::default() }),
+        features: Some(v1::RuntimeFeatures {
+            supplemental_groups_policy: true,
+            user_namespaces_host_network: user_namespaces,
+            mount_options: true,
+        }),
     }
 }
 
@@ -44,9 +47,21 @@ fn node(drivers: &Drivers) -> Info {
         "rootDir": drivers.layout.root(),
         "stateDir": drivers.layout.state(),
         "cgroupDriver": format!("{:?}", drivers.cgroups.driver()).to_lowercase(),
+        "userNamespaces": drivers.layers.maps_ids().err().map_or(json!(true), |why| json!(why)),
+        "apparmor": apparmor(&drivers.apparmor),
+        "selinux": drivers.host.selinux,
         "cgroupMode": format!("{:?}", drivers.cgroups.mode()).to_lowercase(),
     });
     Info::from([("config".to_string(), config.to_string())])
+}
+
+/// The profile of RuntimeDefault, or why there is none.
+fn apparmor(found: &Apparmor) -> String {
+    match found {
+        Apparmor::Off => "off".to_string(),
+        Apparmor::On { default: Ok(()) } => apparmor::DEFAULT.to_string(),
+        Apparmor::On { default: Err(error) } => crate::error::chain(error),
+    }
 }
 
 /// The cgroup driver that the kubelet must use too.

@@ -4,8 +4,10 @@ mod batches;
 mod convert;
 mod image;
 mod info;
+mod metrics;
 mod runtime;
 pub(super) mod status;
+mod usage;
 mod watch;
 
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 pub use image::ImageApi;
 pub use runtime::RuntimeApi;
 
+use crate::api::streaming::Streaming;
 use crate::containers::Containers;
 use crate::drivers::Drivers;
 use crate::images::Images;
@@ -27,6 +30,8 @@ pub struct Services {
     pub containers: Arc<Containers>,
     /// Images.
     pub images: Arc<Images>,
+    /// Sessions of exec, attach and port-forward.
+    pub streaming: Arc<Streaming>,
     /// What the node can do.
     pub drivers: Arc<Drivers>,
 }

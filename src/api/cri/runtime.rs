@@ -7,10 +7,14 @@ use berth_proto::cri::v1::{self, runtime_service_server::RuntimeService};
 use tonic::{Request, Response, Status};
 
 use super::batches::{self, Batches};
-use super::convert::{Invalid, container, container_status, event, pod, resources};
+use super::convert::{Invalid, container, container_status, event, pod, resources, streaming};
 use super::status::{status, unimplemented};
-use super::{Services, info, watch};
+use super::{Services, info, usage, watch};
+use crate::api::streaming::Promise;
 use crate::containers::ContainerSnapshot;
+
+/// The kubelet takes no larger message than 16 MiB: what of it is left for a command's output.
+const EXEC_OUTPUT: usize = (16 << 20) - 64;
 
 /// CRI RuntimeService.
 #[derive(Clone)]
@@ -133,7 +137,7 @@ impl RuntimeService for RuntimeApi {
         let request = request.into_inner();
         no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
         let pod = self.services.pods.find(&request.pod_sandbox_id).map_err(status)?;
-        let spec = container::spec(request.config, &pod.sandbox.spec.log_directory)?;
+        let spec = container::spec(request.config, &pod.sandbox.spec)?;
         let made = self.services.containers.create(pod.sandbox.clone(), spec).await.map_err(status)?;
         answer(v1::CreateContainerResponse { container_id: made.id.to_string() })
     }
@@ -207,12 +211,43 @@ impl RuntimeService for RuntimeApi {
         let limit =
             u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
         let output = self.services.containers.exec_sync(&request.container_id, request.cmd, limit).await;
-        let output = output.map_err(status)?;
+        let output = output.map_err(status)?.fit(EXEC_OUTPUT);
         answer(v1::ExecSyncResponse {
             stdout: output.stdout,
             stderr: output.stderr,
             exit_code: output.exit_code,
         })
+    }
+
+    async fn exec(&self, request: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
+        let request = request.into_inner();
+        no_empty_id(&request.container_id, "container_id")?;
+        let id = request.container_id.clone();
+        let request = streaming::exec(request)?;
+        let id = self.services.containers.check_exec(&id).map_err(status)?;
+        let url = self.services.streaming.promise(Promise::Exec(id, request))?;
+        answer(v1::ExecResponse { url })
+    }
+
+    async fn attach(&self, request: Request<v1::AttachRequest>) -> Answer<v1::AttachResponse> {
+        let request = request.into_inner();
+        no_empty_id(&request.container_id, "container_id")?;
+        let wanted = streaming::attach(&request)?;
+        let id = self.services.containers.check_attach(&request.container_id, &wanted).map_err(status)?;
+        let url = self.services.streaming.promise(Promise::Attach(id, wanted))?;
+        answer(v1::AttachResponse { url })
+    }
+
+    async fn port_forward(
+        &self,
+        request: Request<v1::PortForwardRequest>,
+    ) -> Answer<v1::PortForwardResponse> {
+        let request = request.into_inner();
+        no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
+        streaming::ports(&request.port)?;
+        let id = self.services.pods.check_port_forward(&request.pod_sandbox_id).map_err(status)?;
+        let url = self.services.streaming.promise(Promise::PortForward(id))?;
+        answer(v1::PortForwardResponse { url })
     }
 
     type StreamPodSandboxesStream = Batches<v1::StreamPodSandboxesResponse>;
@@ -274,44 +309,36 @@ impl RuntimeService for RuntimeApi {
     type StreamPodSandboxStatsStream = Batches<v1::StreamPodSandboxStatsResponse>;
     type StreamPodSandboxMetricsStream = Batches<v1::StreamPodSandboxMetricsResponse>;
 
-    async fn exec(&self, _: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
-        unimplemented("Exec")
-    }
-
-    async fn attach(&self, _: Request<v1::AttachRequest>) -> Answer<v1::AttachResponse> {
-        unimplemented("Attach")
-    }
-
-    async fn port_forward(&self, _: Request<v1::PortForwardRequest>) -> Answer<v1::PortForwardResponse> {
-        unimplemented("PortForward")
-    }
-
     async fn container_stats(
         &self,
-        _: Request<v1::ContainerStatsRequest>,
+        request: Request<v1::ContainerStatsRequest>,
     ) -> Answer<v1::ContainerStatsResponse> {
-        unimplemented("ContainerStats")
+        let stats = Some(usage::container(&self.services, &request.into_inner().container_id).await?);
+        answer(v1::ContainerStatsResponse { stats })
     }
 
     async fn list_container_stats(
         &self,
-        _: Request<v1::ListContainerStatsRequest>,
+        request: Request<v1::ListContainerStatsRequest>,
     ) -> Answer<v1::ListContainerStatsResponse> {
-        unimplemented("ListContainerStats")
+        let stats = usage::containers(&self.services, request.into_inner().filter).await?;
+        answer(v1::ListContainerStatsResponse { stats })
     }
 
     async fn pod_sandbox_stats(
         &self,
-        _: Request<v1::PodSandboxStatsRequest>,
+        request: Request<v1::PodSandboxStatsRequest>,
     ) -> Answer<v1::PodSandboxStatsResponse> {
-        unimplemented("PodSandboxStats")
+        let stats = Some(usage::pod(&self.services, &request.into_inner().pod_sandbox_id).await?);
+        answer(v1::PodSandboxStatsResponse { stats })
     }
 
     async fn list_pod_sandbox_stats(
         &self,
-        _: Request<v1::ListPodSandboxStatsRequest>,
+        request: Request<v1::ListPodSandboxStatsRequest>,
     ) -> Answer<v1::ListPodSandboxStatsResponse> {
-        unimplemented("ListPodSandboxStats")
+        let stats = usage::pods(&self.services, request.into_inner().filter).await?;
+        answer(v1::ListPodSandboxStatsResponse { stats })
     }
 
     async fn checkpoint_container(
@@ -336,34 +363,36 @@ impl RuntimeService for RuntimeApi {
         &self,
         _: Request<v1::ListMetricDescriptorsRequest>,
     ) -> Answer<v1::ListMetricDescriptorsResponse> {
-        unimplemented("ListMetricDescriptors")
+        let descriptors = usage::metric_descriptors(&self.services);
+        answer(v1::ListMetricDescriptorsResponse { descriptors })
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<v1::ListPodSandboxMetricsRequest>,
     ) -> Answer<v1::ListPodSandboxMetricsResponse> {
-        unimplemented("ListPodSandboxMetrics")
+        let pod_metrics = usage::pod_metrics(&self.services).await?;
+        answer(v1::ListPodSandboxMetricsResponse { pod_metrics })
     }
 
     async fn stream_container_stats(
         &self,
-        _: Request<v1::StreamContainerStatsRequest>,
+        request: Request<v1::StreamContainerStatsRequest>,
     ) -> Answer<Self::StreamContainerStatsStream> {
-        unimplemented("StreamContainerStats")
+        answer(usage::stream_containers(&self.services, request.into_inner().filter).await)
     }
 
     async fn stream_pod_sandbox_stats(
         &self,
-        _: Request<v1::StreamPodSandboxStatsRequest>,
+        request: Request<v1::StreamPodSandboxStatsRequest>,
     ) -> Answer<Self::StreamPodSandboxStatsStream> {
-        unimplemented("StreamPodSandboxStats")
+        answer(usage::stream_pods(&self.services, request.into_inner().filter).await)
     }
 
     async fn stream_pod_sandbox_metrics(
         &self,
         _: Request<v1::StreamPodSandboxMetricsRequest>,
     ) -> Answer<Self::StreamPodSandboxMetricsStream> {
-        unimplemented("StreamPodSandboxMetrics")
+        answer(usage::stream_metrics(&self.services).await)
     }
 }

@@ -3,30 +3,32 @@
 use tonic::{Code, Status};
 
 use super::convert::Invalid;
+use crate::api::streaming::TokenError;
 use crate::error::{Error, Kind, chain};
 
 /// An error with all its causes, under the code of its kind.
 pub(in crate::api) fn status(error: impl Into<Error>) -> Status {
     let error = error.into();
-    let (kind, text) = (error.kind(), chain(&error));
-    tracing::debug!(?kind, error = text, "answered with an error");
-    match name(kind) {
-        Some(name) => Status::new(code(kind), format!("{name}: {text}")),
-        None => Status::new(code(kind), text),
-    }
-}
-
-/// How a message begins by which the kubelet knows the failure (cri-api, pkg/errors).
-fn name(kind: Kind) -> Option<&'static str> {
-    match kind {
-        Kind::RegistryUnavailable => Some("RegistryUnavailable"),
-        _ => None,
-    }
+    let text = match error.kubelet_word() {
+        Some(word) => format!("{word}: {}", chain(&error)),
+        None => chain(&error),
+    };
+    tracing::debug!(kind = ?error.kind(), error = text, "answered with an error");
+    Status::new(code(error.kind()), text)
 }
 
 impl From<Invalid> for Status {
     fn from(invalid: Invalid) -> Self {
         Self::invalid_argument(invalid.to_string())
+    }
+}
+
+impl From<TokenError> for Status {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Full => Self::resource_exhausted(error.to_string()),
+            TokenError::NoRandomness => Self::internal(error.to_string()),
+        }
     }
 }
 

@@ -26,7 +26,6 @@ use crate::images::image::ImageConfig;
 use crate::pods::spec::PodSpec;
 
 pub use capabilities::granted;
-pub use confinement::APPARMOR_DEFAULT;
 pub use devices::{DeviceRule, device_rules};
 pub use process::exec_process;
 pub use resources::set_limits;
@@ -40,6 +39,15 @@ pub struct PodFiles {
     pub hosts: PathBuf,
     /// hostname
     pub hostname: PathBuf,
+}
+
+/// SELinux labels.
+#[derive(Clone, Debug)]
+pub struct Labels {
+    /// Of the container's processes.
+    pub process: String,
+    /// Of the files that they may use.
+    pub files: String,
 }
 
 /// All that the spec of a container comes from.
@@ -59,6 +67,10 @@ pub struct Inputs<'a> {
     pub files: &'a PodFiles,
     /// As the cgroup driver names it.
     pub cgroup_path: &'a str,
+    /// The AppArmor profile to run under.
+    pub apparmor: Option<&'a str>,
+    /// Where the kernel has SELinux, the labels of processes and of files.
+    pub selinux: Option<&'a Labels>,
     /// The devices asked for; with privileged, all of the node.
     pub devices: &'a [HostDevice],
 }
@@ -134,26 +146,6 @@ pub enum SpecError {
         /// What is wrong.
         problem: &'static str,
     },
-    /// A profile that the kernel does not have.
-    #[error("AppArmor profile {profile:?} is not loaded on this node")]
-    AppArmorProfile {
-        /// The profile.
-        profile: String,
-    },
-    /// A profile without AppArmor.
-    #[error("AppArmor profile {profile:?} was asked for, but AppArmor is not enabled on this node")]
-    AppArmorDisabled {
-        /// The profile.
-        profile: String,
-    },
-    /// A label that the kernel would refuse.
-    #[error("SELinux {part} {text:?} is malformed")]
-    Selinux {
-        /// user, role, type or level.
-        part: &'static str,
-        /// As given.
-        text: String,
-    },
     /// A score out of range.
     #[error("oom_score_adj {value} is not from -1000 to 1000")]
     OomScoreAdj {
@@ -198,7 +190,7 @@ fn linux(inputs: &Inputs<'_>) -> Result<oci::Linux, SpecError> {
         .set_readonly_paths(Some(readonly))
         .set_devices(Some(devices::nodes(inputs.devices)?))
         .set_resources(Some(resources::resources(inputs)?))
-        .set_mount_label(confinement::mount_label(inputs)?)
+        .set_mount_label(inputs.selinux.map(|labels| labels.files.clone()))
         .set_rootfs_propagation(Some(mounts::root_propagation(inputs.container).to_string()))
         .set_sysctl(None)
         .set_seccomp(None);

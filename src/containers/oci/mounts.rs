@@ -20,9 +20,14 @@ const PROC_FILES: [&str; 8] = [
     "/proc/slabinfo",
 ];
 
+/// The group that may write to others' terminals, as every distribution numbers it.
+const TTY: u32 = 5;
+
 /// The runtime's own mounts, without those that the request covers, and then the request's, parents first.
 pub(super) fn mounts(inputs: &Inputs<'_>) -> Result<Vec<oci::Mount>, SpecError> {
-    let mut asked = inputs.container.mounts.iter().map(requested).collect::<Result<Vec<_>, _>>()?;
+    let mut volumes = 0_usize..;
+    let one = |asked| requested(asked, &mut volumes);
+    let mut asked = inputs.container.mounts.iter().map(one).collect::<Result<Vec<_>, _>>()?;
     // Stable: of two volumes at one place the later wins, as the request has it.
     asked.sort_by_key(|mount| mount.destination().components().count());
     let covered = |mount: &oci::Mount| {
@@ -39,7 +44,9 @@ pub(super) fn mounts(inputs: &Inputs<'_>) -> Result<Vec<oci::Mount>, SpecError> 
 
 /// Propagation of the root: what a volume asks for would be lost below a more private root.
 pub(super) fn root_propagation(container: &ContainerSpec) -> &'static str {
-    let asks = |wanted| container.mounts.iter().any(|mount| mount.propagation == wanted);
+    // Nothing is ever mounted in an image, so its volumes have nothing to propagate.
+    let paths = container.mounts.iter().filter(|mount| mount.image.is_none());
+    let asks = |wanted| paths.clone().any(|mount| mount.propagation == wanted);
     match (asks(Propagation::Bidirectional), asks(Propagation::HostToContainer)) {
         (true, _) => "rshared",
         (false, true) => "rslave",
@@ -61,8 +68,8 @@ fn own(inputs: &Inputs<'_>) -> Vec<oci::Mount> {
     let (security, namespaces) = (&inputs.container.security, &inputs.pod.namespaces);
     let writable = if security.privileged { "rw" } else { "ro" };
     let sysfs = match namespaces.host_network && namespaces.user.is_some() {
-        // sysfs shows a network namespace, and only its owner may mount it.
-        true => mount("/sys", "bind", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro", "rprivate"]),
+        // sysfs shows a network namespace, and only its owner may mount it. Without what the host has mounted below.
+        true => mount("/sys", "bind", "/sys", &["bind", "nosuid", "noexec", "nodev", "ro", "rprivate"]),
         false => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", writable]),
     };
     let shm = match namespaces.host_ipc {
@@ -70,7 +77,10 @@ fn own(inputs: &Inputs<'_>) -> Vec<oci::Mount> {
         false => mount("/dev/shm", "shm", "pod", &["nosuid", "noexec", "nodev", "mode=1777"]),
     };
     let dev = ["nosuid", "strictatime", "mode=755", "size=65536k"];
-    let pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
+    let mut pts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    if namespaces.user.as_ref().is_none_or(|user| user.has_group(TTY)) {
+        pts.push("gid=5");
+    }
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &dev),
@@ -94,8 +104,17 @@ fn own(inputs: &Inputs<'_>) -> Vec<oci::Mount> {
     mounts
 }
 
-/// One mount of the request, checked.
-fn requested(asked: &Mount) -> Result<oci::Mount, SpecError> {
+/// An image volume, mounted by the daemon: it comes to the shim as the descriptor of this number.
+fn image_volume(asked: &Mount, destination: PathBuf, number: usize) -> oci::Mount {
+    let mut options = vec!["ro", "nosuid", "nodev"];
+    options.extend(asked.options.iter().map(|option| option.name()));
+    let mut volume = mount("", "image", &number.to_string(), &options);
+    volume.set_destination(destination);
+    volume
+}
+
+/// One mount of the request, checked. Image volumes are numbered by `volumes`.
+fn requested(asked: &Mount, volumes: &mut std::ops::RangeFrom<usize>) -> Result<oci::Mount, SpecError> {
     let wrong = |problem| SpecError::Mount {
         host_path: asked.host_path.clone(),
         container_path: asked.container_path.clone(),
@@ -103,14 +122,17 @@ fn requested(asked: &Mount) -> Result<oci::Mount, SpecError> {
     };
     let destination = normal(&asked.container_path)
         .ok_or_else(|| wrong("the path inside the container must be absolute and without `..` and NUL"))?;
-    let source = normal(&asked.host_path)
-        .ok_or_else(|| wrong("the path on the node must be absolute and without `..` and NUL"))?;
     if destination == Path::new("/") {
         return Err(wrong("the container's root can't be replaced"));
     }
     if destination.starts_with("/proc") && !PROC_FILES.iter().any(|file| destination == Path::new(file)) {
         return Err(wrong("/proc can't be covered"));
     }
+    if asked.image.is_some() {
+        return Ok(image_volume(asked, destination, volumes.next().unwrap_or_default()));
+    }
+    let source = normal(&asked.host_path)
+        .ok_or_else(|| wrong("the path on the node must be absolute and without `..` and NUL"))?;
     if asked.recursive_read_only && !(asked.readonly && asked.propagation == Propagation::Private) {
         return Err(wrong("recursive_read_only needs readonly and private propagation"));
     }
@@ -124,12 +146,15 @@ fn requested(asked: &Mount) -> Result<oci::Mount, SpecError> {
         (true, false) => "ro",
         (false, false) => "rw",
     };
+    let mut options = vec!["rbind".to_string(), propagation.to_string(), access.to_string()];
+    // For the whole tree: a file system mounted below the volume must not give back what was taken away.
+    options.extend(asked.options.iter().map(|option| format!("r{}", option.name())));
     let mut mount = oci::Mount::default();
     mount
         .set_destination(destination)
         .set_typ(Some("bind".to_string()))
         .set_source(Some(source))
-        .set_options(Some(vec!["rbind".to_string(), propagation.to_string(), access.to_string()]));
+        .set_options(Some(options));
     if !asked.uid_mappings.is_empty() || !asked.gid_mappings.is_empty() {
         mount.set_uid_mappings(Some(mappings(&asked.uid_mappings)));
         mount.set_gid_mappings(Some(mappings(&asked.gid_mappings)));

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime as oci;
 
-use super::{Inputs, SpecError, args, capabilities, confinement, env};
+use super::{Inputs, SpecError, args, capabilities, env};
 
 /// The first process.
 pub(super) fn init_process(inputs: &Inputs<'_>) -> Result<oci::Process, SpecError> {
@@ -23,8 +23,8 @@ pub(super) fn init_process(inputs: &Inputs<'_>) -> Result<oci::Process, SpecErro
         .set_capabilities(Some(capabilities::capabilities(inputs)?))
         .set_rlimits(None)
         .set_no_new_privileges(Some(security.no_new_privs))
-        .set_apparmor_profile(confinement::apparmor(inputs)?)
-        .set_selinux_label(confinement::process_label(inputs)?)
+        .set_apparmor_profile(inputs.apparmor.map(str::to_string))
+        .set_selinux_label(inputs.selinux.map(|labels| labels.process.clone()))
         .set_oom_score_adj(oom_score_adj(inputs)?);
     Ok(process)
 }

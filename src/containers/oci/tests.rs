@@ -21,6 +21,8 @@ struct Case {
     host: Host,
     files: PodFiles,
     devices: Vec<HostDevice>,
+    apparmor: Option<&'static str>,
+    selinux: Option<Labels>,
 }
 
 fn texts(texts: &[&str]) -> Vec<String> {
@@ -68,6 +70,7 @@ fn pod() -> PodSpec {
         namespaces: PodNamespaces::default(),
         privileged: false,
         seccomp: Seccomp::default(),
+        selinux: None,
         runtime_handler: String::new(),
         overhead: None,
         resources: None,
@@ -87,6 +90,8 @@ fn case() -> Case {
             hostname: "/p/name".into(),
         },
         devices: vec![],
+        apparmor: None,
+        selinux: None,
     }
 }
 
@@ -100,6 +105,8 @@ impl Case {
             host: &self.host,
             files: &self.files,
             cgroup_path: "/kubepods/pod1/c1",
+            apparmor: self.apparmor,
+            selinux: self.selinux.as_ref(),
             devices: &self.devices,
         })
     }
@@ -116,6 +123,7 @@ impl Case {
 fn mount(host: &str, container: &str) -> Mount {
     Mount {
         container_path: container.into(),
+        image: None,
         host_path: host.into(),
         readonly: false,
         recursive_read_only: false,
@@ -123,6 +131,7 @@ fn mount(host: &str, container: &str) -> Mount {
         propagation: Propagation::Private,
         uid_mappings: vec![],
         gid_mappings: vec![],
+        options: vec![],
     }
 }
 
@@ -196,8 +205,6 @@ fn a_privileged_container_has_what_the_node_has_and_nothing_hidden() {
     case.container.security.privileged = true;
     case.container.security.capabilities.drop = vec!["ALL".into()];
     case.host.capabilities.remove(capability::Capability::parse("SYS_RESOURCE").unwrap());
-    case.host.apparmor = true;
-    case.host.apparmor_profiles.insert(APPARMOR_DEFAULT.into());
     let spec = case.json();
     assert_eq!(set(&spec, "bounding").len(), 40);
     assert_eq!(spec["linux"]["maskedPaths"], json!([]));
@@ -211,34 +218,19 @@ fn a_privileged_container_has_what_the_node_has_and_nothing_hidden() {
 }
 
 #[test]
-fn apparmor_profiles_must_be_loaded() {
+fn the_process_runs_under_its_apparmor_profile() {
     let mut case = case();
-    let profile = |case: &Case| case.json()["process"]["apparmorProfile"].clone();
-    case.container.security.apparmor = AppArmor::Localhost("mine".into());
-    assert!(matches!(case.spec(), Err(SpecError::AppArmorDisabled { .. })));
-    case.host.apparmor = true;
-    assert_eq!(case.error(), "AppArmor profile \"mine\" is not loaded on this node");
-    case.host.apparmor_profiles.extend(["mine".to_string(), APPARMOR_DEFAULT.to_string()]);
-    assert_eq!(profile(&case), "mine");
-    case.container.security.apparmor = AppArmor::RuntimeDefault;
-    assert_eq!(profile(&case), APPARMOR_DEFAULT);
-    case.container.security.apparmor = AppArmor::Unconfined;
-    assert_eq!(profile(&case), Value::Null);
+    case.apparmor = Some("mine");
+    assert_eq!(case.json()["process"]["apparmorProfile"], "mine");
 }
 
 #[test]
-fn selinux_labels_are_checked_everywhere_and_used_where_selinux_is() {
+fn labels_are_those_of_the_process_and_of_its_files() {
     let mut case = case();
-    let label = SelinuxLabel { level: "s0:c4,c5".into(), ..SelinuxLabel::default() };
-    case.container.security.selinux = Some(label);
-    assert_eq!(case.json()["process"]["selinuxLabel"], Value::Null);
-    case.host.selinux = true;
-    assert_eq!(case.json()["process"]["selinuxLabel"], "system_u:system_r:container_t:s0:c4,c5");
-    assert_eq!(case.json()["linux"]["mountLabel"], "system_u:object_r:container_file_t:s0:c4,c5");
-    case.host.selinux = false;
-    case.container.security.selinux =
-        Some(SelinuxLabel { level: "s0,c4,c5".into(), ..SelinuxLabel::default() });
-    assert!(matches!(case.spec(), Err(SpecError::Selinux { part: "level", .. })));
+    assert_eq!(case.json()["linux"]["mountLabel"], Value::Null);
+    case.selinux = Some(Labels { process: "u:r:p_t:s0".into(), files: "u:r:f_t:s0".into() });
+    assert_eq!(case.json()["process"]["selinuxLabel"], "u:r:p_t:s0");
+    assert_eq!(case.json()["linux"]["mountLabel"], "u:r:f_t:s0");
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod parent;
 mod place;
 mod remove;
 mod setting;
+pub mod stats;
 mod systemd;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 mod apply;
 mod error;
+mod files;
 mod incoming;
 mod inflate;
 mod overlay;
@@ -10,18 +11,21 @@ mod staging;
 pub mod tar;
 mod tree;
 mod unpack;
+mod volume;
 mod whiteout;
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 use serde::Deserialize;
 
+use crate::drivers::id_map;
 use crate::ids::Digest;
 use crate::layout::Layout;
+use crate::pods::spec::UserNamespace;
 
 pub use error::LayerError;
 pub use incoming::Incoming;
@@ -51,22 +55,35 @@ impl Default for Config {
 pub struct Layers {
     layout: Layout,
     reserve: u64,
+    /// Found out when it is first asked for: see `maps_ids`.
+    maps_ids: OnceLock<Result<(), String>>,
 }
 
 impl Layers {
     /// Makes the directories, mode 0700: no container's user can look into a layer.
     pub fn open(layout: &Layout, config: &Config) -> Result<Self, LayerError> {
         use std::os::unix::fs::DirBuilderExt;
-        for path in [layout.layers(), layout.blobs(), layout.staging(), layout.trash()] {
+        let empty = volume::EMPTY.map(|name| layout.empty(name));
+        for path in
+            [layout.layers(), layout.blobs(), layout.staging(), layout.trash()].into_iter().chain(empty)
+        {
             let mut builder = std::fs::DirBuilder::new();
             builder.recursive(true).mode(0o700).create(&path).map_err(LayerError::io("make", &path))?;
         }
-        Ok(Self { layout: layout.clone(), reserve: config.reserve_mib << 20 })
+        Ok(Self { layout: layout.clone(), reserve: config.reserve_mib << 20, maps_ids: OnceLock::new() })
     }
 
     /// A detached overlay of layers (bottom first) with `upper` as its writable layer, which gets the root directory's
     /// metadata. `work` must be empty. Attach it with move_mount(2); dropping it unmounts it.
-    pub fn root(&self, layers: &[Digest], upper: &Path, work: &Path) -> Result<OwnedFd, LayerError> {
+    ///
+    /// With a user namespace the layers show under its ids without a change on disk; the writable layer's files belong
+    /// on disk to whom they belong on the host, so that no file of a container is ever the host's root's.
+    pub fn root(
+        &self,
+        layers: &[Digest],
+        (upper, work): (&Path, &Path),
+        user: Option<&UserNamespace>,
+    ) -> Result<OwnedFd, LayerError> {
         // The layer of restored directories comes on top of a full image.
         if layers.len() > LAYERS_MAX + 1 {
             return Err(LayerError::TooManyLayers(layers.len()));
@@ -75,8 +92,20 @@ impl Layers {
             let top = self.open_layer(top)?;
             copy_root(&top, upper).map_err(LayerError::io("set the metadata of", upper))?;
         }
+        if let Some(user) = user {
+            give_to(user, upper).map_err(LayerError::io("set the owner of", upper))?;
+        }
         let lower = layers.iter().rev().map(|id| self.layout.layer(id)).collect();
-        overlay::mount(&overlay::Stack { lower, upper, work })
+        let cache = self.layout.layers();
+        let mapped = user.map(|user| overlay::Mapped { layers: &cache, user });
+        let writable = Some(overlay::Writable { upper, work });
+        overlay::mount(&overlay::Stack { lower, writable, mapped })
+    }
+
+    /// Whether roots can be shown under the ids of a user namespace; else why not, for a user of the node.
+    pub fn maps_ids(&self) -> Result<(), &str> {
+        let found = self.maps_ids.get_or_init(|| id_map::check(&self.layout.layers()));
+        found.as_ref().map(|()| ()).map_err(String::as_str)
     }
 
     /// One layer's root, for looking at.
@@ -112,6 +141,15 @@ impl Layers {
         restoration.make(&staged.open()?)?;
         Ok(staged)
     }
+}
+
+/// Makes the directory's owner inside the user namespace its owner on the host; one that it does not have becomes its root.
+fn give_to(user: &UserNamespace, directory: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let inside = std::fs::metadata(directory)?;
+    let owner = user.on_host(inside.uid(), inside.gid()).or_else(|| user.on_host(0, 0));
+    let (uid, gid) = owner.ok_or(std::io::ErrorKind::InvalidInput)?;
+    std::os::unix::fs::chown(directory, Some(uid), Some(gid))
 }
 
 fn copy_root(from: &OwnedFd, to: &Path) -> Result<(), rustix::io::Errno> {

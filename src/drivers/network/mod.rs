@@ -6,10 +6,12 @@ mod builtin;
 mod cni;
 mod configured;
 mod connect;
+pub mod dial;
 mod kind;
 pub mod netlink;
 mod ready;
 pub mod resolv;
+mod usage;
 
 use serde::Deserialize;
 
@@ -19,6 +21,7 @@ pub use self::builtin::subnet::{Subnet, SubnetError};
 pub use self::cni::CniError;
 pub use self::connect::{Network, NetworkError, NotReady};
 pub use self::netlink::nft::probe as probe_nftables;
+pub use self::usage::{InterfaceUsage, Traffic, usage};
 
 /// `[cni]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -5,7 +5,6 @@ mod auth;
 mod blob;
 mod challenge;
 mod credentials;
-mod duration;
 mod error;
 mod hosts;
 mod hosts_toml;
@@ -42,10 +41,10 @@ pub struct Config {
     #[serde(deserialize_with = "crate::config::absolute")]
     pub config_path: std::path::PathBuf,
     /// How long DNS, TCP and TLS may take together.
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(deserialize_with = "crate::config::duration::deserialize")]
     pub connect_timeout: Duration,
     /// A pull ends if nothing (or nearly nothing) comes for this long.
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(deserialize_with = "crate::config::duration::deserialize")]
     pub no_progress: Duration,
     /// How often a request that failed in passing is tried again, and a cut blob resumed.
     pub retries: u32,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::arch::Arch;
+use super::multiplexed;
 use super::profile::{Action, Compare, Condition, Profile, ProfileError, Rule, When};
 use crate::capability::{Capability, Set};
 
@@ -14,6 +15,7 @@ use crate::capability::{Capability, Set};
 struct JsonProfile {
     default_action: String,
     default_errno_ret: Option<u64>,
+    default_errno: Option<String>,
     #[serde(default)]
     architectures: Vec<String>,
     #[serde(default)]
@@ -45,6 +47,7 @@ struct JsonRule {
     name: String,
     action: String,
     errno_ret: Option<u64>,
+    errno: Option<String>,
     #[serde(default)]
     args: Option<Vec<JsonCondition>>,
     #[serde(default)]
@@ -82,23 +85,45 @@ pub(super) fn parse(json: &[u8]) -> Result<Profile, ProfileError> {
     if !given.listener_path.is_empty() || !given.listener_metadata.is_empty() {
         return Err(ProfileError::Notify("listenerPath"));
     }
-    let errno = given.default_errno_ret.unwrap_or(EPERM);
     let mut rules = Vec::new();
     for rule in given.syscalls.unwrap_or_default() {
-        rules.extend(parse_rule(rule, errno)?);
+        rules.extend(parse_rule(rule)?);
     }
     for flag in &given.flags {
+        if flag == "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" {
+            return Err(ProfileError::Notify("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"));
+        }
         let known =
             ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"];
         if !known.contains(&flag.as_str()) {
             return Err(ProfileError::Flag(flag.clone()));
         }
     }
-    let default = action(&given.default_action, given.default_errno_ret.unwrap_or(EPERM))?;
-    Ok(Profile { default, arches: arches(&given.architectures, &given.arch_map)?, rules, flags: given.flags })
+    let default = action(&given.default_action, errno(given.default_errno_ret, given.default_errno)?)?;
+    let arches = arches(&given.architectures, &given.arch_map)?;
+    let mut profile = Profile { default, arches, rules, flags: given.flags };
+    multiplexed::complete(&mut profile);
+    Ok(profile)
 }
 
+/// What an action returns where the profile does not say (runtime-spec, config-linux.md "Seccomp").
 const EPERM: u64 = 1;
+
+/// An error by number, by name as CRI-O's profiles have it, or by both.
+fn errno(number: Option<u64>, name: Option<String>) -> Result<Option<u64>, ProfileError> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
+        return Ok(number);
+    };
+    let named = (1..=MOST_NAMED).find(|number| format!("{:?}", nix::errno::Errno::from_raw(*number)) == name);
+    match (named.and_then(|named| u64::try_from(named).ok()), number) {
+        (Some(named), None) => Ok(Some(named)),
+        (Some(named), Some(number)) if named == number => Ok(Some(named)),
+        _ => Err(ProfileError::ErrnoName(name.chars().take(80).collect())),
+    }
+}
+
+/// EHWPOISON, the last of errno(3).
+const MOST_NAMED: i32 = 133;
 
 /// Those of this machine; the native one where none is named.
 fn arches(listed: &[String], map: &[JsonArch]) -> Result<Vec<Arch>, ProfileError> {
@@ -126,23 +151,27 @@ fn arches(listed: &[String], map: &[JsonArch]) -> Result<Vec<Arch>, ProfileError
     Ok(found)
 }
 
-fn action(name: &str, errno: u64) -> Result<Action, ProfileError> {
-    let number =
-        || u16::try_from(errno).ok().filter(|errno| *errno <= 4095).ok_or(ProfileError::Errno(errno));
-    match name {
-        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => Ok(Action::KillThread),
-        "SCMP_ACT_KILL_PROCESS" => Ok(Action::KillProcess),
-        "SCMP_ACT_TRAP" => Ok(Action::Trap),
-        "SCMP_ACT_ERRNO" => Ok(Action::Errno(number()?)),
-        "SCMP_ACT_TRACE" => Ok(Action::Trace(number()?)),
-        "SCMP_ACT_LOG" => Ok(Action::Log),
-        "SCMP_ACT_ALLOW" => Ok(Action::Allow),
-        "SCMP_ACT_NOTIFY" => Err(ProfileError::Notify("SCMP_ACT_NOTIFY")),
-        name => Err(ProfileError::Action(name.chars().take(80).collect())),
-    }
+fn action(name: &str, errno: Option<u64>) -> Result<Action, ProfileError> {
+    let number = || {
+        let errno = errno.unwrap_or(EPERM);
+        u16::try_from(errno).ok().filter(|errno| *errno <= 4095).ok_or(ProfileError::Errno(errno))
+    };
+    let action = match name {
+        "SCMP_ACT_ERRNO" => return Ok(Action::Errno(number()?)),
+        "SCMP_ACT_TRACE" => return Ok(Action::Trace(number()?)),
+        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => Action::KillThread,
+        "SCMP_ACT_KILL_PROCESS" => Action::KillProcess,
+        "SCMP_ACT_TRAP" => Action::Trap,
+        "SCMP_ACT_LOG" => Action::Log,
+        "SCMP_ACT_ALLOW" => Action::Allow,
+        "SCMP_ACT_NOTIFY" => return Err(ProfileError::Notify("SCMP_ACT_NOTIFY")),
+        name => return Err(ProfileError::Action(name.chars().take(80).collect())),
+    };
+    // The runtime spec wants an error here: whoever wrote the number meant another action.
+    if errno.is_some() { Err(ProfileError::NoErrno(name.to_string())) } else { Ok(action) }
 }
 
-fn parse_rule(given: JsonRule, default_errno: u64) -> Result<Vec<Rule>, ProfileError> {
+fn parse_rule(given: JsonRule) -> Result<Vec<Rule>, ProfileError> {
     let mut names = given.names;
     if !given.name.is_empty() {
         names.push(given.name);
@@ -157,7 +186,7 @@ fn parse_rule(given: JsonRule, default_errno: u64) -> Result<Vec<Rule>, ProfileE
     if let Some(bad) = names.iter().find(|name| !plausible(name)) {
         return Err(ProfileError::Name(bad.chars().take(80).collect()));
     }
-    let action = action(&given.action, given.errno_ret.unwrap_or(default_errno))?;
+    let action = action(&given.action, errno(given.errno_ret, given.errno)?)?;
     let when = when(given.includes.unwrap_or_default(), given.excludes.unwrap_or_default())?;
     let given = given.args.unwrap_or_default();
     let conditions =

@@ -6,6 +6,7 @@ mod bpf;
 mod compile;
 mod default;
 mod json;
+mod multiplexed;
 mod profile;
 
 use std::collections::HashMap;

@@ -116,6 +116,12 @@ pub enum ProfileError {
     /// An error number out of range.
     #[error("error number {0} is not from 0 to 4095")]
     Errno(u64),
+    /// An error number for what returns none.
+    #[error("action {0} takes no error number")]
+    NoErrno(String),
+    /// A name that is none, or not that of the number beside it.
+    #[error("error name {0:?} is unknown, or not that of the error number beside it")]
+    ErrnoName(String),
     /// An architecture that nobody knows.
     #[error("architecture {0:?} is unknown")]
     Arch(String),

@@ -159,8 +159,9 @@ impl Shim {
         start: v1::Start,
         root: BorrowedFd<'_>,
         seccomp: Option<BorrowedFd<'_>>,
+        volumes: &[BorrowedFd<'_>],
     ) -> Result<v1::Started, ShimError> {
-        let fds: Vec<_> = std::iter::once(root).chain(seccomp).collect();
+        let fds: Vec<_> = std::iter::once(root).chain(seccomp).chain(volumes.iter().copied()).collect();
         self.started(self.connection.call(Verb::Start(start), &fds, SPAWN).await?, "start").map(|(s, _)| s)
     }
 
@@ -178,6 +179,21 @@ impl Shim {
     pub async fn signal(&self, container_id: &str, exec_id: &str, signal: i32) -> Result<(), ShimError> {
         let (container_id, exec_id) = (container_id.to_string(), exec_id.to_string());
         self.done(Verb::Signal(v1::Signal { container_id, exec_id, signal }), PROMPT).await
+    }
+
+    /// Connects a client to a running container's streams; the fds are in the order of the message's comment.
+    pub async fn attach(&self, attach: v1::Attach, fds: &[BorrowedFd<'_>]) -> Result<(), ShimError> {
+        match self.connection.call(Verb::Attach(attach), fds, PROMPT).await? {
+            (Body::Done(_), _) => Ok(()),
+            _ => Err(self.protocol("attach")),
+        }
+    }
+
+    /// Gives a container's terminal another size, in columns and rows.
+    pub async fn resize(&self, container_id: &str, width: u16, height: u16) -> Result<(), ShimError> {
+        let (container_id, exec_id) = (container_id.to_string(), String::new());
+        let resize = v1::Resize { container_id, exec_id, width: width.into(), height: height.into() };
+        self.done(Verb::Resize(resize), PROMPT).await
     }
 
     /// Opens a container's log anew.

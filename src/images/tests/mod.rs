@@ -1,6 +1,7 @@
 //! Images end to end: archives and a real registry in, overlay roots out.
 
 mod archive;
+mod artifact;
 mod hostile;
 mod merged_view;
 mod registry;
@@ -12,7 +13,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::*;
-use crate::drivers::layers::Config as LayersConfig;
 use crate::drivers::registry::Config as RegistryConfig;
 
 /// A node's images in a directory of their own.
@@ -47,7 +47,7 @@ impl Node {
             (self.dir.path().join(format!("u{unique}")), self.dir.path().join(format!("w{unique}")));
         std::fs::create_dir(&upper).unwrap();
         std::fs::create_dir(&work).unwrap();
-        Root(self.images.shared.layers.root(&image.layers, &upper, &work).unwrap())
+        Root(self.images.shared.layers.root(&image.layers, (&upper, &work), None).unwrap())
     }
 
     fn unpacked(&self) -> usize {
@@ -65,7 +65,7 @@ impl Node {
 async fn open(layout: &Layout) -> Images {
     let store = Arc::new(Store::open(&layout.store()).unwrap());
     let registry = Registry::new(RegistryConfig::default()).unwrap();
-    Images::open(layout, store, registry, &LayersConfig::default()).await.unwrap()
+    Images::open(layout, store, registry, Config::default(), &LayersConfig::default()).await.unwrap()
 }
 
 /// A mounted root, reached through its descriptor.

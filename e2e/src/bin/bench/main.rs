@@ -10,6 +10,7 @@ use berth_e2e::registry::Registry;
 use berth_e2e::runtime::Runtime;
 use clap::Parser;
 
+mod lists;
 mod memory;
 mod pods;
 mod pull;
@@ -38,6 +39,12 @@ pub struct Flags {
     /// Pods that are up while memory is read; 0 leaves it out.
     #[arg(long, default_value_t = 20)]
     memory_pods: usize,
+    /// Running containers whose stats are listed, in tens; 0 leaves lists out.
+    #[arg(long, default_value_t = 200)]
+    containers: usize,
+    /// Containers, running or created, that are listed.
+    #[arg(long, default_value_t = 1000)]
+    listed: usize,
     /// `gzip`, `zstd`: images to pull; `none` leaves it out.
     #[arg(long, env = "BENCH_PULL", value_delimiter = ',', default_value = "gzip")]
     pull: Vec<String>,
@@ -80,6 +87,7 @@ async fn main() -> Result<()> {
     let mut results = Results::new(&flags.runtimes);
     pods::measure(&flags, &contenders, &busybox, &mut results).await?;
     memory::measure(&flags, &contenders, &busybox, &mut results).await?;
+    lists::measure(&flags, &contenders, &busybox, &mut results).await?;
     pull::measure(&flags, &contenders, &images, &mut results).await?;
     println!("{}", results.table());
     results.write(&flags.json)

@@ -41,7 +41,7 @@ pub async fn measure(
 
 /// KiB of all processes that are there because of the node's pods, other than the daemon and the workloads.
 fn helpers(node: &Node) -> Result<u64> {
-    let (scratch, cgroup) = (node.scratch().to_string_lossy().into_owned(), node.cgroup_parent());
+    let (scratch, cgroup) = (node.scratch().to_string_lossy().into_owned(), node.cgroup_parent().path());
     let daemon = node.pid().map(|pid| pid.to_string());
     let mut sum = 0;
     for entry in fs::read_dir("/proc")?.flatten() {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use berth_e2e::client::{Client, image_spec};
+use berth_e2e::crictl::Crictl;
 use berth_e2e::node::Node;
 use berth_e2e::world::namespaces;
 use berth_proto::cri::v1::*;
@@ -62,6 +63,11 @@ async fn turn(flags: &Flags, contender: &Contender, image: &str, results: &mut R
                 anyhow::ensure!(reply.exit_code == 0, "exec ended with {}", reply.exit_code);
                 add("ExecSync true", start);
             }
+            for _ in 0..flags.execs / 4 {
+                let start = Instant::now();
+                Crictl::new(&contender.node)?.run(&["exec", &container, "true"])?;
+                add("crictl exec true", start);
+            }
         }
         let start = Instant::now();
         down(&client, &pod).await?;
@@ -103,7 +109,7 @@ pub async fn up(client: &Client, node: &Node, image: &str) -> Result<(String, St
         hostname: uid.clone(),
         log_directory: node.scratch().join("logs").join(&uid).to_string_lossy().into_owned(),
         linux: Some(LinuxPodSandboxConfig {
-            cgroup_parent: format!("{}/{uid}", node.cgroup_parent()),
+            cgroup_parent: node.cgroup_parent().of_pod(&uid),
             security_context: Some(LinuxSandboxSecurityContext {
                 namespace_options: Some(namespaces()),
                 seccomp: Some(runtime_default()),

@@ -123,7 +123,7 @@ fn times(ratio: f64) -> String {
 }
 
 /// The nearest rank; `None` without samples.
-fn percentile(samples: &[f64], percent: f64) -> Option<f64> {
+pub fn percentile(samples: &[f64], percent: f64) -> Option<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;

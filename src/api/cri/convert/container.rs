@@ -4,15 +4,17 @@ use std::path::{Path, PathBuf};
 
 use berth_proto::cri::v1;
 
+use super::image_volume::image_volume;
 use super::{Invalid, absolute, below, name, required, resources, security, signal};
 use crate::containers::Filter;
 use crate::containers::list::PhaseName;
-use crate::containers::spec::{ContainerMetadata, ContainerSpec, Device, Mount, Propagation};
+use crate::containers::spec::{ContainerMetadata, ContainerSpec, Device, Mount, MountOption, Propagation};
+use crate::pods::spec::PodSpec;
 
-/// `log_directory` is the pod's.
+/// `pod` is the spec of its sandbox.
 pub(in crate::api::cri) fn spec(
     config: Option<v1::ContainerConfig>,
-    log_directory: &str,
+    pod: &PodSpec,
 ) -> Result<ContainerSpec, Invalid> {
     let config = required(config, "config")?;
     let metadata = required(config.metadata, "config.metadata")?;
@@ -39,12 +41,12 @@ pub(in crate::api::cri) fn spec(
         devices: config.devices.into_iter().enumerate().map(device).collect::<Result<_, _>>()?,
         labels: config.labels,
         annotations: config.annotations,
-        log_path: log_path(log_directory, &config.log_path)?,
+        log_path: log_path(&pod.log_directory, &config.log_path)?,
         stdin: config.stdin,
         stdin_once: config.stdin_once,
         tty: config.tty,
         resources: resources::from_cri(linux.resources.unwrap_or_default(), "config.linux.resources")?,
-        security: security::security(linux.security_context.unwrap_or_default())?,
+        security: security::security(linux.security_context.unwrap_or_default(), &pod.namespaces)?,
         stop_signal: signal::from_cri(config.stop_signal)?,
     })
 }
@@ -59,14 +61,12 @@ fn log_path(directory: &str, path: &str) -> Result<Option<PathBuf>, Invalid> {
 
 fn mount((index, mount): (usize, v1::Mount)) -> Result<Mount, Invalid> {
     let field = |name: &str| format!("config.mounts[{index}].{name}");
-    if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
-        return Err(Invalid::new(field("image"), "image volumes are not supported yet"));
-    }
-    if !mount.mount_options.is_empty() {
-        return Err(Invalid::new(field("mount_options"), "mount options are not supported yet"));
-    }
+    let image = image_volume(&mount, &format!("config.mounts[{index}]"))?;
+    let options = mount.mount_options.iter().map(|name| mount_option(name, &field("mount_options")));
     absolute(&mount.container_path, &field("container_path"))?;
-    absolute(&mount.host_path, &field("host_path"))?;
+    if image.is_none() {
+        absolute(&mount.host_path, &field("host_path"))?;
+    }
     let propagation = match v1::MountPropagation::try_from(mount.propagation) {
         Ok(v1::MountPropagation::PropagationPrivate) => Propagation::Private,
         Ok(v1::MountPropagation::PropagationHostToContainer) => Propagation::HostToContainer,
@@ -78,16 +78,26 @@ fn mount((index, mount): (usize, v1::Mount)) -> Result<Mount, Invalid> {
     if mount.recursive_read_only && !(mount.readonly && propagation == Propagation::Private) {
         return Err(Invalid::new(field("recursive_read_only"), "needs readonly and private propagation"));
     }
+    if mount.uid_mappings.is_empty() != mount.gid_mappings.is_empty() {
+        return Err(Invalid::new(field("gidMappings"), "and uidMappings are given together or not at all"));
+    }
     Ok(Mount {
         container_path: mount.container_path,
         host_path: mount.host_path,
+        image,
         readonly: mount.readonly,
         recursive_read_only: mount.recursive_read_only,
         selinux_relabel: mount.selinux_relabel,
         propagation,
         uid_mappings: security::id_mappings(&mount.uid_mappings),
         gid_mappings: security::id_mappings(&mount.gid_mappings),
+        options: options.collect::<Result<_, _>>()?,
     })
+}
+
+fn mount_option(name: &str, field: &str) -> Result<MountOption, Invalid> {
+    let known = MountOption::ALL.into_iter().find(|option| option.name() == name);
+    known.ok_or_else(|| Invalid::new(field, format!("{name:?} is not noexec, nodev or nosuid")))
 }
 
 fn device((index, device): (usize, v1::Device)) -> Result<Device, Invalid> {
@@ -118,5 +128,46 @@ pub(in crate::api::cri) fn filter(filter: Option<v1::ContainerFilter>) -> Filter
         pod: filter.pod_sandbox_id,
         phase: filter.state.map(phase),
         labels: filter.label_selector,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume(change: impl FnOnce(&mut v1::Mount)) -> Result<Mount, Invalid> {
+        let mut volume =
+            v1::Mount { host_path: "/h".into(), container_path: "/c".into(), ..v1::Mount::default() };
+        change(&mut volume);
+        mount((3, volume))
+    }
+
+    #[test]
+    fn mount_options_are_three_and_others_are_refused_by_name() {
+        let names = ["nosuid", "noexec", "nodev"].map(String::from);
+        let asked = volume(|volume| volume.mount_options = names.to_vec()).unwrap();
+        assert_eq!(asked.options, [MountOption::NoSuid, MountOption::NoExec, MountOption::NoDev]);
+        for bad in ["exec", "ro", "NOEXEC", "noexec,nodev", ""] {
+            let error = volume(|volume| volume.mount_options = vec![bad.into()]).unwrap_err().to_string();
+            assert!(error.contains(&format!("config.mounts[3].mount_options: {bad:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn recursive_read_only_needs_a_private_read_only_volume() {
+        let asked = |readonly, propagation: v1::MountPropagation| {
+            volume(|volume| {
+                (volume.recursive_read_only, volume.readonly) = (true, readonly);
+                volume.propagation = propagation.into();
+            })
+        };
+        assert!(asked(true, v1::MountPropagation::PropagationPrivate).unwrap().recursive_read_only);
+        for (readonly, propagation) in [
+            (false, v1::MountPropagation::PropagationPrivate),
+            (true, v1::MountPropagation::PropagationHostToContainer),
+            (true, v1::MountPropagation::PropagationBidirectional),
+        ] {
+            assert!(asked(readonly, propagation).is_err(), "{readonly} {propagation:?}");
+        }
     }
 }

@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use berth_proto::cri::v1;
 
 use super::{Invalid, absolute, name, required, resources, security};
-use crate::pods::spec::{
-    Dns, PodMetadata, PodNamespaces, PodPid, PodSpec, PortMapping, Protocol, UserNamespace,
-};
+use crate::pods::spec::{Dns, PodMetadata, PodNamespaces, PodPid, PodSpec, PortMapping, Protocol};
 use crate::pods::{Filter, Pod, PodSnapshot};
 
 pub(in crate::api::cri) fn spec(
@@ -35,6 +33,7 @@ pub(in crate::api::cri) fn spec(
         namespaces: namespaces(security.namespace_options.unwrap_or_default())?,
         privileged: security.privileged,
         seccomp,
+        selinux: security::selinux(security.selinux_options),
         metadata,
         hostname: config.hostname,
         log_directory: config.log_directory,
@@ -119,42 +118,23 @@ fn namespaces(options: v1::NamespaceOption) -> Result<PodNamespaces, Invalid> {
             ));
         }
     };
+    let host_ipc = host_or_pod(options.ipc, "namespace_options.ipc")?;
+    let user = security::user_namespace(options.userns_options, &security_path(USER_NAMESPACE))?;
+    if user.is_some() && (pid == PodPid::Node || host_ipc) {
+        // The kernel lets nobody but their owner mount the file systems that show them.
+        let problem =
+            "a pod with a user namespace can have the node's network, but not its PIDs and not its IPC";
+        return Err(Invalid::new(security_path(USER_NAMESPACE), problem));
+    }
     Ok(PodNamespaces {
         host_network: host_or_pod(options.network, "namespace_options.network")?,
-        host_ipc: host_or_pod(options.ipc, "namespace_options.ipc")?,
+        host_ipc,
         pid,
-        user: match options.userns_options {
-            None => None,
-            Some(user) => user_namespace(&user)?,
-        },
+        user,
     })
 }
 
-/// NODE is the host's; POD needs exactly one mapping for users and one for groups, from id 0 inside.
-fn user_namespace(user: &v1::UserNamespace) -> Result<Option<UserNamespace>, Invalid> {
-    let field = security_path("namespace_options.userns_options");
-    match v1::NamespaceMode::try_from(user.mode) {
-        Ok(v1::NamespaceMode::Node) => Ok(None),
-        Ok(v1::NamespaceMode::Pod) => {
-            for (ids, kind) in [(&user.uids, "uids"), (&user.gids, "gids")] {
-                match ids.as_slice() {
-                    [one] if one.container_id == 0 && one.length > 0 => {}
-                    [_] => {
-                        return Err(Invalid::new(format!("{field}.{kind}"), "must begin at container id 0"));
-                    }
-                    _ => {
-                        return Err(Invalid::new(format!("{field}.{kind}"), "must be exactly one mapping"));
-                    }
-                }
-            }
-            Ok(Some(UserNamespace {
-                uids: security::id_mappings(&user.uids),
-                gids: security::id_mappings(&user.gids),
-            }))
-        }
-        _ => Err(Invalid::new(format!("{field}.mode"), "is neither POD nor NODE")),
-    }
-}
+const USER_NAMESPACE: &str = "namespace_options.userns_options";
 
 pub(in crate::api::cri) fn filter(filter: Option<v1::PodSandboxFilter>) -> Filter {
     let filter = filter.unwrap_or_default();
@@ -162,7 +142,7 @@ pub(in crate::api::cri) fn filter(filter: Option<v1::PodSandboxFilter>) -> Filte
     Filter { id: filter.id, ready: filter.state.map(ready), labels: filter.label_selector }
 }
 
-fn metadata_of(pod: &Pod) -> v1::PodSandboxMetadata {
+pub(super) fn metadata_of(pod: &Pod) -> v1::PodSandboxMetadata {
     let metadata = &pod.sandbox.spec.metadata;
     v1::PodSandboxMetadata {
         name: metadata.name.clone(),

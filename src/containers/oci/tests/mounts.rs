@@ -11,6 +11,7 @@ fn volumes_come_last_parents_first_with_their_options() {
     (recursive.readonly, recursive.recursive_read_only) = (true, true);
     let mut slave = mount("/h/slave", "/slave");
     slave.propagation = Propagation::HostToContainer;
+    slave.options = vec![MountOption::NoExec, MountOption::NoSuid];
     let shared = Mount { propagation: Propagation::Bidirectional, ..mount("/h/shared", "/shared//./x") };
     case.container.mounts =
         vec![mount("/h/deep", "/data/a/b"), readonly, recursive, slave, shared, mount("/h", "/data")];
@@ -21,7 +22,7 @@ fn volumes_come_last_parents_first_with_their_options() {
     assert_eq!(at(&spec, "/data/ro")["options"], json!(["rbind", "rprivate", "ro"]));
     assert_eq!(at(&spec, "/data/ro")["source"], "/h/ro");
     assert_eq!(at(&spec, "/rro")["options"], json!(["rbind", "rprivate", "rro"]));
-    assert_eq!(at(&spec, "/slave")["options"], json!(["rbind", "rslave", "rw"]));
+    assert_eq!(at(&spec, "/slave")["options"], json!(["rbind", "rslave", "rw", "rnoexec", "rnosuid"]));
     assert_eq!(at(&spec, "/shared/x")["options"], json!(["rbind", "rshared", "rw"]));
     assert_eq!(spec["linux"]["rootfsPropagation"], "rshared");
 }
@@ -82,5 +83,29 @@ fn a_readonly_root_has_readonly_files() {
     assert_eq!(spec["root"]["readonly"], true);
     for place in ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"] {
         assert_eq!(at(&spec, place)["options"], json!(["rbind", "rprivate", "ro"]));
+    }
+}
+
+#[test]
+fn image_volumes_are_numbered_as_the_request_has_them() {
+    let mut case = case();
+    let image = |path: &str| Mount {
+        image: Some(ImageVolume { image: "x".into(), ..ImageVolume::default() }),
+        readonly: true,
+        propagation: Propagation::HostToContainer,
+        ..mount("", path)
+    };
+    case.container.mounts = vec![image("/a/deep/one"), mount("/h", "/h"), image("/b/"), image("/a")];
+    let spec = case.json();
+    assert_eq!(destinations(&spec)[10..], ["/h", "/b", "/a", "/a/deep/one"]);
+    for (destination, number) in [("/a/deep/one", "0"), ("/b", "1"), ("/a", "2")] {
+        let volume = at(&spec, destination);
+        assert_eq!((&volume["type"], &volume["source"]), (&json!("image"), &json!(number)));
+        assert_eq!(volume["options"], json!(["ro", "nosuid", "nodev"]));
+    }
+    assert_eq!(spec["linux"]["rootfsPropagation"], "rprivate", "an image has nothing to propagate");
+    for bad in ["/", "/proc", "/proc/self", "rel", "/a/../b"] {
+        case.container.mounts = vec![image(bad)];
+        assert!(matches!(case.spec(), Err(SpecError::Mount { .. })), "{bad}");
     }
 }

@@ -27,3 +27,17 @@ fn a_pod_with_a_user_namespace_says_which_ids_are_its_own() {
     case.pod.namespaces.host_network = true;
     assert_eq!(at(&case.json(), "/sys")["type"], "bind");
 }
+
+#[test]
+fn a_user_namespace_changes_what_its_root_may_mount() {
+    let mut case = case();
+    let ids = |length| vec![IdMapping { host_id: 65536, container_id: 0, length }];
+    let pts = |case: &Case| at(&case.json(), "/dev/pts")["options"].to_string();
+    case.pod.namespaces.user = Some(UserNamespace { uids: ids(65536), gids: ids(65536) });
+    case.container.security.privileged = true;
+    assert!(pts(&case).contains("gid=5"));
+    let kinds = case.json()["linux"]["namespaces"].to_string();
+    assert!(kinds.contains("cgroup"), "the cgroups of another namespace can't be mounted: {kinds}");
+    case.pod.namespaces.user = Some(UserNamespace { uids: ids(5), gids: ids(5) });
+    assert!(!pts(&case).contains("gid=5"), "the group does not exist inside");
+}

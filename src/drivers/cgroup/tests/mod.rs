@@ -1,6 +1,7 @@
 //! The driver against real kernels. Version 1 and a version 2 without controllers are this host's; the rest of version 2 and
 //! systemd run in a virtual machine (e2e/vm/run), which sets BERTH_TEST_VM.
 
+mod stats;
 mod v1;
 mod v2;
 mod vm;

@@ -3,7 +3,7 @@
 use super::*;
 
 /// The driver, where the virtual machine has what the test is about.
-fn open(driver: Driver) -> Option<Cgroups> {
+pub(super) fn open(driver: Driver) -> Option<Cgroups> {
     if std::env::var_os("BERTH_TEST_VM").is_none() {
         eprintln!("skipped: needs cgroup v2 with controllers; run by e2e/vm/run");
         return None;

@@ -1,0 +1,443 @@
+//! Exec, attach and port-forward with the real crictl, over SPDY and over WebSocket.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use berth_e2e::client::expect_refusal;
+use berth_e2e::crictl::Crictl;
+use berth_e2e::runtime::Runtime;
+use berth_e2e::world::World;
+use berth_proto::cri::v1::{AttachRequest, ContainerConfig, ExecRequest, PortForwardRequest};
+use tonic::Code;
+
+const TRANSPORTS: [&str; 2] = ["spdy", "websocket"];
+const LONG: Duration = Duration::from_secs(60);
+
+/// Ends with its test.
+struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> Result<Self> {
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ok(Self(piped.spawn().with_context(|| format!("run {command:?}"))?))
+    }
+
+    fn say(&mut self, text: &str) -> Result<()> {
+        Ok(self.0.stdin.as_mut().context("stdin is closed")?.write_all(text.as_bytes())?)
+    }
+
+    /// So many bytes of its output.
+    fn hear(&mut self, count: usize) -> Result<String> {
+        let mut bytes = vec![0; count];
+        self.0.stdout.as_mut().context("no stdout")?.read_exact(&mut bytes)?;
+        Ok(String::from_utf8(bytes)?)
+    }
+
+    /// Its standard error up to a line with these words.
+    fn hear_line(&mut self, words: &str) -> Result<String> {
+        let out = self.0.stdout.as_mut().context("no stdout")?;
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        while out.read(&mut byte)? == 1 {
+            line.push(byte[0]);
+            if byte[0] == b'\n' {
+                let text = String::from_utf8_lossy(&line).into_owned();
+                if text.contains(words) {
+                    return Ok(text);
+                }
+                line.clear();
+            }
+        }
+        bail!("it ended without saying {words:?}")
+    }
+
+    fn end(mut self) -> Result<Output> {
+        drop(self.0.stdin.take());
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let start = Instant::now();
+        while self.0.try_wait()?.is_none() {
+            if start.elapsed() > LONG {
+                bail!("crictl does not end");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.0.stdout.take().context("no stdout")?.read_to_end(&mut stdout)?;
+        self.0.stderr.take().context("no stderr")?.read_to_end(&mut stderr)?;
+        Ok(Output { status: self.0.wait()?, stdout, stderr })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test]
+async fn output_errors_and_exit_codes_come_back() -> Result<()> {
+    let world = World::start().await?;
+    let (_, id) = world.run(&world.pod("exec"), &world.sleeper("main")).await?;
+    let crictl = Crictl::new(&world.node)?;
+    for transport in TRANSPORTS {
+        let exec = |script| crictl.output(&["exec", "--transport", transport, &id, "sh", "-c", script]);
+        let output = exec("printf out; printf err >&2")?;
+        assert_eq!((text(&output.stdout), text(&output.stderr)), ("out".into(), "err".into()), "{transport}");
+        assert!(output.status.success());
+        let output = exec("printf out; exit 42")?;
+        assert_eq!(text(&output.stdout), "out", "{transport}");
+        assert!(!output.status.success() && text(&output.stderr).contains("exit code 42"), "{output:?}");
+        let output = exec("kill -9 $$")?;
+        assert!(text(&output.stderr).contains("exit code 137"), "{output:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn much_goes_in_and_comes_out_whole() -> Result<()> {
+    let world = World::start().await?;
+    let (_, id) = world.run(&world.pod("much"), &world.sleeper("main")).await?;
+    let crictl = Crictl::new(&world.node)?;
+    let much: Vec<u8> = (0..8_000_000_u32).map(|n| (n / 7) as u8).collect();
+    for transport in TRANSPORTS {
+        let mut command =
+            crictl.command(&["exec", "-i", "--transport", transport, &id, "sh", "-c", "cat; echo end >&2"]);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut stdin = child.stdin.take().context("no stdin")?;
+        let writing = {
+            let much = much.clone();
+            std::thread::spawn(move || stdin.write_all(&much))
+        };
+        let output = child.wait_with_output()?;
+        writing.join().expect("the writer does not panic")?;
+        assert!(output.stdout == much, "{transport}: {} bytes came back", output.stdout.len());
+        assert_eq!(text(&output.stderr), "end\n", "{transport}: it heard the end of its input");
+    }
+    Ok(())
+}
+
+/// What the daemon has in memory, in KiB.
+fn resident(world: &World) -> Result<u64> {
+    let pid = world.node.pid().context("no daemon")?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+#[tokio::test]
+async fn a_gigabyte_for_a_slow_reader_takes_no_memory() -> Result<()> {
+    const ALL: usize = 1 << 30;
+    let world = World::start().await?;
+    let (_, id) = world.run(&world.pod("gigabyte"), &world.sleeper("main")).await?;
+    let crictl = Crictl::new(&world.node)?;
+    crictl.run(&["exec", &id, "true"])?;
+    let before = resident(&world)?;
+    for transport in TRANSPORTS {
+        let size = ALL.to_string();
+        let command = ["exec", "--transport", transport, &id, "head", "-c", &size, "/dev/zero"];
+        let mut running = Running::start(&mut crictl.command(&command))?;
+        let mut output = running.0.stdout.take().context("no stdout")?;
+        let (mut buffer, mut read, mut most) = (vec![0; 1 << 20], 0, 0);
+        loop {
+            let count = output.read(&mut buffer)?;
+            if count == 0 {
+                break;
+            }
+            // A rest now and then: what comes must wait.
+            if read / (128 << 20) != (read + count) / (128 << 20) {
+                std::thread::sleep(Duration::from_millis(300));
+                most = most.max(resident(&world)?);
+            }
+            read += count;
+        }
+        assert_eq!(read, ALL, "{transport}");
+        assert!(most < before + (32 << 10), "{transport}: {most} KiB in the daemon, {before} before");
+        running.0.wait()?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_command_ends_though_its_input_is_open() -> Result<()> {
+    let world = World::start().await?;
+    let (_, id) = world.run(&world.pod("open"), &world.sleeper("main")).await?;
+    let crictl = Crictl::new(&world.node)?;
+    for transport in TRANSPORTS {
+        let mut running = Running::start(&mut crictl.command(&[
+            "exec",
+            "-i",
+            "--transport",
+            transport,
+            &id,
+            "head",
+            "-n",
+            "1",
+        ]))?;
+        running.say("first\n")?;
+        assert_eq!(running.hear(6)?, "first\n");
+        let start = Instant::now();
+        while running.0.try_wait()?.is_none() {
+            assert!(start.elapsed() < LONG, "{transport}: crictl waits for its own input");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_background_child_does_not_hold_a_session() -> Result<()> {
+    let world = World::start().await?;
+    if world.node.runtime() == Runtime::Containerd {
+        println!("not run: containerd waits for whoever holds the pipe");
+        return Ok(());
+    }
+    let (_, id) = world.run(&world.pod("background"), &world.sleeper("main")).await?;
+    let crictl = Crictl::new(&world.node)?;
+    let start = Instant::now();
+    assert_eq!(crictl.run(&["exec", &id, "sh", "-c", "sleep 100 & echo started"])?, "started");
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_terminal_has_the_clients_size_and_follows_it() -> Result<()> {
+    let world = World::start().await?;
+    let (_, id) = world.run(&world.pod("tty"), &world.sleeper("main")).await?;
+    let crictl = Crictl::new(&world.node)?;
+    for transport in TRANSPORTS {
+        let size =
+            |rows, columns| nix::pty::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = nix::pty::openpty(Some(&size(33, 101)), None)?;
+        let mut command = crictl.command(&["exec", "-it", "--transport", transport, &id, "sh", "-c"]);
+        let script = "until [ \"$(stty size)\" = '33 101' ]; do sleep 0.1; done; echo big; read -r line; \
+                      echo \"heard $line\"; exit 3";
+        command.arg(script).stdin(pty.slave.try_clone()?).stdout(pty.slave.try_clone()?).stderr(pty.slave);
+        let mut child = Running(command.spawn()?);
+        drop(command);
+        let mut master = std::fs::File::from(pty.master);
+        let mut seen = String::new();
+        let mut read_until = |master: &mut std::fs::File, words: &str| -> Result<()> {
+            let mut buffer = [0; 4096];
+            while !seen.contains(words) {
+                match master.read(&mut buffer) {
+                    Ok(0) | Err(_) => bail!("the terminal ended: {seen}"),
+                    Ok(count) => seen.push_str(&text(&buffer[..count])),
+                }
+            }
+            Ok(())
+        };
+        read_until(&mut master, "big")?;
+        master.write_all(b"me\n")?;
+        read_until(&mut master, "heard me")?;
+        read_until(&mut master, "exit code 3")?;
+        child.0.wait()?;
+    }
+    Ok(())
+}
+
+fn shell_with_stdin(world: &World, once: bool) -> ContainerConfig {
+    let mut config = world.container("shell", "while read -r line; do echo \"heard $line\"; done; echo over");
+    config.stdin = true;
+    config.stdin_once = once;
+    config
+}
+
+#[tokio::test]
+async fn attaching_reaches_the_containers_own_streams() -> Result<()> {
+    let world = World::start().await?;
+    let crictl = Crictl::new(&world.node)?;
+    for transport in TRANSPORTS {
+        let (pod, id) = world.run(&world.pod("attach"), &shell_with_stdin(&world, true)).await?;
+        let mut attached =
+            Running::start(&mut crictl.command(&["attach", "-i", "--transport", transport, &id]))?;
+        attached.say("one\n")?;
+        assert_eq!(attached.hear(10)?, "heard one\n", "{transport}");
+        // The end of the one client's input is the container's.
+        let output = attached.end()?;
+        assert_eq!(text(&output.stdout), "over\n", "{transport}: {}", text(&output.stderr));
+        assert!(output.status.success(), "{transport}: {}", text(&output.stderr));
+        world.client.end_pod(&pod).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_leaves_the_container_as_it_was() -> Result<()> {
+    let world = World::start().await?;
+    let crictl = Crictl::new(&world.node)?;
+    let (_, id) = world.run(&world.pod("vanish"), &shell_with_stdin(&world, false)).await?;
+    for n in 0..3 {
+        let mut attached = Running::start(&mut crictl.command(&["attach", "-i", &id]))?;
+        attached.say(&format!("{n}\n"))?;
+        assert_eq!(attached.hear(8)?, format!("heard {n}\n"));
+        attached.0.kill()?;
+        attached.0.wait()?;
+    }
+    assert_eq!(world.client.status(&id).await?.state, 1, "it runs on");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_command_ends_with_its_client() -> Result<()> {
+    let world = World::start().await?;
+    if world.node.runtime() == Runtime::Containerd {
+        println!("not run: containerd lets the command run on");
+        return Ok(());
+    }
+    let crictl = Crictl::new(&world.node)?;
+    let (_, id) = world.run(&world.pod("gone"), &world.sleeper("main")).await?;
+    // One reads its input, one does not: then the connection is full when the client goes.
+    for script in ["echo up; exec sleep 4321", "echo up; cat; sleep 4321"] {
+        let mut running = Running::start(&mut crictl.command(&["exec", "-i", &id, "sh", "-c", script]))?;
+        assert_eq!(running.hear(3)?, "up\n");
+        let mut stdin = running.0.stdin.take().context("no stdin")?;
+        let writing = std::thread::spawn(move || while stdin.write_all(&[b'\n'; 4096]).is_ok() {});
+        std::thread::sleep(Duration::from_secs(1));
+        running.0.kill()?;
+        running.0.wait()?;
+        writing.join().expect("the writer does not panic");
+        let start = Instant::now();
+        while !world.client.shell(&id, "pgrep -f 'sleep 4321|cat' || true").await?.trim().is_empty() {
+            // The shell that asks matches itself.
+            let alive = "for p in $(pgrep 'sleep|cat'); do tr '\\0' ' ' </proc/$p/cmdline; done | grep -c -E '^(sleep 4321|cat)' || true";
+            if world.client.shell(&id, alive).await?.trim() == "0" {
+                break;
+            }
+            assert!(start.elapsed() < LONG, "{script:?} lives on");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn ports_are_forwarded_into_the_pod() -> Result<()> {
+    let world = World::start().await?;
+    let crictl = Crictl::new(&world.node)?;
+    // Answers what it has heard once it has heard all of it: a client may end its side first.
+    let server = "exec nc -ll -p 4000 -e sh -c 'cat >/tmp/heard; wc -c </tmp/heard; cat /tmp/heard'";
+    let (pod, id) = world.run(&world.pod("ports"), &world.container("server", server)).await?;
+    world.client.shell(&id, "until grep -q ':0FA0 .* 0A ' /proc/net/tcp*; do sleep 0.1; done").await?;
+    for transport in TRANSPORTS {
+        let mut command =
+            crictl.command(&["port-forward", "--transport", transport, &pod, "0:4000", "0:4001"]);
+        let mut forwarding = Running::start(&mut command)?;
+        let line = forwarding.hear_line("127.0.0.1:")?;
+        let (_, rest) = line.split_once("127.0.0.1:").context("no address")?;
+        let port: u16 = rest.split_whitespace().next().context("no port")?.parse()?;
+        for size in [5, 300_000] {
+            let said: Vec<u8> = (0..size).map(|n: u32| b'a' + (n % 26) as u8).collect();
+            let heard = ask(port, &said).with_context(|| format!("{size} bytes over {transport}"))?;
+            let expected = [format!("{size}\n").as_bytes(), &said].concat();
+            assert!(heard == expected, "{transport}: {} of {} bytes", heard.len(), expected.len());
+        }
+    }
+    Ok(())
+}
+
+/// Says something, ends its own side, and hears the answer.
+fn ask(port: u16, said: &[u8]) -> Result<Vec<u8>> {
+    let mut connection = TcpStream::connect(("127.0.0.1", port))?;
+    connection.set_read_timeout(Some(LONG))?;
+    connection.write_all(said)?;
+    connection.shutdown(Shutdown::Write)?;
+    let mut heard = Vec::new();
+    connection.read_to_end(&mut heard)?;
+    Ok(heard)
+}
+
+#[tokio::test]
+async fn a_closed_port_is_told() -> Result<()> {
+    let world = World::start().await?;
+    let crictl = Crictl::new(&world.node)?;
+    let (pod, _) = world.run(&world.pod("closed"), &world.sleeper("main")).await?;
+    let mut forwarding = Running::start(&mut crictl.command(&["port-forward", &pod, "0:4001"]))?;
+    let line = forwarding.hear_line("127.0.0.1:")?;
+    let (_, rest) = line.split_once("127.0.0.1:").context("no address")?;
+    let port: u16 = rest.split_whitespace().next().context("no port")?.parse()?;
+    let mut connection = TcpStream::connect(("127.0.0.1", port))?;
+    connection.set_read_timeout(Some(LONG))?;
+    assert!(matches!(connection.read(&mut [0; 10]), Ok(0) | Err(_)));
+    forwarding.0.kill()?;
+    let output = forwarding.end()?;
+    assert!(text(&output.stderr).contains("4001"), "{}", text(&output.stderr));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_before_a_client_comes() -> Result<()> {
+    let world = World::start().await?;
+    let config = world.pod("refused");
+    let (pod, id) = world.run(&config, &world.sleeper("main")).await?;
+    let mut runtime = world.client.runtime.clone();
+    let exec = ExecRequest {
+        container_id: id.clone(),
+        cmd: vec!["true".into()],
+        stdout: true,
+        ..Default::default()
+    };
+    let bad = [
+        (ExecRequest { container_id: String::new(), ..exec.clone() }, Code::InvalidArgument),
+        (ExecRequest { container_id: "0123456789abcdef".into(), ..exec.clone() }, Code::NotFound),
+        (ExecRequest { stdout: false, ..exec.clone() }, Code::InvalidArgument),
+        (ExecRequest { tty: true, stderr: true, ..exec.clone() }, Code::InvalidArgument),
+    ];
+    for (request, code) in bad {
+        expect_refusal(runtime.exec(request).await, &[code], &[]);
+    }
+    let attach = AttachRequest { container_id: id.clone(), stdout: true, tty: true, ..Default::default() };
+    if world.node.runtime() == Runtime::Berth {
+        let codes = [Code::InvalidArgument, Code::FailedPrecondition];
+        expect_refusal(runtime.attach(attach).await, &codes, &["terminal"]);
+    }
+    world.client.stop(&id, 0).await?;
+    if world.node.runtime() == Runtime::Berth {
+        expect_refusal(runtime.exec(exec).await, &[Code::FailedPrecondition], &[]);
+    }
+    world.client.stop_pod(&pod).await?;
+    let forward = PortForwardRequest { pod_sandbox_id: "0123456789abcdef".into(), port: vec![] };
+    expect_refusal(runtime.port_forward(forward).await, &[Code::NotFound], &[]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_promise_is_kept_once_and_only_so_many_are_made() -> Result<()> {
+    let world = World::start().await?;
+    let (_, id) = world.run(&world.pod("promise"), &world.sleeper("main")).await?;
+    let mut runtime = world.client.runtime.clone();
+    let exec = ExecRequest { container_id: id, cmd: vec!["true".into()], stdout: true, ..Default::default() };
+    let url = runtime.exec(exec.clone()).await?.into_inner().url;
+    let rest = url.strip_prefix("http://127.0.0.1:").context("another address")?;
+    let (port, path) = rest.split_once('/').context("no path")?;
+    let port: u16 = port.parse()?;
+    let get = |path: &str| -> Result<String> {
+        let mut connection = TcpStream::connect(("127.0.0.1", port))?;
+        connection.write_all(format!("GET /{path} HTTP/1.1\r\nHost: berth\r\n\r\n").as_bytes())?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer)?;
+        Ok(answer.lines().next().unwrap_or_default().to_owned())
+    };
+    assert!(get("exec/0123456789abcdef0123456789abcdef")?.contains("404"));
+    assert!(get("")?.contains("404"));
+    // No upgrade: refused, and the promise is gone.
+    assert!(get(path)?.contains("400"));
+    assert!(get(path)?.contains("404"));
+    let url = runtime.exec(exec.clone()).await?.into_inner().url;
+    let token = url.rsplit('/').next().context("no token")?;
+    assert!(get(&format!("attach/{token}"))?.contains("404"), "a promise of another kind");
+    let refused = async {
+        for _ in 0..1100 {
+            runtime.exec(exec.clone()).await?;
+        }
+        Ok::<_, tonic::Status>(())
+    };
+    expect_refusal(refused.await, &[Code::ResourceExhausted], &["1000"]);
+    Ok(())
+}

@@ -1,0 +1,14 @@
+//! The way of a session's bytes to its client: a SPDY stream or a channel of a WebSocket.
+
+use bytes::Bytes;
+
+use super::inbox::Reset;
+
+/// One way.
+pub trait Output: Send {
+    /// Sends bytes; waits while the client takes none.
+    fn write(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), Reset>> + Send;
+
+    /// Nothing more will come.
+    fn finish(&mut self) -> impl Future<Output = ()> + Send;
+}

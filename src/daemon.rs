@@ -74,11 +74,11 @@ async fn build(
 ) -> anyhow::Result<(Services, mpsc::UnboundedReceiver<shim::Event>, streaming::Server)> {
     let store = Arc::new(Store::open(&layout.store())?);
     let registry = Registry::new(config.registry)?;
-    let images = Arc::new(Images::open(layout, store.clone(), registry, &config.layers).await?);
+    let images = Arc::new(Images::open(layout, store.clone(), registry, config.image, &config.layers).await?);
     let (shims, events) = Shims::open(&config.shim, layout.clone())?;
     let host = Host::detect();
     let drivers = Arc::new(Drivers {
-        network: Network::open(config.cni, config.network, layout, store.clone()).await?,
+        network: Arc::new(Network::open(config.cni, config.network, layout, store.clone()).await?),
         cgroups: Cgroups::open(&config.cgroup)?,
         bundles: Bundles::new(layout.clone()),
         pod_files: PodFiles::new(layout.clone()),

@@ -18,6 +18,8 @@ pub enum Kind {
     FailedPrecondition,
     /// Later perhaps.
     Unavailable,
+    /// The registry of an image can't be reached, or fails.
+    RegistryUnavailable,
     /// A limit, a quota, a full disk.
     ResourceExhausted,
     /// It took too long.
@@ -46,7 +48,21 @@ pub enum Error {
     Image(#[from] ImageError),
 }
 
+/// The kubelet counts failures that begin so as an image volume's (cri-api, pkg/errors).
+pub const IMAGE_VOLUME_MOUNT_FAILED: &str = "ImageVolumeMountFailed";
+/// The kubelet then says that the registry is at fault (cri-api, pkg/errors).
+const REGISTRY_UNAVAILABLE: &str = "RegistryUnavailable";
+
 impl Error {
+    /// The word by which the kubelet knows this failure, at the beginning of the message.
+    pub fn kubelet_word(&self) -> Option<&'static str> {
+        match self {
+            Self::Container(error) if error.is_of_image_volume() => Some(IMAGE_VOLUME_MOUNT_FAILED),
+            _ if self.kind() == Kind::RegistryUnavailable => Some(REGISTRY_UNAVAILABLE),
+            _ => None,
+        }
+    }
+
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match self {

@@ -1,6 +1,9 @@
 //! Identifiers, each a type born at the edge by `parse` or `generate`. What does not live here: names that users choose.
 
+use std::borrow::Borrow;
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::Hash;
 
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +92,13 @@ macro_rules! object_id {
             }
         }
 
+        /// Equal, ordered and hashed as the digits are.
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl TryFrom<String> for $name {
             type Error = IdError;
             fn try_from(text: String) -> Result<Self, IdError> {
@@ -102,6 +112,33 @@ macro_rules! object_id {
             }
         }
     };
+}
+
+/// What a text names among objects with ids.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Named<'a, T> {
+    /// Nothing.
+    Nothing,
+    /// The object with this id, or the only one whose id begins so.
+    One(&'a T),
+    /// Ids of several objects begin so.
+    Several,
+}
+
+/// Looks for an object by its id, or by the beginning of it; an empty text names nothing.
+pub fn named<'a, K, T>(table: &'a HashMap<K, T>, text: &str) -> Named<'a, T>
+where
+    K: Borrow<str> + Eq + Hash,
+{
+    if let Some(exact) = table.get(text) {
+        return Named::One(exact);
+    }
+    let mut found = table.iter().filter(|(id, _)| !text.is_empty() && (*id).borrow().starts_with(text));
+    match (found.next(), found.next()) {
+        (None, _) => Named::Nothing,
+        (Some((_, one)), None) => Named::One(one),
+        (Some(_), Some(_)) => Named::Several,
+    }
 }
 
 object_id!(PodId, "pod sandbox");
@@ -217,6 +254,18 @@ mod tests {
         {
             let error = Digest::parse(bad).expect_err(bad);
             assert!(error.to_string().len() < 200);
+        }
+    }
+
+    #[test]
+    fn an_object_is_named_by_its_id_or_by_a_beginning_that_no_other_has() {
+        let id = |text: &str| PodId::parse(&format!("{text:0<64}")).unwrap();
+        let table: HashMap<_, _> = [(id("abc1"), 1), (id("abc2"), 2), (id("b"), 3)].into();
+        assert_eq!(named(&table, "b"), Named::One(&3));
+        assert_eq!(named(&table, id("abc2").as_str()), Named::One(&2));
+        assert_eq!(named(&table, "abc"), Named::Several);
+        for nothing in ["", "c", "abc3", "B"] {
+            assert_eq!(named(&table, nothing), Named::Nothing, "{nothing:?}");
         }
     }
 }

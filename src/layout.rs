@@ -53,6 +53,11 @@ impl Layout {
         self.layers().join(id.digits())
     }
 
+    /// Directories that stay empty: overlay without a writable layer wants two layers at least. `name` tells them apart.
+    pub fn empty(&self, name: &str) -> PathBuf {
+        self.root.join("empty").join(name)
+    }
+
     /// Manifests, indexes and configs.
     pub fn blobs(&self) -> PathBuf {
         self.root.join("blobs")

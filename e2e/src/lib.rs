@@ -13,8 +13,11 @@ pub mod images;
 pub mod logs;
 pub mod network;
 pub mod node;
+pub mod process;
 pub mod registry;
+pub mod remote;
 pub mod runtime;
+pub mod watch;
 pub mod world;
 
 /// The repository's root.

@@ -16,6 +16,13 @@ use crate::images::publish::Storage;
 pub const USER: &str = "ann";
 /// That user's password.
 pub const PASSWORD: &str = "s3cret";
+/// What clients of today accept.
+const MANIFESTS: [&str; 4] = [
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
 const HTPASSWD: &str = "ann:$2y$05$3GCh9EIzb7496VypFF4q.uKMDCesHMRh1H3drTt6xPLcxuUPbwjlC\n";
 
 /// What a registry asks of its clients.
@@ -85,6 +92,18 @@ impl Registry {
     /// Where its blobs are.
     pub fn storage(&self) -> Storage {
         Storage::new(&self.directory.path().join("data"))
+    }
+
+    /// The media type under which the registry itself serves a manifest (plain HTTP only).
+    pub fn media_type(&self, repository: &str, tag: &str) -> Result<String> {
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let accept = MANIFESTS.join(", ");
+        write!(stream, "HEAD /v2/{repository}/manifests/{tag} HTTP/1.0\r\nAccept: {accept}\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let field = answer.lines().find_map(|line| line.strip_prefix("Content-Type: "));
+        Ok(field.with_context(|| format!("no Content-Type: {answer}"))?.trim().to_owned())
     }
 
     /// The certificate that clients must trust, PEM; there only with [`Options::tls`].

@@ -5,6 +5,7 @@ use berth_e2e::client::expect_refusal;
 use berth_e2e::images::layer::{Compression, Layer};
 use berth_e2e::images::{self, Format, Image, catalog};
 use berth_e2e::registry::{self, PASSWORD, Registry, USER};
+use berth_e2e::node::Options;
 use berth_e2e::runtime::Runtime;
 use berth_e2e::world::World;
 use berth_proto::cri::v1::{AuthConfig, ImageFsInfoRequest};
@@ -255,5 +256,108 @@ async fn images_outlive_the_daemon() -> Result<()> {
     world.client = world.node.client().await?;
     assert_eq!(world.client.list_images().await?, before);
     world.run(&world.pod("after"), &world.sleeper("main")).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_image_of_two_registries_is_one_image_with_all_names_until_it_is_removed() -> Result<()> {
+    let world = World::start().await?;
+    let other = Registry::start()?;
+    let image = catalog::tiny("twice").build()?;
+    let registries = [&world.registry, &other];
+    let mut names = Vec::new();
+    let mut digests = Vec::new();
+    for registry in registries {
+        registry.storage().publish("team/twice", "v1", &image)?;
+        names.push(registry.reference("team/twice:v1"));
+        digests.push(registry.reference(&format!("team/twice@{}", image.digest())));
+    }
+    names.sort();
+    digests.sort();
+    let id = image.config_digest();
+    let by_digits = &id["sha256:".len()..];
+    for removed in [names[0].as_str(), names[1].as_str(), digests[0].as_str(), id, by_digits] {
+        for name in &names {
+            assert_eq!(world.client.pull(name).await?, id);
+        }
+        let found: Vec<_> = world.client.list_images().await?.into_iter().filter(|one| one.id == id).collect();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((&found[0].repo_tags, &found[0].repo_digests), (&names, &digests));
+        world.client.remove_image(removed).await?;
+        for name in names.iter().chain(&digests).map(String::as_str).chain([id]) {
+            assert_eq!(world.client.image(name).await?, None, "{name} after {removed} was removed");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_image_has_the_same_id_everywhere() -> Result<()> {
+    let world = World::start().await?;
+    let pulled = world.client.pull(&world.busybox).await?;
+    let status = world.client.image(&world.busybox).await?.unwrap_or_default();
+    for asked in [&world.busybox, &pulled, &status.repo_digests[0]] {
+        let mut spec = world.sleeper("main");
+        spec.image = Some(berth_e2e::client::image_spec(asked));
+        let (pod, id) = world.run(&world.pod("ids"), &spec).await?;
+        let container = world.client.status(&id).await?;
+        let listed = world.client.containers(None).await?.remove(0);
+        let ids = [&status.id, &container.image_id, &listed.image_id, &listed.image_ref];
+        assert!(ids.iter().all(|id| **id == pulled), "{ids:?} of {asked}");
+        assert_eq!(&container.image_ref, &status.repo_digests[0]);
+        world.client.end_pod(&pod).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_user_of_an_image_is_a_number_or_a_name_and_never_a_group() -> Result<()> {
+    let world = World::start().await?;
+    for (number, (user, uid, name)) in [
+        ("", Some(0), ""),
+        ("1002", Some(1002), ""),
+        ("1003:users", Some(1003), ""),
+        ("www-data", None, "www-data"),
+        ("www-data:100", None, "www-data"),
+        ("4294967296", None, "4294967296"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let image = world.registry.publish("user", &number.to_string(), &catalog::tiny("user").user(user))?;
+        world.client.pull(&image).await?;
+        let found = world.client.image(&image).await?.unwrap_or_default();
+        if world.node.runtime() == Runtime::Berth {
+            assert_eq!((found.uid.map(|uid| uid.value), found.username.as_str()), (uid, name), "{user:?}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn pinned_images_say_so_and_can_be_removed_by_hand() -> Result<()> {
+    let config = "[image]\npinned = [\"*/node-agent:*\", \"docker.io/library/plain:v1\"]\n";
+    let options = Options { config: config.into(), ..Options::default() };
+    let mut world = World::start_with(options).await?;
+    if world.node.runtime() == Runtime::Containerd {
+        println!("not run: containerd pins its sandbox image only");
+        return Ok(());
+    }
+    let pinned = world.registry.publish("node-agent", "v1", &catalog::tiny("agent"))?;
+    let plain = world.registry.publish("node-agent-not", "v1", &catalog::tiny("plain"))?;
+    world.registry.publish("library/plain", "v1", &catalog::tiny("exact"))?;
+    for (name, expected) in [(&pinned, true), (&plain, false), (&"plain:v1".to_owned(), true)] {
+        world.client.pull(name).await?;
+        let image = world.client.image(name).await?.unwrap_or_default();
+        assert_eq!(image.pinned, expected, "{name}");
+        let listed = world.client.list_images().await?;
+        assert!(listed.contains(&image), "{name}");
+    }
+    world.node.kill()?;
+    world.node.launch().await?;
+    world.client = world.node.client().await?;
+    assert!(world.client.image(&pinned).await?.unwrap_or_default().pinned);
+    world.client.remove_image(&pinned).await?;
+    assert_eq!(world.client.image(&pinned).await?, None);
     Ok(())
 }

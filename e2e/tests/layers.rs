@@ -23,9 +23,44 @@ async fn every_manifest_and_packing_is_pulled() -> Result<()> {
             let tag = format!("{format:?}-{packing:?}").to_lowercase();
             let name = world.registry.publish("forms", &tag, &image)?;
             world.client.pull(&name).await?;
+            let manifest = match format {
+                Format::Oci => "application/vnd.oci.image.manifest.v1+json",
+                Format::Docker => "application/vnd.docker.distribution.manifest.v2+json",
+            };
+            assert_eq!(world.registry.media_type("forms", &tag)?, manifest);
             assert_eq!(file_in(&world, &name, "/hello").await?, format!("{format:?} {packing:?}"));
         }
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_docker_manifest_list_gives_the_layers_of_this_machine() -> Result<()> {
+    let world = World::start().await?;
+    let of = |architecture: &str| -> Result<images::Built> {
+        let layer = Layer::default().file("made-for", 0o644, architecture);
+        let image = catalog::busybox()?.layer(layer);
+        Image { format: Format::Docker, architecture: architecture.into(), ..image }.build()
+    };
+    let built = [of("arm/v7")?, of("arm64/v8")?, of("386")?, of("amd64")?, of("s390x")?, of("riscv64")?];
+    let storage = world.registry.storage();
+    for image in &built {
+        storage.publish_untagged("list", image)?;
+    }
+    let list = images::index(Format::Docker, &built)?;
+    storage.tag("list", "v2", &list)?;
+    let name = world.registry.reference("list:v2");
+    let kind = "application/vnd.docker.distribution.manifest.list.v2+json";
+    assert_eq!(world.registry.media_type("list", "v2")?, kind);
+
+    assert_eq!(world.client.pull(&name).await?, built[3].config_digest());
+    assert_eq!(file_in(&world, &name, "/made-for").await?, "amd64");
+    // The list has a digest of its own, and names the image by it.
+    let status = world.client.image(&name).await?.unwrap_or_default();
+    assert_eq!(status.repo_tags, [name.as_str()]);
+    assert_eq!(status.repo_digests, [world.registry.reference(&format!("list@{}", list.digest))]);
+    let by_list = world.registry.reference(&format!("list@{}", list.digest));
+    assert_eq!(world.client.pull(&by_list).await?, status.id);
     Ok(())
 }
 

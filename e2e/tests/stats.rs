@@ -174,7 +174,7 @@ async fn traffic_of_a_pod_is_counted_and_that_of_the_host_is_not() -> Result<()>
     let mut config = world.pod("host");
     let options = NamespaceOption { network: NamespaceMode::Node as i32, ..berth_e2e::world::namespaces() };
     let linux = config.linux.as_mut().context("linux")?;
-    linux.security_context.as_mut().context("context")?.namespace_options = Some(options);
+    linux.security_context.as_mut().context("context")?.namespace_options = Some(options.clone());
     let mut spec = world.sleeper("main");
     let linux = spec.linux.as_mut().context("linux")?;
     linux.security_context.as_mut().context("context")?.namespace_options = Some(options);

@@ -13,7 +13,10 @@ pub const VERSION: u32 = 1;
 pub const MAX_PACKET: usize = 64 * 1024;
 
 /// Most file descriptors beside one packet.
-pub const MAX_FDS: usize = 8;
+pub const MAX_FDS: usize = 66;
+
+/// Most image volumes of one container: the root and the filter of Start need room too.
+pub const MAX_VOLUMES: usize = MAX_FDS - 2;
 
 /// How a container ended, as the shim writes it to `Start.exit_path`: one line `EXIT_CODE FINISHED_AT_NS`.
 /// The file appears by rename, so it is whole or absent, and it outlives both shim and daemon.

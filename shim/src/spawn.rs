@@ -41,7 +41,7 @@ pub enum What {
 
 impl Shim {
     /// Begins a Start; answered when the workload executes.
-    pub fn start(&mut self, start: v1::Start, fds: Vec<OwnedFd>, reply: Reply) -> Result<(), Failure> {
+    pub fn start(&mut self, start: v1::Start, mut fds: Vec<OwnedFd>, reply: Reply) -> Result<(), Failure> {
         let id = &start.container_id;
         let Some(pod) = self.pod.as_ref() else {
             return Err(Failure::protocol("the pod is not set up"));
@@ -49,6 +49,11 @@ impl Shim {
         if id.is_empty() || self.knows(id) {
             let message = format!("container {id:?} exists already in this pod's shim, or has no id");
             return Err(Failure::refused("start", rustix::io::Errno::EXIST, message));
+        }
+        let volumes = fds.split_off((1 + usize::from(start.has_seccomp)).min(fds.len()));
+        if volumes.len() != start.image_volumes as usize {
+            let (came, wanted) = (volumes.len(), start.image_volumes);
+            return Err(Failure::protocol(format!("{came} image volumes came where {wanted} belong")));
         }
         let [root, seccomp] = take_fds(fds, [true, start.has_seccomp])?;
         let root = root.ok_or_else(|| Failure::protocol("Start without a root"))?;
@@ -64,6 +69,7 @@ impl Shim {
         let spawning = container::start(container::Start {
             bundle: Path::new(&start.bundle),
             root,
+            volumes,
             seccomp,
             seccomp_flags: &start.seccomp_flags,
             cgroups: &start.cgroups,

@@ -19,6 +19,8 @@ pub const DEFAULT: &str = include_str!("default.toml");
 pub struct Config {
     /// `[registry]`
     pub registry: crate::drivers::registry::Config,
+    /// `[image]`
+    pub image: crate::images::Config,
     /// `[layers]`
     pub layers: crate::drivers::layers::Config,
     /// `[cni]`
@@ -148,6 +150,8 @@ mod tests {
             ("[cgroup]\ndriver = \"x\"", "line 2, column 10: unknown variant `x`"),
             ("[cgroup]\nparent = \"../x\"", "line 2, column 10: \"../x\" can not be a cgroup parent"),
             ("[shim]\npath = \"x\"", "line 2, column 8: \"x\" is not an absolute path"),
+            ("[image]\npinned = [\"a\", \"Not/An/Image\"]", "line 2, column 10: image reference \"Not/An/Image\""),
+            ("[image]\npinned = [\"\"]", "line 2, column 10: the image reference is empty"),
             ("[streaming]\naddress = \"localhost\"", "line 2, column 11: "),
             ("[streaming]\ntls_key_file = \"x\"", "line 2, column 16: \"x\" is not an absolute path"),
             ("[layers]\nreserve_mib = -1", "line 2, column 15: "),

@@ -41,6 +41,8 @@ pub struct Container {
     pub spec: ContainerSpec,
     /// What it runs from.
     pub image: ImageUse,
+    /// What its image volumes show, in the request's order.
+    pub volumes: Vec<ImageUse>,
     /// Who runs it.
     pub user: User,
     /// Its control group.
@@ -58,8 +60,8 @@ pub struct Container {
     pub(super) ended: watch::Sender<bool>,
     /// What is remembered between two answers about usage.
     pub(super) gauges: Arc<Gauges>,
-    /// Keeps the image's layers on disk for as long as the container exists.
-    _image: Option<Hold>,
+    /// Keep the images' layers on disk for as long as the container exists.
+    _images: Vec<Hold>,
     state: Mutex<State>,
     /// Its process as config.json has it, once an exec has needed it.
     process: OnceLock<Arc<Process>>,
@@ -72,6 +74,8 @@ pub struct ContainerRecord {
     pub(super) pod: PodId,
     pub(super) spec: ContainerSpec,
     pub(super) image: ImageUse,
+    #[serde(default)]
+    pub(super) volumes: Vec<ImageUse>,
     pub(super) user: User,
     pub(super) cgroup: ContainerCgroup,
     pub(super) created_at: i64,
@@ -98,13 +102,14 @@ impl ContainerRecord {
 }
 
 impl Container {
-    pub(super) fn from_record(record: ContainerRecord, sandbox: Arc<Sandbox>, hold: Option<Hold>) -> Self {
+    pub(super) fn from_record(record: ContainerRecord, sandbox: Arc<Sandbox>, images: Vec<Hold>) -> Self {
         let exited = matches!(record.phase, Phase::Exited(_));
         Self {
             id: record.id,
             sandbox,
             spec: record.spec,
             image: record.image,
+            volumes: record.volumes,
             user: record.user,
             cgroup: record.cgroup,
             created_at: record.created_at,
@@ -114,7 +119,7 @@ impl Container {
             recording: tokio::sync::Mutex::default(),
             ended: watch::Sender::new(exited),
             gauges: Arc::default(),
-            _image: hold,
+            _images: images,
             state: Mutex::new(record.phase.into()),
             process: OnceLock::new(),
         }
@@ -126,6 +131,7 @@ impl Container {
             pod: self.sandbox.id.clone(),
             spec: self.spec.clone(),
             image: self.image.clone(),
+            volumes: self.volumes.clone(),
             user: self.user.clone(),
             cgroup: self.cgroup.clone(),
             created_at: self.created_at,

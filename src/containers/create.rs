@@ -10,8 +10,9 @@ use super::container::ImageUse;
 use super::oci::{self, Inputs, Labels, PodFiles};
 use super::sandbox::Sandbox;
 use super::spec::{ContainerSpec, Security};
-use super::state::{Phase, State};
+use super::state::{Mounted, Phase, State};
 use super::user::{self, User, UserFiles};
+use super::volumes::Volumes;
 use super::{
     Cause, Container, ContainerRecord, Containers, Created, apparmor, devices, filter, selinux, signal,
 };
@@ -31,7 +32,8 @@ use crate::pods::spec::UserNamespace;
 /// What `make` has finished, for the container that comes of it.
 struct Made {
     user: User,
-    root: OwnedFd,
+    mounted: Mounted,
+    volumes: Volumes,
     cgroup: ContainerCgroup,
 }
 
@@ -79,13 +81,19 @@ impl Containers {
         selinux::check(spec.security.selinux.as_ref())?;
         let image = self.images.find(&spec.image).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
         let hold = self.images.hold(&image.id).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
-        let (root, user) = self.make_root(id, &spec, &image, sandbox.spec.namespaces.user.as_ref())?;
+        if let Some(kind) = &image.artifact {
+            return Err(Cause::Artifact { image: spec.image.clone(), kind: kind.clone() });
+        }
+        let volumes = self.hold_volumes(&spec)?;
+        let user_ns = sandbox.spec.namespaces.user.as_ref();
+        let (root, user) = self.make_root(id, &spec, &image, user_ns)?;
+        let mounted = Mounted { root, volumes: self.mount_volumes(&spec, &volumes.uses, user_ns)? };
         let devices = devices::resolve(&spec)?;
         let rules = devices::rules(&spec, &devices);
         let cgroup =
             self.drivers.cgroups.create_container(&sandbox.cgroup, id, &spec.resources, &rules).await?;
         *to_undo = Some(cgroup.clone());
-        let made = Made { user, root, cgroup };
+        let made = Made { user, mounted, volumes, cgroup };
         self.write_config(id, &sandbox, (&spec, &image.config), (&made, &devices))?;
         let container = Arc::new(assemble(id, sandbox, (spec, &image, hold), made));
         self.note_new_layer(&container);
@@ -220,10 +228,13 @@ fn assemble(
     (spec, image, hold): (ContainerSpec, &Image, Hold),
     made: Made,
 ) -> Container {
+    let Volumes { uses, mut holds } = made.volumes;
+    holds.push(hold);
     let record = ContainerRecord {
         id: id.clone(),
         pod: sandbox.id.clone(),
         image: ImageUse::of(image, &spec.image),
+        volumes: uses,
         resources: spec.resources.clone(),
         update_annotations: BTreeMap::new(),
         spec,
@@ -232,14 +243,14 @@ fn assemble(
         created_at: clock::now(),
         phase: Phase::Created,
     };
-    let container = Container::from_record(record, sandbox, Some(hold));
-    *container.state() = State::Created { root: Some(made.root) };
+    let container = Container::from_record(record, sandbox, holds);
+    *container.state() = State::Created { mounted: Some(made.mounted) };
     container
 }
 
 impl ImageUse {
     /// What a container made with `request` as its image keeps of the image.
-    fn of(image: &Image, request: &str) -> Self {
+    pub(super) fn of(image: &Image, request: &str) -> Self {
         let by_digest = image.digests.iter().find(|name| *name == request).or_else(|| image.digests.first());
         Self {
             id: image.id.clone(),
@@ -251,7 +262,8 @@ impl ImageUse {
 }
 
 fn check_volumes(spec: &ContainerSpec) -> Result<(), Cause> {
-    let missing = spec.mounts.iter().find(|mount| !crate::drivers::host::exists(&mount.host_path));
+    let mut paths = spec.mounts.iter().filter(|mount| mount.image.is_none());
+    let missing = paths.find(|mount| !crate::drivers::host::exists(&mount.host_path));
     match missing {
         None => check_mappings(spec),
         Some(mount) => Err(Cause::NoVolumeSource {
@@ -264,7 +276,8 @@ fn check_volumes(spec: &ContainerSpec) -> Result<(), Cause> {
 /// Tries what the start will do: not every file system can show its files under other ids.
 fn check_mappings(spec: &ContainerSpec) -> Result<(), Cause> {
     let mut last: Option<(UserNamespace, IdMap)> = None;
-    for mount in spec.mounts.iter().filter(|mount| !mount.uid_mappings.is_empty()) {
+    let paths = spec.mounts.iter().filter(|mount| mount.image.is_none());
+    for mount in paths.filter(|mount| !mount.uid_mappings.is_empty()) {
         let path = PathBuf::from(&mount.host_path);
         let wrong = |source| Cause::NotMappable {
             kind: crate::drivers::host::file_system(&path),

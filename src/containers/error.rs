@@ -8,6 +8,7 @@ use crate::containers::filter::FilterError;
 use crate::containers::oci::SpecError;
 use crate::containers::selinux::LabelError;
 use crate::containers::user::UserError;
+use crate::containers::volumes::VolumeError;
 use crate::drivers::bundle::BundleError;
 use crate::drivers::cgroup::CgroupError;
 use crate::drivers::host::DeviceError;
@@ -70,6 +71,25 @@ pub enum Cause {
         path: PathBuf,
         /// Inside.
         target: String,
+    },
+    /// An image that was asked for as a volume.
+    #[error("cannot mount image {image:?} as the volume at {target}")]
+    Volume {
+        /// In the user's words.
+        image: String,
+        /// Inside.
+        target: String,
+        /// Why.
+        #[source]
+        source: VolumeError,
+    },
+    /// An image to run that is none.
+    #[error("image {image:?} is an OCI artifact of type {kind}: it can be a volume, but nothing runs from it")]
+    Artifact {
+        /// As the request named it.
+        image: String,
+        /// Its media type.
+        kind: String,
     },
     /// A user or group outside of the pod's user namespace.
     #[error("{what} {id} does not exist in the pod's user namespace: it is beyond the mapped range")]
@@ -200,6 +220,11 @@ impl From<Lost> for Cause {
 }
 
 impl ContainerError {
+    /// An image volume is the cause.
+    pub fn is_of_image_volume(&self) -> bool {
+        matches!(*self.cause, Cause::Volume { .. })
+    }
+
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match &*self.cause {
@@ -207,6 +232,7 @@ impl ContainerError {
             Cause::Ambiguous
             | Cause::NoVolumeSource { .. }
             | Cause::NotMapped { .. }
+            | Cause::Artifact { .. }
             | Cause::NotMappable { .. }
             | Cause::Device(_)
             | Cause::NoCommand
@@ -223,6 +249,7 @@ impl ContainerError {
             Cause::Stopping => Kind::Unavailable,
             Cause::Cgroup(error) => error.kind(),
             Cause::Layers(error) => error.kind(),
+            Cause::Volume { source, .. } => source.kind(),
             Cause::Bundle(error) => error.kind(),
             Cause::Shim(error) => error.kind(),
             Cause::Store(_) | Cause::Relabel { .. } | Cause::Io { .. } => Kind::Internal,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::state::Phase;
 use super::{Cause, Container, ContainerError, Containers};
-use crate::ids::PodId;
+use crate::ids::{Named, PodId, named};
 
 /// Which containers; an empty filter means all.
 #[derive(Clone, Debug, Default)]
@@ -56,12 +56,14 @@ impl Filter {
 impl Containers {
     /// Those that the filter admits, oldest first.
     pub fn list(&self, filter: &Filter) -> Vec<Arc<Container>> {
-        oldest_first(self.table().values().filter(|c| filter.admits(c)).cloned().collect())
+        let found = self.table().values().filter(|c| filter.admits(c)).cloned().collect();
+        oldest_first(found)
     }
 
     /// The containers of one pod, oldest first.
     pub fn of_pod(&self, pod: &PodId) -> Vec<Arc<Container>> {
-        oldest_first(self.table().values().filter(|c| c.sandbox.id == *pod).cloned().collect())
+        let found = self.table().values().filter(|c| c.sandbox.id == *pod).cloned().collect();
+        oldest_first(found)
     }
 
     /// Those that run, by pod, oldest first.
@@ -75,12 +77,10 @@ impl Containers {
 
     /// The one container with this id, or whose id alone begins so.
     pub fn find(&self, id: &str) -> Result<Arc<Container>, ContainerError> {
-        let table = self.table();
-        let mut found = table.values().filter(|c| !id.is_empty() && c.id.as_str().starts_with(id));
-        match (found.next(), found.next()) {
-            (Some(container), None) => Ok(container.clone()),
-            (None, _) => Err(Cause::Unknown.of(format_args!("{id:?}"))),
-            (Some(_), Some(_)) => Err(Cause::Ambiguous.of(format_args!("{id:?}"))),
+        match named(&self.table(), id) {
+            Named::One(container) => Ok(container.clone()),
+            Named::Nothing => Err(Cause::Unknown.of(format_args!("{id:?}"))),
+            Named::Several => Err(Cause::Ambiguous.of(format_args!("{id:?}"))),
         }
     }
 }

@@ -28,6 +28,7 @@ mod stats;
 mod stop;
 mod update;
 pub mod user;
+mod volumes;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,6 +42,7 @@ pub use exec_sync::ExecOutput;
 pub use gauges::WritableLayer;
 pub use list::Filter;
 pub use sandbox::Sandbox;
+pub use volumes::VolumeError;
 pub use session::Session;
 pub use snapshot::ContainerSnapshot;
 pub use stats::{ContainerStats, since};

@@ -28,8 +28,9 @@ impl Containers {
         sandbox: Arc<Sandbox>,
         known: Option<&v1::state::Container>,
     ) {
-        let hold = self.images.hold(&record.image.id);
-        let container = Arc::new(Container::from_record(record, sandbox, hold));
+        let images = std::iter::once(&record.image).chain(&record.volumes);
+        let holds = images.filter_map(|image| self.images.hold(&image.id)).collect();
+        let container = Arc::new(Container::from_record(record, sandbox, holds));
         self.table().insert(container.id.clone(), container.clone());
         match known {
             Some(known) if known.running => {

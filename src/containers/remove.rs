@@ -36,7 +36,7 @@ impl Containers {
             return Err(Cause::State { is: "running", wanted: "stopped" });
         }
         // Dropped here so that the root is unmounted before its directories go.
-        container.state().drop_root();
+        container.state().unmount();
         if let Some(shim) = container.sandbox.shim() {
             match shim.delete(container.id.as_str()).await {
                 Ok(()) | Err(ShimError::Gone { .. }) => {}

@@ -62,8 +62,11 @@ pub struct ContainerMetadata {
 pub struct Mount {
     /// Absolute path inside.
     pub container_path: String,
-    /// Absolute path on the host.
+    /// Absolute path on the host; empty for an image volume.
     pub host_path: String,
+    /// Set for a volume that shows an image instead of a path of the host; it is read-only.
+    #[serde(default)]
+    pub image: Option<ImageVolume>,
     /// Read-only.
     pub readonly: bool,
     /// Read-only with everything mounted below.
@@ -103,6 +106,24 @@ impl MountOption {
             Self::NoDev => "nodev",
             Self::NoSuid => "nosuid",
         }
+    }
+}
+
+/// An image to be shown as a volume (CRI Mount.image and image_sub_path).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageVolume {
+    /// As the request named it (usually the image id).
+    pub image: String,
+    /// What the user wrote in the pod's spec; empty where the kubelet does not say.
+    pub user_specified_image: String,
+    /// A directory of the image, to be shown instead of its root.
+    pub sub_path: Option<PathBuf>,
+}
+
+impl ImageVolume {
+    /// For messages: the user's own words where they are known.
+    pub fn name(&self) -> &str {
+        if self.user_specified_image.is_empty() { &self.image } else { &self.user_specified_image }
     }
 }
 

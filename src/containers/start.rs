@@ -1,12 +1,12 @@
 //! StartContainer: the shim spawns the process; the call returns once the workload is executing.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use berth_proto::shim::v1;
 
 use super::spec::PidMode;
-use super::state::{Exit, Exited, Reason, Run, State};
+use super::state::{Exit, Exited, Mounted, Reason, Run, State};
 use super::{Cause, Container, ContainerError, Containers};
 use crate::clock;
 use crate::drivers::shim::{Shim, ShimError};
@@ -29,8 +29,8 @@ impl Containers {
         let _verb = container.verb.lock().await;
         let shim =
             container.sandbox.shim().ok_or_else(|| Cause::SandboxNotReady(container.sandbox.id.clone()))?;
-        let root = self.take_root(container)?;
-        match self.spawn(container, &shim, root).await {
+        let mounted = self.take_mounted(container)?;
+        match self.spawn(container, &shim, mounted).await {
             Ok(started) => self.set_running(container, started).await,
             Err(cause) => {
                 // Where the shim gave no answer, the process may be there after all.
@@ -44,23 +44,30 @@ impl Containers {
     }
 
     /// Created becomes Starting; any other state refuses.
-    fn take_root(&self, container: &Container) -> Result<OwnedFd, Cause> {
+    fn take_mounted(&self, container: &Container) -> Result<Mounted, Cause> {
         let mut state = container.state();
-        let State::Created { root } = &mut *state else {
+        let State::Created { mounted } = &mut *state else {
             return Err(Cause::State { is: state.phase().describe(), wanted: "created" });
         };
-        let root = match root.take() {
-            Some(root) => root,
+        let mounted = match mounted.take() {
+            Some(mounted) => mounted,
             None => {
                 let user = container.sandbox.spec.namespaces.user.as_ref();
-                self.mount_root(&container.id, &container.image, user)?
+                let root = self.mount_root(&container.id, &container.image, user)?;
+                let volumes = self.mount_volumes(&container.spec, &container.volumes, user)?;
+                Mounted { root, volumes }
             }
         };
         *state = State::Starting { ended: None };
-        Ok(root)
+        Ok(mounted)
     }
 
-    async fn spawn(&self, container: &Container, shim: &Shim, root: OwnedFd) -> Result<v1::Started, Cause> {
+    async fn spawn(
+        &self,
+        container: &Container,
+        shim: &Shim,
+        mounted: Mounted,
+    ) -> Result<v1::Started, Cause> {
         let layout = &self.drivers.layout;
         let filter = self.seccomp_filter(&container.spec.security)?;
         let (pid, pid_target) = pid_mode(&container.spec.security.pid);
@@ -82,8 +89,11 @@ impl Containers {
             pid_target,
             exit_path: layout.exit_record(&container.id).to_string_lossy().into_owned(),
             seccomp_flags: filter.as_ref().map_or_else(Vec::new, |filter| filter.flags.clone()),
+            image_volumes: u32::try_from(mounted.volumes.len()).unwrap_or(u32::MAX),
         };
-        Ok(shim.start(start, root.as_fd(), filter.as_ref().map(|filter| filter.fd.as_fd())).await?)
+        let filter = filter.as_ref().map(|filter| filter.fd.as_fd());
+        let volumes: Vec<_> = mounted.volumes.iter().map(AsFd::as_fd).collect();
+        Ok(shim.start(start, mounted.root.as_fd(), filter, &volumes).await?)
     }
 
     async fn set_running(&self, container: &Arc<Container>, started: v1::Started) -> Result<(), Cause> {

@@ -8,14 +8,23 @@ use serde::{Deserialize, Serialize};
 /// The live state, as the daemon holds it.
 #[derive(Debug)]
 pub(super) enum State {
-    /// Made, not started. The root is mounted already, unless a daemon before this one had mounted it.
-    Created { root: Option<OwnedFd> },
+    /// Made, not started. It is mounted already, unless a daemon before this one had done that.
+    Created { mounted: Option<Mounted> },
     /// The shim is spawning it; it may end before the shim's answer is here.
     Starting { ended: Option<Exit> },
     /// Its process lives.
     Running(Run),
     /// Its process has ended, or never came to be.
     Exited(Exited),
+}
+
+/// What of a container is mounted before its start, attached nowhere.
+#[derive(Debug)]
+pub(super) struct Mounted {
+    /// Its root.
+    pub root: OwnedFd,
+    /// Its image volumes, in the request's order.
+    pub volumes: Vec<OwnedFd>,
 }
 
 /// A live process.
@@ -98,10 +107,10 @@ pub enum Phase {
 }
 
 impl State {
-    /// Lets a mounted root go.
-    pub(super) fn drop_root(&mut self) {
-        if let Self::Created { root } = self {
-            root.take();
+    /// Lets go what is mounted.
+    pub(super) fn unmount(&mut self) {
+        if let Self::Created { mounted } = self {
+            mounted.take();
         }
     }
 
@@ -117,7 +126,7 @@ impl State {
 impl From<Phase> for State {
     fn from(phase: Phase) -> Self {
         match phase {
-            Phase::Created => Self::Created { root: None },
+            Phase::Created => Self::Created { mounted: None },
             Phase::Running(run) => Self::Running(run),
             Phase::Exited(exited) => Self::Exited(exited),
         }

@@ -39,19 +39,24 @@ impl Containers {
         };
         let shim = container.sandbox.shim();
         if let (Some(shim), false) = (&shim, grace.is_zero()) {
-            send(shim, container, container.stop_signal()).await?;
-            if tokio::time::timeout(grace, container.until_ended()).await.is_ok() {
-                return Ok(());
+            match send(shim, container, container.stop_signal()).await {
+                Ok(()) if tokio::time::timeout(grace, container.until_ended()).await.is_ok() => return Ok(()),
+                // One that does not listen gets no second chance.
+                Ok(()) | Err(Cause::Shim(ShimError::Timeout { .. })) => {}
+                Err(cause) => return Err(cause),
             }
         }
         self.kill(container, shim.as_ref(), run).await
     }
 
     async fn kill(&self, container: &Container, shim: Option<&Shim>, run: Run) -> Result<(), Cause> {
-        if let Some(shim) = shim {
-            send(shim, container, SIGKILL).await?;
-        }
+        let told = match shim {
+            Some(shim) => send(shim, container, SIGKILL).await,
+            None => Ok(()),
+        };
+        // What runs dies even if the shim does not listen; only, nobody tells of its end then.
         self.drivers.cgroups.kill(&container.cgroup).await?;
+        told?;
         match tokio::time::timeout(DEATH, container.until_ended()).await {
             Ok(()) => Ok(()),
             Err(_) => Err(Cause::Immortal {

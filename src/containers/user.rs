@@ -102,13 +102,15 @@ fn account(text: &str) -> Option<Account> {
     named.then(|| Account::Name(text.to_string()))
 }
 
-/// The first account of an image's USER as CRI's ImageStatus reports it: (uid, name), one of which is set.
-pub fn image_user(user: &str) -> (Option<u32>, Option<String>) {
+/// The first account of an image's USER as CRI's ImageStatus reports it: a number, or else a name. An image that says
+/// nothing runs as root. What can be neither is reported as a name, as written: the kubelet takes silence for root, and
+/// asks for the name, which is then refused.
+pub fn image_user(user: &str) -> (Option<u32>, String) {
     let first = user.split(':').next().unwrap_or_default();
     match account(first) {
-        Some(Account::Id(uid)) => (Some(uid), None),
-        Some(Account::Name(name)) => (None, Some(name)),
-        None => (None, None),
+        _ if first.is_empty() => (Some(0), String::new()),
+        Some(Account::Id(uid)) => (Some(uid), String::new()),
+        _ => (None, first.to_string()),
     }
 }
 

@@ -131,10 +131,13 @@ fn lines_with_control_characters_are_no_entries() {
 
 #[test]
 fn the_reported_user_of_an_image_is_a_number_or_a_name() {
-    assert_eq!(image_user("1002:7"), (Some(1002), None));
-    assert_eq!(image_user("www-data:7"), (None, Some("www-data".into())));
-    assert_eq!(image_user(""), (None, None));
-    assert_eq!(image_user("4294967296"), (None, None));
+    assert_eq!(image_user("1002:7"), (Some(1002), String::new()));
+    assert_eq!(image_user("www-data:7"), (None, "www-data".into()));
+    assert_eq!(image_user(""), (Some(0), String::new()));
+    assert_eq!(image_user(":7"), (Some(0), String::new()));
+    for odd in ["4294967296", "4294967295", "007", "-1", "a b"] {
+        assert_eq!(image_user(odd), (None, odd.into()), "{odd}");
+    }
 }
 
 proptest::proptest! {

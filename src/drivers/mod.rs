@@ -36,7 +36,7 @@ pub struct Drivers {
     /// Limits.
     pub cgroups: cgroup::Cgroups,
     /// Connections.
-    pub network: network::Network,
+    pub network: std::sync::Arc<network::Network>,
     /// Root file systems.
     pub layers: layers::Layers,
     /// Directories of containers.

@@ -278,3 +278,6 @@ impl Master {
         Ok(rustix::termios::tcsetwinsize(&self.0, size)?)
     }
 }
+
+#[cfg(test)]
+mod tests;

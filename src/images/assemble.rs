@@ -22,7 +22,7 @@ use crate::drivers::store::Durability;
 use crate::ids::Digest;
 
 /// Chunks from the network that wait for the inflating thread.
-const CHUNKS: usize = 32;
+pub(super) const CHUNKS: usize = 32;
 
 /// One image to be made.
 pub struct Plan {
@@ -33,6 +33,13 @@ pub struct Plan {
     pub blobs: Vec<(Digest, Vec<u8>)>,
     /// One for each layer of the manifest.
     pub(super) meters: Vec<Arc<Meter>>,
+}
+
+impl Plan {
+    /// The image's id.
+    pub(super) fn id(&self) -> &Digest {
+        if self.manifest.artifact.is_some() { &self.manifest.digest } else { &self.manifest.config.digest }
+    }
 }
 
 /// What is to be unpacked.
@@ -199,7 +206,7 @@ impl Shared {
         let (sender, receiver) = mpsc::channel(CHUNKS);
         let (layers, parents, size) = (self.layers.clone(), task.parents.clone(), task.blob().size);
         let work = tokio::task::spawn_blocking(move || {
-            layers.unpack(Chunks { receiver, current: Bytes::new() }, size, parents.as_deref())
+            layers.unpack(Chunks::new(receiver), size, parents.as_deref())
         });
         let fed = task.plan.source.feed(task.blob(), sender, task.meter()).await;
         let unpacked = work.await.map_err(|_| interrupted())?;
@@ -257,10 +264,16 @@ fn open_stack(cache: &layers::Layers, stack: Vec<Arc<Layer>>) -> Result<Vec<laye
     stack.into_iter().map(open).collect()
 }
 
-/// The network's chunks as the inflating thread reads them.
-struct Chunks {
+/// The network's chunks as a blocking thread reads them.
+pub(super) struct Chunks {
     receiver: mpsc::Receiver<Bytes>,
     current: Bytes,
+}
+
+impl Chunks {
+    pub(super) fn new(receiver: mpsc::Receiver<Bytes>) -> Self {
+        Self { receiver, current: Bytes::new() }
+    }
 }
 
 impl Read for Chunks {

@@ -10,7 +10,7 @@ use crate::ids::Digest;
 /// A whole image: every layer is unpacked, every blob verified.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Image {
-    /// Digest of the config blob: the one id of an image everywhere in CRI.
+    /// Digest of the config blob, of an artifact that of the manifest: the one id of an image everywhere in CRI.
     pub id: Digest,
     /// Digest of the manifest of this platform.
     pub manifest: Digest,
@@ -24,8 +24,9 @@ pub struct Image {
     pub size: u64,
     /// What containers need of the config.
     pub config: ImageConfig,
-    /// Never to be collected.
-    pub pinned: bool,
+    /// The type of an OCI artifact: its only layer has files, no root that something could run in.
+    #[serde(default)]
+    pub artifact: Option<String>,
     /// Manifests and config that are kept, with their sizes in bytes.
     pub blobs: BTreeMap<Digest, u64>,
     /// Nobody sees it any more, but containers that were made of it still use its layers.

@@ -67,6 +67,26 @@ pub enum ManifestError {
         /// What it is.
         media_type: String,
     },
+    /// A file of an artifact whose name is none.
+    #[error("artifact {digest} has a file titled {title:?}: {problem}")]
+    Title {
+        /// Of the manifest.
+        digest: Digest,
+        /// As written, shortened.
+        title: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// More than a directory should have.
+    #[error("artifact {digest} has {files} files, more than the {most} that are supported")]
+    TooManyFiles {
+        /// Of the manifest.
+        digest: Digest,
+        /// How many.
+        files: usize,
+        /// The limit.
+        most: usize,
+    },
     /// More than overlay takes.
     #[error("manifest {digest} has {layers} layers, more than the {max} that are supported", max = LAYERS_MAX)]
     TooManyLayers {
@@ -108,15 +128,18 @@ pub struct Descriptor {
     pub annotations: Option<BTreeMap<String, String>>,
 }
 
-/// One platform's image.
+/// One platform's image, or an artifact.
 #[derive(Clone, Debug)]
 pub struct Manifest {
     /// Of the document.
     pub digest: Digest,
     /// The config blob.
     pub config: Descriptor,
-    /// Bottom first.
+    /// Bottom first; of an artifact its files.
     pub layers: Vec<Descriptor>,
+    /// The type of an artifact (image-spec, manifest.md "Guidelines for Artifact Usage"): anything but a config of an
+    /// image makes one. None: an image that can run.
+    pub artifact: Option<String>,
 }
 
 /// What a registry calls a manifest.
@@ -132,6 +155,7 @@ pub enum Document {
 #[serde(rename_all = "camelCase")]
 struct Raw {
     media_type: Option<String>,
+    artifact_type: Option<String>,
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
     manifests: Option<Vec<Descriptor>>,
@@ -155,20 +179,30 @@ pub fn parse(digest: &Digest, media_type: &str, bytes: &[u8]) -> Result<Document
     match (raw.manifests, raw.config, raw.layers) {
         (Some(manifests), None, None) if !MANIFESTS.contains(&said) => Ok(Document::Index(manifests)),
         (None, Some(config), Some(layers)) if !INDEXES.contains(&said) => {
-            manifest(digest, config, layers).map(Document::Manifest)
+            manifest(digest, (config, layers), raw.artifact_type).map(Document::Manifest)
         }
         (Some(_), ..) => ambiguous("is an index and an image at once"),
         _ => ambiguous("is neither an index nor an image with config and layers"),
     }
 }
 
-fn manifest(digest: &Digest, config: Descriptor, layers: Vec<Descriptor>) -> Result<Manifest, ManifestError> {
+fn manifest(
+    digest: &Digest,
+    (config, layers): (Descriptor, Vec<Descriptor>),
+    artifact_type: Option<String>,
+) -> Result<Manifest, ManifestError> {
     let digest = digest.clone();
+    if !CONFIGS.contains(&config.media_type.as_str()) {
+        let named = artifact_type.into_iter().chain([config.media_type.clone()]).find(|name| !name.is_empty());
+        return match named {
+            Some(kind) => Ok(Manifest { digest, config, layers, artifact: Some(kind) }),
+            None => {
+                Err(ManifestError::NotAnImage { digest, what: "config", media_type: config.media_type })
+            }
+        };
+    }
     if layers.len() > LAYERS_MAX {
         return Err(ManifestError::TooManyLayers { digest, layers: layers.len() });
-    }
-    if !CONFIGS.contains(&config.media_type.as_str()) {
-        return Err(ManifestError::NotAnImage { digest, what: "config", media_type: config.media_type });
     }
     if config.size > CONFIG_MAX {
         return Err(ManifestError::TooLarge { what: "config", digest: config.digest, limit: CONFIG_MAX });
@@ -178,7 +212,7 @@ fn manifest(digest: &Digest, config: Descriptor, layers: Vec<Descriptor>) -> Res
         Some(other) => {
             Err(ManifestError::NotAnImage { digest, what: "layer", media_type: other.media_type.clone() })
         }
-        None => Ok(Manifest { digest, config, layers }),
+        None => Ok(Manifest { digest, config, layers, artifact: None }),
     }
 }
 
@@ -190,7 +224,7 @@ fn check_size(what: &'static str, digest: &Digest, bytes: &[u8], limit: u64) -> 
 }
 
 /// An image's config blob.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// For containers.
     pub config: ImageConfig,
@@ -298,9 +332,25 @@ mod tests {
     }
 
     #[test]
-    fn artifacts_and_too_many_layers_are_refused_by_name() {
-        let wasm = descriptor("application/vnd.wasm.config.v0+json");
-        let error = document(&format!(r#"{{"config":{wasm},"layers":[]}}"#)).unwrap_err();
+    fn what_has_no_config_of_an_image_is_an_artifact_of_some_type() {
+        let kind = |json: String| match document(&json).unwrap() {
+            Document::Manifest(manifest) => manifest.artifact,
+            Document::Index(_) => panic!("an index: {json}"),
+        };
+        let (wasm, empty) = ("application/vnd.wasm.config.v0+json", "application/vnd.oci.empty.v1+json");
+        let (config, none) = (descriptor(wasm), descriptor(empty));
+        assert_eq!(kind(format!(r#"{{"config":{config},"layers":[]}}"#)).as_deref(), Some(wasm));
+        let typed = format!(r#"{{"artifactType":"text/x","config":{none},"layers":[]}}"#);
+        assert_eq!(kind(typed).as_deref(), Some("text/x"));
+        let image = descriptor(CONFIGS[0]);
+        assert_eq!(kind(format!(r#"{{"artifactType":"text/x","config":{image},"layers":[]}}"#)), None);
+        assert!(document(&format!(r#"{{"config":{},"layers":[]}}"#, descriptor(""))).is_err());
+    }
+
+    #[test]
+    fn odd_layers_and_too_many_are_refused_by_name() {
+        let (config, wasm) = (descriptor(CONFIGS[0]), descriptor("application/wasm"));
+        let error = document(&format!(r#"{{"config":{config},"layers":[{wasm}]}}"#)).unwrap_err();
         assert!(error.to_string().contains("wasm"), "{error}");
         let config = descriptor(CONFIGS[0]);
         let layer = descriptor("application/vnd.oci.image.layer.v1.tar+gzip");

@@ -1,5 +1,6 @@
 //! Images: references, pulls, removal, usage. No HTTP and no tar here: those are drivers.
 
+mod artifact;
 mod assemble;
 mod catalog;
 mod error;
@@ -10,6 +11,7 @@ mod layer;
 mod list;
 mod manifest;
 mod platform;
+mod pinned;
 pub mod progress;
 mod publish;
 mod pull;
@@ -25,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 
-use crate::drivers::layers::{Config, LayerError, Layers};
+use crate::drivers::layers::{Config as LayersConfig, LayerError, Layers};
 use crate::drivers::registry::Registry;
 use crate::drivers::store::{Damaged, Record, Store, StoreError};
 use crate::ids::Digest;
@@ -37,6 +39,7 @@ use self::flight::Flights;
 use self::image::Image;
 use self::layer::Layer;
 pub use self::manifest::ManifestError;
+pub use self::pinned::Config;
 use self::platform::Platform;
 use self::progress::Meters;
 pub use self::remove::Hold;
@@ -54,6 +57,7 @@ struct Shared {
     registry: Arc<Registry>,
     layers: Layers,
     platform: Platform,
+    config: Config,
     catalog: Mutex<Catalog>,
     /// Taken while records of images or layers change, and held until the catalog is equal to them.
     records: tokio::sync::Mutex<()>,
@@ -104,10 +108,11 @@ impl Images {
         layout: &Layout,
         store: Arc<Store>,
         registry: Registry,
-        config: &Config,
+        config: Config,
+        layers: &LayersConfig,
     ) -> Result<Self, ImageError> {
         let failed = |source| ImageError::Cache { image: String::new(), source: Arc::new(source) };
-        let layers = Layers::open(layout, config).map_err(failed)?;
+        let layers = Layers::open(layout, layers).map_err(failed)?;
         let mut catalog = Catalog::default();
         for layer in load::<Layer>(&store)? {
             match layers.open_layer(&layer.id) {
@@ -129,6 +134,7 @@ impl Images {
             registry: Arc::new(registry),
             layers,
             platform: Platform::host(),
+            config,
             catalog: Mutex::new(catalog),
             records: tokio::sync::Mutex::new(()),
             images: Flights::default(),

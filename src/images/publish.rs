@@ -31,15 +31,15 @@ impl Shared {
             kept.blobs.iter().try_for_each(|(digest, bytes)| layers.keep_blob(digest, bytes))
         })
         .await?;
-        let id = plan.manifest.config.digest.clone();
+        let id = plan.id().clone();
         let known = self.catalog().image(&id).cloned();
         let mut blobs: std::collections::BTreeMap<_, _> =
             plan.blobs.iter().map(|(digest, bytes)| (digest.clone(), bytes.len() as u64)).collect();
-        let (mut tags, mut digests, mut pinned) = (BTreeSet::new(), BTreeSet::new(), false);
+        let (mut tags, mut digests) = (BTreeSet::new(), BTreeSet::new());
         if let Some(known) = &known {
             blobs.extend(known.blobs.clone());
             if !known.removed {
-                (tags, digests, pinned) = (known.tags.clone(), known.digests.clone(), known.pinned);
+                (tags, digests) = (known.tags.clone(), known.digests.clone());
             }
         }
         let image = Arc::new(Image {
@@ -50,7 +50,7 @@ impl Shared {
             size: self.bytes_of(&layers, &blobs),
             layers,
             config: plan.config.config.clone(),
-            pinned,
+            artifact: plan.manifest.artifact.clone(),
             blobs,
             removed: false,
         });

@@ -79,6 +79,9 @@ impl Shared {
         for _ in 0..=INDEX_DEPTH_MAX {
             let bad = |error| source.bad(error);
             match manifest::parse(&current.digest, &current.media_type, &current.bytes).map_err(bad)? {
+                Document::Manifest(manifest) if manifest.artifact.is_some() => {
+                    return self.build_artifact(source, manifest, blobs, names).await;
+                }
                 Document::Manifest(manifest) => return self.build(source, manifest, blobs, names).await,
                 Document::Index(manifests) => {
                     current = self.descend(&source, &manifests).await?;
@@ -142,7 +145,7 @@ impl Shared {
 
 impl Source {
     /// For `map_err`.
-    fn bad(&self, source: ManifestError) -> ImageError {
+    pub(super) fn bad(&self, source: ManifestError) -> ImageError {
         ImageError::BadManifest { image: self.image.to_string(), source: Arc::new(source) }
     }
 }

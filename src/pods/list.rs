@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Cause, Pod, PodError, Pods};
+use crate::ids::{Named, named};
 
 /// Which pod sandboxes; an empty filter means all.
 #[derive(Clone, Debug, Default)]
@@ -34,12 +35,10 @@ impl Pods {
 
     /// The one pod sandbox with this id, or whose id alone begins so.
     pub fn find(&self, id: &str) -> Result<Arc<Pod>, PodError> {
-        let table = self.table();
-        let mut found = table.values().filter(|pod| !id.is_empty() && pod.id().as_str().starts_with(id));
-        match (found.next(), found.next()) {
-            (Some(pod), None) => Ok(pod.clone()),
-            (None, _) => Err(Cause::Unknown.of(format_args!("{id:?}"))),
-            (Some(_), Some(_)) => Err(Cause::Ambiguous.of(format_args!("{id:?}"))),
+        match named(&self.table(), id) {
+            Named::One(pod) => Ok(pod.clone()),
+            Named::Nothing => Err(Cause::Unknown.of(format_args!("{id:?}"))),
+            Named::Several => Err(Cause::Ambiguous.of(format_args!("{id:?}"))),
         }
     }
 }

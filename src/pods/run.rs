@@ -166,8 +166,10 @@ impl Pods {
         let cgroup = self.drivers.cgroups.create_pod(&spec.cgroup_parent, id, Some(shim.pid())).await?;
         let (this, undo, pod, shim) = (self.clone(), cgroup.clone(), id.clone(), shim.clone());
         rollback.push(async move {
-            // Its cgroup can't go before the shim that is in it.
-            let _ = shim.shut_down().await;
+            // Its cgroup can't go before the shim that is in it, one that hangs included.
+            if shim.shut_down().await.is_err() {
+                let _ = this.drivers.cgroups.kill(&undo).await;
+            }
             if let Err(error) = this.drivers.cgroups.remove_pod(&undo).await {
                 tracing::warn!(%pod, %error, "cannot remove the cgroup of a pod that was not made");
             }

@@ -7,9 +7,14 @@ use tokio::task::JoinSet;
 
 use super::pod::State;
 use super::{Cause, Pod, PodError, PodRecord, Pods};
+use crate::containers;
 use crate::drivers::network::Attachment;
+use crate::drivers::shim::{Shim, ShimError};
 use crate::drivers::store::{Durability, StoreError};
 use crate::events::Happening;
+
+/// How long a killed pod may take to vanish.
+const DEATH: Duration = Duration::from_secs(20);
 
 impl Pods {
     /// Fine if it is unknown or already stopped.
@@ -30,11 +35,15 @@ impl Pods {
 
     async fn stop_one(&self, pod: &Arc<Pod>) -> Result<(), Cause> {
         let _verb = pod.verb.lock().await;
-        self.kill_containers(pod).await?;
+        let hung = match self.kill_containers(pod).await {
+            // Their processes are dead, but a shim that hangs tells nobody: it goes with them.
+            Err(cause) if is_shim_timeout(&cause) => true,
+            killed => killed.map(|()| false)?,
+        };
         self.disconnect(pod).await?;
         // Once there is no shim, no container starts any more.
         if let Some(shim) = pod.sandbox.set_shim(None) {
-            shim.shut_down().await?;
+            self.end_shim_of(pod, &shim, hung).await?;
         }
         self.containers.on_shim_lost(&pod.sandbox).await;
         Ok(self.set_not_ready(pod, None).await?)
@@ -57,16 +66,30 @@ impl Pods {
         recorded
     }
 
+    /// Asks the shim to end; one that hangs is killed with all of its pod.
+    async fn end_shim_of(&self, pod: &Pod, shim: &Shim, hung: bool) -> Result<(), Cause> {
+        if !hung {
+            match shim.shut_down().await {
+                Err(ShimError::Timeout { .. }) => {}
+                ended => return Ok(ended?),
+            }
+        }
+        tracing::warn!(pod = %pod.id(), shim = shim.pid(), "the shim does not answer and is killed");
+        self.drivers.cgroups.kill(&pod.sandbox.cgroup).await?;
+        Ok(self.drivers.cgroups.wait_empty(&pod.sandbox.cgroup, DEATH).await?)
+    }
+
     async fn kill_containers(&self, pod: &Pod) -> Result<(), Cause> {
         let mut kills = JoinSet::new();
         for container in self.containers.of_pod(pod.id()) {
             let containers = self.containers.clone();
             kills.spawn(async move { containers.stop_container(&container, Duration::ZERO).await });
         }
+        let mut all = Ok(());
         while let Some(killed) = kills.join_next().await {
-            killed.map_err(|_| Cause::Stopping)??;
+            all = all.and(killed.map_err(|_| Cause::Stopping)?.map_err(Cause::from));
         }
-        Ok(())
+        all
     }
 
     async fn disconnect(&self, pod: &Pod) -> Result<(), Cause> {
@@ -77,4 +100,9 @@ impl Pods {
         self.drivers.pod_files.drop_shm(pod.id())?;
         Ok(self.drivers.pod_files.unpin_network(pod.id())?)
     }
+}
+
+fn is_shim_timeout(cause: &Cause) -> bool {
+    matches!(cause, Cause::Container(error)
+        if matches!(*error.cause, containers::Cause::Shim(ShimError::Timeout { .. })))
 }

@@ -11,8 +11,8 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 
-/// The kernel's own limit is 253 (SCM_MAX_FD); Berth's packets carry far fewer.
-pub const MAX_FDS: usize = 16;
+/// The kernel's own limit is 253 (SCM_MAX_FD); Berth's packets carry fewer.
+pub const MAX_FDS: usize = 128;
 
 /// A connection that waits in the kernel until it is accepted.
 const BACKLOG: i32 = 16;

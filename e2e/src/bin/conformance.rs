@@ -32,6 +32,9 @@ struct Flags {
     /// Keeps critest's report here.
     #[arg(long, env = "REPORT")]
     report: Option<std::path::PathBuf>,
+    /// One more file of specs that may fail, beside e2e/conformance/known.txt.
+    #[arg(long, env = "KNOWN")]
+    known: Option<std::path::PathBuf>,
     /// Puts the images into the cache and runs nothing.
     #[arg(long)]
     prepare: bool,
@@ -74,7 +77,10 @@ async fn main() -> Result<ExitCode> {
         fs::copy(node.log_file(), keep.with_extension("daemon.log"))?;
     }
     let outcomes = read_report(&report)?;
-    let known = read_known(&berth_e2e::repository().join("e2e/conformance/known.txt"))?;
+    let mut known = read_known(&berth_e2e::repository().join("e2e/conformance/known.txt"))?;
+    if let Some(more) = &flags.known {
+        known.extend(read_known(more)?);
+    }
     Ok(judge(&flags, &outcomes, &known))
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::Digest as _;
 
+pub mod artifact;
 pub mod big;
 pub mod catalog;
 pub mod debian;
@@ -18,6 +19,7 @@ pub mod layer;
 pub mod program;
 pub mod publish;
 
+pub use artifact::Artifact;
 pub use layer::{Compression, Layer};
 
 /// Which media types a manifest speaks.
@@ -233,7 +235,7 @@ impl Built {
     }
 }
 
-/// An index (manifest list) over images, each for its own architecture.
+/// An index (manifest list) over images, each for its own architecture (`arm/v7`: with a variant).
 pub fn index(format: Format, images: &[Built]) -> Result<Blob> {
     let kind = match format {
         Format::Oci => "application/vnd.oci.image.index.v1+json",
@@ -243,7 +245,10 @@ pub fn index(format: Format, images: &[Built]) -> Result<Blob> {
         .iter()
         .map(|image| {
             let mut descriptor = image.manifest.descriptor();
-            descriptor["platform"] = json!({ "os": "linux", "architecture": image.architecture });
+            descriptor["platform"] = match image.architecture.split_once('/') {
+                None => json!({ "os": "linux", "architecture": image.architecture }),
+                Some((name, variant)) => json!({ "os": "linux", "architecture": name, "variant": variant }),
+            };
             descriptor
         })
         .collect();

@@ -38,8 +38,9 @@ pub(super) fn run(request: Start<'_>, reporter: &Reporter) -> Result<()> {
     limits::raise(&workload.limits)?;
     // Never the shim's own score, which protects it from the OOM killer.
     limits::set_oom_score(spec.process.oom_score_adj.unwrap_or(0))?;
-    let membership = Membership::open(request.cgroups)?;
-    let interior = interior(&spec, request.pod, request.cgroup_v2)?;
+    let membership = Membership::open(request.cgroups, request.pod.user_ns.is_some())?;
+    let mounts = sources::prepare(&spec, request.pod, request.volumes)?;
+    let interior = interior(&spec, mounts, request.pod, request.cgroup_v2)?;
     let root = rootfs::prepare(request.root)?;
     let root_propagation = options::root_propagation(&spec.linux.rootfs_propagation)?;
 
@@ -69,7 +70,7 @@ pub(super) fn conceal() -> Result<()> {
 
 fn descriptors<'a>(request: &'a Start<'_>, reporter: &'a Reporter) -> Vec<BorrowedFd<'a>> {
     let mut kept = vec![reporter.as_fd(), request.root.as_fd()];
-    kept.extend(request.seccomp.iter().map(AsFd::as_fd));
+    kept.extend(request.seccomp.iter().chain(&request.volumes).map(AsFd::as_fd));
     kept.extend(
         [&request.pod.shm, &request.pod.user_ns, &request.pod.init].into_iter().flatten().map(AsFd::as_fd),
     );
@@ -89,8 +90,7 @@ impl Stdio {
     }
 }
 
-fn interior(spec: &Spec, pod: &Pod, cgroup_v2: bool) -> Result<Interior> {
-    let mounts = sources::prepare(spec, pod)?;
+fn interior(spec: &Spec, mounts: Vec<Prepared>, pod: &Pod, cgroup_v2: bool) -> Result<Interior> {
     let cgroups = mounts.iter().any(|mount| matches!(mount.source, Source::Cgroups { .. }));
     let hierarchies = if cgroups { Some(Hierarchies::of_this_node(cgroup_v2)?) } else { None };
     let host_dev = |mount: &Prepared| {

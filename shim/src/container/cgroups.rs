@@ -9,22 +9,29 @@ use super::failure::{Failing, Result, SpawnError};
 
 /// The cgroups to be joined, opened in the host's view.
 pub(super) struct Membership {
-    /// The `tasks` files of v1, written to by the new process itself.
-    tasks: Vec<(String, OwnedFd)>,
+    /// Files that the new process writes itself to: `tasks` of v1, `cgroup.procs` of v2 where clone3 can't be asked.
+    files: Vec<(String, OwnedFd)>,
     /// The directory of v2, entered at clone3.
     unified: Option<OwnedFd>,
 }
 
 impl Membership {
-    pub(super) fn open(directories: &[String]) -> Result<Self> {
-        let mut membership = Self { tasks: Vec::new(), unified: None };
+    /// `from_user_namespace`: root of another user namespace than the host's will clone. For clone3 it may not enter the
+    /// host's cgroups (EACCES), while a file that is open stays so; it costs the wait that `join` tells of.
+    pub(super) fn open(directories: &[String], from_user_namespace: bool) -> Result<Self> {
+        let mut membership = Self { files: Vec::new(), unified: None };
         for path in directories {
             let step = || format!("open cgroup {path}");
             let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
             let directory = rustix::fs::open(path.as_str(), flags, Mode::empty()).failing(step)?;
-            let tasks = OFlags::WRONLY | OFlags::CLOEXEC;
-            match rustix::fs::openat(&directory, "tasks", tasks, Mode::empty()) {
-                Ok(tasks) => membership.tasks.push((path.clone(), tasks)),
+            let open = |name: &str| {
+                rustix::fs::openat(&directory, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            };
+            match open("tasks") {
+                Ok(tasks) => membership.files.push((path.clone(), tasks)),
+                Err(Errno::NOENT) if from_user_namespace => {
+                    membership.files.push((path.clone(), open("cgroup.procs").failing(step)?));
+                }
                 Err(Errno::NOENT) if membership.unified.is_none() => membership.unified = Some(directory),
                 Err(Errno::NOENT) => {
                     return Err(SpawnError::refused(
@@ -38,16 +45,16 @@ impl Membership {
         Ok(membership)
     }
 
-    /// The cgroup for clone3.
+    /// The cgroup for clone3, if that is to enter one.
     pub(super) fn unified(&self) -> Option<BorrowedFd<'_>> {
         self.unified.as_ref().map(AsFd::as_fd)
     }
 
-    /// Moves the calling process, which has one thread, into the cgroups of v1. Writing to `tasks` instead of
-    /// `cgroup.procs` spares the wait for an RCU grace period: 50 us instead of 7 ms.
+    /// Moves the calling process, which has one thread, into the cgroups that clone3 did not enter. On v1 writing to
+    /// `tasks` instead of `cgroup.procs` spares the wait for an RCU grace period: 50 us instead of 7 ms.
     pub(super) fn join(self) -> Result<()> {
-        for (path, tasks) in &self.tasks {
-            rustix::io::write(tasks, b"0").failing(|| format!("join cgroup {path}"))?;
+        for (path, file) in &self.files {
+            rustix::io::write(file, b"0").failing(|| format!("join cgroup {path}"))?;
         }
         Ok(())
     }

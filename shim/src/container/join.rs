@@ -35,8 +35,8 @@ pub(super) fn run(request: Exec<'_>, reporter: &Reporter) -> Result<()> {
         Some(score) => score,
         None => limits::oom_score_of(target)?,
     })?;
-    let membership = Membership::open(request.cgroups)?;
-    let own_cgroup_namespace = has_own_cgroup_namespace(target)?;
+    let membership = Membership::open(request.cgroups, has_own(target, "user")?)?;
+    let own_cgroup_namespace = has_own(target, "cgroup")?;
 
     join_namespaces(request.target)?;
     let step = || "clone the process".to_owned();
@@ -85,11 +85,13 @@ fn pid_of(process: BorrowedFd<'_>) -> Result<Pid> {
     }
 }
 
-/// Whether the container's is another than the shim's.
-fn has_own_cgroup_namespace(target: Pid) -> Result<bool> {
-    let step = || "look at the container's cgroup namespace".to_owned();
-    let of = |process: &str| std::fs::metadata(format!("/proc/{process}/ns/cgroup"));
-    let (own, theirs) = (of("self").failing(step)?, of(&target.to_string()).failing(step)?);
+/// Whether the container's namespace of this kind is another than the shim's.
+fn has_own(target: Pid, kind: &str) -> Result<bool> {
+    let of = |process: &str| {
+        let namespace = std::fs::metadata(format!("/proc/{process}/ns/{kind}"));
+        namespace.failing(|| format!("look at the container's {kind} namespace"))
+    };
+    let (own, theirs) = (of("self")?, of(&target.to_string())?);
     Ok((own.dev(), own.ino()) != (theirs.dev(), theirs.ino()))
 }
 

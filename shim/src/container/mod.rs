@@ -71,6 +71,8 @@ pub struct Start<'a> {
     pub bundle: &'a Path,
     /// The root: a detached mount, or an O_PATH directory.
     pub root: OwnedFd,
+    /// Detached mounts, for the mounts of type `image` in the spec; each serves one.
+    pub volumes: Vec<OwnedFd>,
     /// File of `struct sock_filter` records.
     pub seccomp: Option<OwnedFd>,
     /// Names of filter flags as in the OCI runtime spec.

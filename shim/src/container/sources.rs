@@ -30,15 +30,22 @@ pub(super) enum Source {
     Cgroups { options: Options },
 }
 
-/// Prepares the spec's mounts, in their order.
-pub(super) fn prepare(spec: &Spec, pod: &Pod) -> Result<Vec<Prepared>> {
-    spec.mounts.iter().map(|mount| prepare_one(mount, spec, pod)).collect()
+/// Prepares the spec's mounts, in their order. Those of type `image` take theirs from `volumes`.
+pub(super) fn prepare(spec: &Spec, pod: &Pod, volumes: Vec<OwnedFd>) -> Result<Vec<Prepared>> {
+    let mut volumes: Vec<_> = volumes.into_iter().map(Some).collect();
+    spec.mounts.iter().map(|mount| prepare_one(mount, spec, pod, &mut volumes)).collect()
 }
 
-fn prepare_one(mount: &Mount, spec: &Spec, pod: &Pod) -> Result<Prepared> {
+fn prepare_one(
+    mount: &Mount,
+    spec: &Spec,
+    pod: &Pod,
+    volumes: &mut [Option<OwnedFd>],
+) -> Result<Prepared> {
     let destination = inside(&mount.destination)?;
     let options = Options::parse(&mount.options);
     let source = match mount.kind.as_str() {
+        "image" => image(mount, &options, volumes)?,
         "cgroup" | "cgroup2" => Source::Cgroups { options },
         "shm" if mount.source == Path::new("pod") => shm(mount, &options, pod)?,
         "bind" | "rbind" | "" | "none" => bind(mount, &options, spec, pod)?,
@@ -86,6 +93,19 @@ fn shm(mount: &Mount, options: &Options, pod: &Pod) -> Result<Source> {
     let private = MountPropagationFlags::PRIVATE;
     set_attributes(tree.as_fd(), true, &Attributes { propagation: private, ..Attributes::default() })
         .failing(step)?;
+    apply(tree.as_fd(), options).failing(step)?;
+    Ok(Source::Tree { tree, directory: true })
+}
+
+/// A volume that the daemon has mounted from an image's layers.
+fn image(mount: &Mount, options: &Options, volumes: &mut [Option<OwnedFd>]) -> Result<Source> {
+    let step = || format!("prepare the image volume for {}", mount.destination.display());
+    let number: Option<usize> = mount.source.to_str().and_then(|number| number.parse().ok());
+    let tree = number.and_then(|number| volumes.get_mut(number)).and_then(Option::take).ok_or_else(|| {
+        let (number, destination) = (mount.source.display(), mount.destination.display());
+        let message = format!("no image volume {number} came for {destination}");
+        SpawnError::refused(step(), message)
+    })?;
     apply(tree.as_fd(), options).failing(step)?;
     Ok(Source::Tree { tree, directory: true })
 }

@@ -26,10 +26,15 @@ fn all_namespaces() {
     let (_case, running) = Case::sleeping();
     let process = process(&["/bin/sleep", "1000"]);
     let execed = running.exec(&process, &[]).unwrap();
-    for namespace in ["mnt", "pid", "net", "uts", "ipc", "cgroup", "user"] {
-        let of = |pid: nix::unistd::Pid| fs::read_link(format!("/proc/{pid}/ns/{namespace}")).unwrap();
-        assert_eq!(of(running.pid), of(execed.pid), "{namespace}");
+    let of = |namespace: &str, pid: nix::unistd::Pid| {
+        fs::read_link(format!("/proc/{pid}/ns/{namespace}")).unwrap()
+    };
+    for namespace in ["mnt", "pid", "net", "uts", "ipc", "user"] {
+        assert_eq!(of(namespace, running.pid), of(namespace, execed.pid), "{namespace}");
     }
+    // Of its own, with the same root: what tells its processes from the container's others.
+    let cgroups = [running.pid, execed.pid, nix::unistd::getpid()].map(|pid| of("cgroup", pid));
+    assert!(cgroups[0] != cgroups[1] && cgroups[1] != cgroups[2]);
     let root =
         |pid: nix::unistd::Pid| field(&fs::read_to_string(format!("/proc/{pid}/status")).unwrap(), "PPid");
     assert_eq!(root(execed.pid), std::process::id().to_string(), "the shim is the parent");

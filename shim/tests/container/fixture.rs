@@ -28,6 +28,7 @@ pub struct Case {
     pub pod: Pod,
     pub pid: PidNamespace<'static>,
     pub layers: usize,
+    pub volumes: Vec<OwnedFd>,
 }
 
 /// A running container or exec.
@@ -65,6 +66,7 @@ impl Case {
             pod,
             pid: PidNamespace::New,
             layers: 1,
+            volumes: Vec::new(),
         };
         image::make(&case.image());
         case
@@ -109,6 +111,7 @@ impl Case {
         let spawning = start(Start {
             bundle: &bundle,
             root,
+            volumes: self.volumes.iter().map(|fd| fd.try_clone().unwrap()).collect(),
             seccomp: self.seccomp.as_deref().map(memory_file),
             seccomp_flags: &[],
             cgroups: &self.cgroups,

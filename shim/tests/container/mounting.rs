@@ -1,8 +1,12 @@
 //! Mounts: what is there, what may be written, what propagates, and what the host sees of it: nothing.
 
 use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, UnmountFlags, fsconfig_create, fsmount,
+    fsopen, mount_bind, mount_change, unmount,
+};
 use serde_json::json;
 
 use crate::Test;
@@ -18,6 +22,7 @@ pub const TESTS: &[Test] = &[
     ("a_recursively_read_only_volume_covers_the_mounts_beneath_it", recursive),
     ("private_slave_and_shared_volumes_propagate_as_they_should", propagation),
     ("the_pod_s_shm_is_one_for_its_containers", shared_memory),
+    ("volumes_of_images_come_as_descriptors_and_go_where_the_spec_says", image_volumes),
     ("a_missing_source_is_named_with_its_destination", missing_source),
     ("bad_options_are_told_with_the_kernel_s_words", bad_options),
     ("a_dangling_link_in_the_image_is_followed_inside", dangling),
@@ -258,4 +263,39 @@ fn attached_root() {
     unmount(&place, UnmountFlags::DETACH).unwrap();
     assert_eq!((output.stdout.as_str(), made), ("1\n", true));
     assert_eq!(before, after);
+}
+
+/// A detached file system with one file.
+fn detached(name: &str) -> OwnedFd {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    fsconfig_create(context.as_fd()).unwrap();
+    let mount =
+        fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
+    fs::write(format!("/proc/self/fd/{}/name", mount.as_raw_fd()), name).unwrap();
+    mount
+}
+
+fn image_volumes() {
+    let script = "cat /a/name /b/c/name; touch /a/x || echo refused; grep -E ' /(a|b/c) ' /proc/self/mounts";
+    let mut case = Case::sh(script);
+    let volume = |number: &str, destination: &str| {
+        let options = ["ro", "nosuid", "nodev"];
+        json!({"type": "image", "source": number, "destination": destination, "options": options})
+    };
+    case.volumes = vec![detached("one"), detached("two")];
+    case.mount(volume("1", "/a"));
+    case.mount(volume("0", "/b/c"));
+    let output = case.run();
+    assert!(output.stdout.starts_with("twoonerefused\n"), "{output:?}");
+    let lines = [" /a tmpfs ro,nosuid,nodev,", " /b/c tmpfs ro,nosuid,nodev,"];
+    assert!(lines.iter().all(|line| output.stdout.contains(line)), "{output:?}");
+
+    for number in ["2", "1", "-1", "", "x"] {
+        let mut case = Case::sh("true");
+        case.volumes = vec![detached("one"), detached("two")];
+        case.mount(volume("1", "/a"));
+        case.mount(volume(number, "/b"));
+        let message = case.error().to_string();
+        assert!(message.contains("image volume") && message.contains("/b"), "{number}: {message}");
+    }
 }

@@ -24,6 +24,10 @@ impl ImageApi {
         Self { services }
     }
 
+    fn image(&self, image: &Image) -> v1::Image {
+        convert::image(image, self.services.images.is_pinned(image))
+    }
+
     /// Those that a filter of ListImages or StreamImages admits.
     fn matching(&self, filter: Option<v1::ImageFilter>) -> Vec<Arc<Image>> {
         let wanted = filter.and_then(|filter| filter.image).unwrap_or_default().image;
@@ -41,7 +45,7 @@ impl ImageService for ImageApi {
         request: Request<v1::ListImagesRequest>,
     ) -> Result<Response<v1::ListImagesResponse>, Status> {
         let found = self.matching(request.into_inner().filter);
-        let items = found.iter().map(|image| convert::image(image));
+        let items = found.iter().map(|image| self.image(image));
         Ok(Response::new(v1::ListImagesResponse { images: batches::whole(items, "StreamImages")? }))
     }
 
@@ -50,7 +54,8 @@ impl ImageService for ImageApi {
         request: Request<v1::StreamImagesRequest>,
     ) -> Result<Response<Self::StreamImagesStream>, Status> {
         let found = self.matching(request.into_inner().filter);
-        let items = found.into_iter().map(|image| convert::image(&image));
+        let images = Arc::clone(&self.services.images);
+        let items = found.into_iter().map(move |image| convert::image(&image, images.is_pinned(&image)));
         Ok(Response::new(batches::stream(items, |images| v1::StreamImagesResponse { images })))
     }
 
@@ -61,7 +66,7 @@ impl ImageService for ImageApi {
         let request = request.into_inner();
         let image = self.services.images.find(&convert::text(request.image)?);
         let mut response =
-            v1::ImageStatusResponse { image: image.as_deref().map(convert::image), ..Default::default() };
+            v1::ImageStatusResponse { image: image.as_deref().map(|image| self.image(image)), ..Default::default() };
         if let (Some(image), true) = (image, request.verbose) {
             let info = serde_json::to_string(&*image).map_err(|error| Status::internal(error.to_string()))?;
             response.info.insert("info".into(), info);

@@ -20,7 +20,7 @@ pub(super) async fn status(drivers: &Drivers, verbose: bool) -> v1::StatusRespon
     let ready = v1::RuntimeCondition { r#type: "RuntimeReady".into(), status: true, ..Default::default() };
     let mut network =
         v1::RuntimeCondition { r#type: "NetworkReady".into(), status: true, ..Default::default() };
-    if let Err(not_ready) = drivers.network.status().await {
+    if let Err(not_ready) = drivers.network.ready().await {
         network.status = false;
         network.reason = not_ready.reason.to_string();
         network.message = not_ready.message;

@@ -9,7 +9,10 @@ use crate::error::{Error, Kind, chain};
 /// An error with all its causes, under the code of its kind.
 pub(in crate::api) fn status(error: impl Into<Error>) -> Status {
     let error = error.into();
-    let text = chain(&error);
+    let text = match error.kubelet_word() {
+        Some(word) => format!("{word}: {}", chain(&error)),
+        None => chain(&error),
+    };
     tracing::debug!(kind = ?error.kind(), error = text, "answered with an error");
     Status::new(code(error.kind()), text)
 }
@@ -41,6 +44,8 @@ fn code(kind: Kind) -> Code {
         Kind::AlreadyExists => Code::AlreadyExists,
         Kind::FailedPrecondition => Code::FailedPrecondition,
         Kind::Unavailable => Code::Unavailable,
+        // The kubelet looks at the beginning of a pull's message only if the code says nothing.
+        Kind::RegistryUnavailable => Code::Unknown,
         Kind::ResourceExhausted => Code::ResourceExhausted,
         Kind::DeadlineExceeded => Code::DeadlineExceeded,
         Kind::PermissionDenied => Code::PermissionDenied,
@@ -49,3 +54,7 @@ fn code(kind: Kind) -> Code {
         Kind::Internal => Code::Internal,
     }
 }
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -41,10 +41,11 @@ pub enum Forwarding {
 /// What is answered before the upgrade; a refusal says why.
 pub type Answer = Response<String>;
 
-/// A refusal.
+/// A refusal; the client has nothing else to ask on this connection.
 pub fn refuse(status: StatusCode, reason: impl Into<String>) -> Answer {
     let mut answer = Response::new(reason.into() + "\n");
     *answer.status_mut() = status;
+    answer.headers_mut().insert(CONNECTION, http::HeaderValue::from_static("close"));
     answer
 }
 

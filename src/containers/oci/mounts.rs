@@ -25,7 +25,9 @@ const TTY: u32 = 5;
 
 /// The runtime's own mounts, without those that the request covers, and then the request's, parents first.
 pub(super) fn mounts(inputs: &Inputs<'_>) -> Result<Vec<oci::Mount>, SpecError> {
-    let mut asked = inputs.container.mounts.iter().map(requested).collect::<Result<Vec<_>, _>>()?;
+    let mut volumes = 0_usize..;
+    let one = |asked| requested(asked, &mut volumes);
+    let mut asked = inputs.container.mounts.iter().map(one).collect::<Result<Vec<_>, _>>()?;
     // Stable: of two volumes at one place the later wins, as the request has it.
     asked.sort_by_key(|mount| mount.destination().components().count());
     let covered = |mount: &oci::Mount| {
@@ -42,7 +44,9 @@ pub(super) fn mounts(inputs: &Inputs<'_>) -> Result<Vec<oci::Mount>, SpecError> 
 
 /// Propagation of the root: what a volume asks for would be lost below a more private root.
 pub(super) fn root_propagation(container: &ContainerSpec) -> &'static str {
-    let asks = |wanted| container.mounts.iter().any(|mount| mount.propagation == wanted);
+    // Nothing is ever mounted in an image, so its volumes have nothing to propagate.
+    let paths = container.mounts.iter().filter(|mount| mount.image.is_none());
+    let asks = |wanted| paths.clone().any(|mount| mount.propagation == wanted);
     match (asks(Propagation::Bidirectional), asks(Propagation::HostToContainer)) {
         (true, _) => "rshared",
         (false, true) => "rslave",
@@ -100,8 +104,17 @@ fn own(inputs: &Inputs<'_>) -> Vec<oci::Mount> {
     mounts
 }
 
-/// One mount of the request, checked.
-fn requested(asked: &Mount) -> Result<oci::Mount, SpecError> {
+/// An image volume, mounted by the daemon: it comes to the shim as the descriptor of this number.
+fn image_volume(asked: &Mount, destination: PathBuf, number: usize) -> oci::Mount {
+    let mut options = vec!["ro", "nosuid", "nodev"];
+    options.extend(asked.options.iter().map(|option| option.name()));
+    let mut volume = mount("", "image", &number.to_string(), &options);
+    volume.set_destination(destination);
+    volume
+}
+
+/// One mount of the request, checked. Image volumes are numbered by `volumes`.
+fn requested(asked: &Mount, volumes: &mut std::ops::RangeFrom<usize>) -> Result<oci::Mount, SpecError> {
     let wrong = |problem| SpecError::Mount {
         host_path: asked.host_path.clone(),
         container_path: asked.container_path.clone(),
@@ -109,14 +122,17 @@ fn requested(asked: &Mount) -> Result<oci::Mount, SpecError> {
     };
     let destination = normal(&asked.container_path)
         .ok_or_else(|| wrong("the path inside the container must be absolute and without `..` and NUL"))?;
-    let source = normal(&asked.host_path)
-        .ok_or_else(|| wrong("the path on the node must be absolute and without `..` and NUL"))?;
     if destination == Path::new("/") {
         return Err(wrong("the container's root can't be replaced"));
     }
     if destination.starts_with("/proc") && !PROC_FILES.iter().any(|file| destination == Path::new(file)) {
         return Err(wrong("/proc can't be covered"));
     }
+    if asked.image.is_some() {
+        return Ok(image_volume(asked, destination, volumes.next().unwrap_or_default()));
+    }
+    let source = normal(&asked.host_path)
+        .ok_or_else(|| wrong("the path on the node must be absolute and without `..` and NUL"))?;
     if asked.recursive_read_only && !(asked.readonly && asked.propagation == Propagation::Private) {
         return Err(wrong("recursive_read_only needs readonly and private propagation"));
     }

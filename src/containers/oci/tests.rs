@@ -123,6 +123,7 @@ impl Case {
 fn mount(host: &str, container: &str) -> Mount {
     Mount {
         container_path: container.into(),
+        image: None,
         host_path: host.into(),
         readonly: false,
         recursive_read_only: false,

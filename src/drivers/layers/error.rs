@@ -81,6 +81,15 @@ pub enum LayerError {
         #[source]
         source: io::Error,
     },
+    /// The directory of a volume's sub path is not to be had.
+    #[error("cannot open the directory {path:?} inside the image")]
+    SubPath {
+        /// From the image's root.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A layer that should be there.
     #[error("layer {layer} is missing or damaged on disk")]
     Missing {
@@ -140,6 +149,7 @@ impl LayerError {
             | Self::Gzip(_)
             | Self::Entry { .. }
             | Self::NeedsParents { .. }
+            | Self::SubPath { .. }
             | Self::TooManyLayers(_) => Kind::InvalidArgument,
             Self::TooLarge { .. } => Kind::ResourceExhausted,
             Self::Missing { .. } => Kind::DataLoss,

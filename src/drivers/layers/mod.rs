@@ -2,6 +2,7 @@
 
 mod apply;
 mod error;
+mod files;
 mod incoming;
 mod inflate;
 mod overlay;
@@ -10,6 +11,7 @@ mod staging;
 pub mod tar;
 mod tree;
 mod unpack;
+mod volume;
 mod whiteout;
 
 use std::collections::BTreeSet;
@@ -61,7 +63,8 @@ impl Layers {
     /// Makes the directories, mode 0700: no container's user can look into a layer.
     pub fn open(layout: &Layout, config: &Config) -> Result<Self, LayerError> {
         use std::os::unix::fs::DirBuilderExt;
-        for path in [layout.layers(), layout.blobs(), layout.staging(), layout.trash()] {
+        let empty = volume::EMPTY.map(|name| layout.empty(name));
+        for path in [layout.layers(), layout.blobs(), layout.staging(), layout.trash()].into_iter().chain(empty) {
             let mut builder = std::fs::DirBuilder::new();
             builder.recursive(true).mode(0o700).create(&path).map_err(LayerError::io("make", &path))?;
         }
@@ -93,7 +96,8 @@ impl Layers {
         let lower = layers.iter().rev().map(|id| self.layout.layer(id)).collect();
         let cache = self.layout.layers();
         let mapped = user.map(|user| overlay::Mapped { layers: &cache, user });
-        overlay::mount(&overlay::Stack { lower, upper, work, mapped })
+        let writable = Some(overlay::Writable { upper, work });
+        overlay::mount(&overlay::Stack { lower, writable, mapped })
     }
 
     /// Whether roots can be shown under the ids of a user namespace; else why not, for a user of the node.

@@ -23,12 +23,19 @@ use crate::pods::spec::UserNamespace;
 pub struct Stack<'a> {
     /// Top first.
     pub lower: Vec<PathBuf>,
+    /// None: nobody can write, not even by mounting it anew; then there must be two layers.
+    pub writable: Option<Writable<'a>>,
+    /// The layers' owners are shown under the IDs of a user namespace.
+    pub mapped: Option<Mapped<'a>>,
+}
+
+/// Where the changes go.
+#[derive(Clone, Copy, Debug)]
+pub struct Writable<'a> {
     /// Takes the changes.
     pub upper: &'a Path,
     /// Overlay's own; empty, on the same file system as `upper`.
     pub work: &'a Path,
-    /// The layers' owners are shown under the IDs of a user namespace.
-    pub mapped: Option<Mapped<'a>>,
 }
 
 /// Layers under other IDs. `upper` has the IDs of the host, those that the user namespace's users really are.
@@ -48,17 +55,19 @@ const STRING_MAX: usize = 255;
 
 /// Mounts through the calls that take one layer at a time (Linux 6.5), or through mount(2).
 pub fn mount(stack: &Stack<'_>) -> Result<OwnedFd, LayerError> {
-    if stack.mapped.is_some() {
-        return apart(stack, mount_mapped);
-    }
-    match mount_by_layer(stack) {
-        Err((ADD_LAYER, Errno::INVAL)) => apart(stack, mount_by_page),
-        Err((step, errno)) => Err(failed(stack, step, errno.into())),
-        Ok(mounted) => Ok(mounted),
-    }
+    let mounted = if stack.mapped.is_some() {
+        apart(|| mount_mapped(stack))
+    } else {
+        match mount_by_layer(stack) {
+            Err((ADD_LAYER, Errno::INVAL)) => apart(|| mount_by_page(stack)),
+            mounted => mounted.map_err(|(step, errno)| (step, errno.into())),
+        }
+    };
+    mounted.map_err(|(step, source)| failed(stack, step, source))
 }
 
-type Step = (&'static str, io::Error);
+/// What was tried, and why it failed.
+pub type Step = (&'static str, io::Error);
 
 const ADD_LAYER: &str = "add a layer";
 
@@ -95,30 +104,32 @@ fn mount_by_layer(stack: &Stack<'_>) -> Result<OwnedFd, (&'static str, Errno)> {
         fsconfig_set_string(&fs, "lowerdir+", layer.text.as_slice()).map_err(step(ADD_LAYER))?;
         open.push(layer);
     }
-    for (key, path) in [("upperdir", stack.upper), ("workdir", stack.work)] {
-        let directory = named(path, STRING_MAX).map_err(step("open the writable layer"))?;
-        fsconfig_set_string(&fs, key, directory.text.as_slice()).map_err(step("set the writable layer"))?;
-        open.push(directory);
+    if let Some(Writable { upper, work }) = stack.writable {
+        for (key, path) in [("upperdir", upper), ("workdir", work)] {
+            let directory = named(path, STRING_MAX).map_err(step("open the writable layer"))?;
+            fsconfig_set_string(&fs, key, directory.text.as_slice())
+                .map_err(step("set the writable layer"))?;
+            open.push(directory);
+        }
+        fsconfig_set_flag(&fs, "volatile").map_err(step("set volatile"))?;
     }
     for (key, value) in PLAIN {
         fsconfig_set_string(&fs, key, value).map_err(step("set an option"))?;
     }
-    fsconfig_set_flag(&fs, "volatile").map_err(step("set volatile"))?;
     fsconfig_create(&fs).map_err(step("create the file system"))?;
     fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
         .map_err(step("mount the file system"))
 }
 
 /// Runs `mount` in a mount namespace that only one short-lived thread has, so that what it must attach shows nowhere.
-fn apart(stack: &Stack<'_>, mount: fn(&Stack<'_>) -> Result<OwnedFd, Step>) -> Result<OwnedFd, LayerError> {
-    let mounted = std::thread::scope(|scope| {
+pub fn apart(mount: impl FnOnce() -> Result<OwnedFd, Step> + Send) -> Result<OwnedFd, Step> {
+    std::thread::scope(|scope| {
         let worker = std::thread::Builder::new().name("overlay".into());
-        let worker = worker.spawn_scoped(scope, || leave_mount_namespace().and_then(|()| mount(stack)));
+        let worker = worker.spawn_scoped(scope, || leave_mount_namespace().and_then(|()| mount()));
         worker.map_err(|error| ("start a thread", error)).and_then(|worker| {
             worker.join().unwrap_or_else(|_| Err(("mount in a thread", io::ErrorKind::Other.into())))
         })
-    });
-    mounted.map_err(|(step, source)| failed(stack, step, source))
+    })
 }
 
 fn leave_mount_namespace() -> Result<(), Step> {
@@ -163,17 +174,26 @@ fn mount_by_page(stack: &Stack<'_>) -> Result<OwnedFd, Step> {
     };
     let lower: Result<Vec<_>, _> = stack.lower.iter().map(|path| name(path)).collect();
     let lower = lower.map_err(step("open a layer"))?.join(":");
-    let upper = name(stack.upper).map_err(step("open the writable layer"))?;
-    let work = name(stack.work).map_err(step("open the writable layer"))?;
+    let writable = match stack.writable {
+        Some(Writable { upper, work }) => {
+            let upper = name(upper).map_err(step("open the writable layer"))?;
+            let work = name(work).map_err(step("open the writable layer"))?;
+            format!(",upperdir={upper},workdir={work},volatile")
+        }
+        None => String::new(),
+    };
+    // Any directory will do: nobody else sees it covered.
+    let place = stack.writable.map(|writable| writable.work).or(stack.lower.last().map(PathBuf::as_path));
+    let place = place.ok_or(Errno::INVAL).map_err(step("find a place to mount at"))?;
     let plain = PLAIN.map(|(key, value)| format!(",{key}={value}")).concat();
-    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}{plain},volatile\0");
+    let options = format!("lowerdir={lower}{writable}{plain}\0");
     let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes())
         .map_err(|_| step("name the layers")(Errno::INVAL))?;
-    rustix::mount::mount("overlay", stack.work, "overlay", MountFlags::empty(), options)
+    rustix::mount::mount("overlay", place, "overlay", MountFlags::empty(), options)
         .map_err(step("mount the file system"))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let mounted = open_tree(CWD, stack.work, flags).map_err(step("detach the mount"))?;
-    rustix::mount::unmount(stack.work, UnmountFlags::DETACH).map_err(step("hide the mount"))?;
+    let mounted = open_tree(CWD, place, flags).map_err(step("detach the mount"))?;
+    rustix::mount::unmount(place, UnmountFlags::DETACH).map_err(step("hide the mount"))?;
     Ok(mounted)
 }
 
@@ -198,7 +218,7 @@ mod tests {
         let (dir, mut lower) = tree(128);
         lower.reverse();
         let (upper, work) = (dir.path().join("upper"), dir.path().join("work"));
-        let root = mount(&Stack { lower, upper: &upper, work: &work, mapped: None }).unwrap();
+        let root = mount(&Stack { lower, writable: Some(Writable { upper: &upper, work: &work }), mapped: None }).unwrap();
         let root_path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
         assert_eq!(std::fs::read_to_string(root_path.join("same")).unwrap(), "127");
         assert!(root_path.join("own0").exists());
@@ -215,7 +235,7 @@ mod tests {
 
     #[test]
     fn an_older_kernel_gets_the_same_root_through_one_page_of_options() {
-        check(|stack| apart(stack, mount_by_page));
+        check(|stack| apart(|| mount_by_page(stack)).map_err(|(step, source)| failed(stack, step, source)));
     }
 
     #[test]
@@ -231,8 +251,8 @@ mod tests {
             let (upper, work) = (dir.path().join("upper"), dir.path().join("work"));
             let mapped = Some(Mapped { layers: layers.path(), user: &user });
             let below = lower[1].join("own1");
-            let stack = Stack { lower, upper: &upper, work: &work, mapped };
-            let root = apart(&stack, mount).unwrap();
+            let stack = Stack { lower, writable: Some(Writable { upper: &upper, work: &work }), mapped };
+            let root = apart(|| mount(&stack)).unwrap();
             let path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
             let owner = |path: PathBuf| std::fs::metadata(path).map(|m| (m.uid(), m.gid())).unwrap();
             assert_eq!(owner(path.join("own1")), (100_033, 200_034));
@@ -243,11 +263,25 @@ mod tests {
     }
 
     #[test]
+    fn without_a_writable_layer_nothing_can_be_written_also_on_older_kernels() {
+        let mounts: [fn(&Stack<'_>) -> Result<OwnedFd, LayerError>; 2] =
+            [mount, |stack| apart(|| mount_by_page(stack)).map_err(|(step, source)| failed(stack, step, source))];
+        for mount in mounts {
+            let (_dir, lower) = tree(2);
+            let root = mount(&Stack { lower, writable: None, mapped: None }).unwrap();
+            let path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
+            assert_eq!(std::fs::read_to_string(path.join("same")).unwrap(), "0");
+            let error = std::fs::write(path.join("new"), "").unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(Errno::ROFS.raw_os_error()), "{error}");
+        }
+    }
+
+    #[test]
     fn a_missing_layer_is_an_error_that_names_the_step() {
         let (dir, mut lower) = tree(1);
         lower.push("/nonexistent/layer".into());
         let (upper, work) = (dir.path().join("upper"), dir.path().join("work"));
-        let error = mount(&Stack { lower, upper: &upper, work: &work, mapped: None }).unwrap_err();
+        let error = mount(&Stack { lower, writable: Some(Writable { upper: &upper, work: &work }), mapped: None }).unwrap_err();
         assert!(error.to_string().contains("2 layers"), "{error}");
     }
 }

@@ -53,7 +53,8 @@ impl Staged {
         let made = std::fs::DirBuilder::new().mode(0o700).create(&work);
         made.map_err(LayerError::io("make", &work))?;
         let upper = self.layout.staged_layer(&self.name);
-        let mounted = overlay::mount(&overlay::Stack { lower, upper: &upper, work: &work, mapped: None })?;
+        let writable = Some(overlay::Writable { upper: &upper, work: &work });
+        let mounted = overlay::mount(&overlay::Stack { lower, writable, mapped: None })?;
         // A mount is opened by path only; its root has to be open for reading.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::openat(&mounted, ".", flags, Mode::empty()).map_err(LayerError::io("open", &upper))

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::builtin::{BuiltIn, BuiltInError, Holding};
 use super::cni::{Cni, CniError, NetworkList, Told};
+use super::ready::Looks;
 use super::{AttachedBy, Attachment, BuiltInConfig, CniConfig, PodNetwork, Subnet, SubnetError};
 use crate::drivers::store::{Durability, Record, Store, StoreError};
 use crate::ids::PodId;
@@ -105,6 +106,7 @@ pub struct Network {
     cni: Cni,
     store: Arc<Store>,
     held: Mutex<BTreeMap<PodId, Held>>,
+    pub(super) looks: Looks,
 }
 
 impl Network {
@@ -139,7 +141,7 @@ impl Network {
                 built_in.set_pod_subnets(cidr.0).await.map_err(NetworkError::Open)?;
             }
         }
-        Ok(Self { built_in, cni: Cni::new(cni), store, held: Mutex::new(held) })
+        Ok(Self { built_in, cni: Cni::new(cni), store, held: Mutex::new(held), looks: Looks::default() })
     }
 
     /// Connects a pod. On failure everything is undone. Not for two callers with the same pod at once.
@@ -252,8 +254,8 @@ impl Network {
         self.drop_record(id).await
     }
 
-    /// Whether a pod could be connected now.
-    pub async fn status(&self) -> Result<(), NotReady> {
+    /// Whether a pod could be connected now; asks the plugins, which may take their time: see `ready`.
+    pub(super) async fn status(&self) -> Result<(), NotReady> {
         let ready = match self.cni.configured() {
             Ok(Some(list)) => self.cni.status(&list).await,
             Ok(None) => Ok(()),
@@ -270,7 +272,7 @@ impl Network {
     /// plugins cannot give back now keeps its record for the next time.
     pub async fn reconcile(&self, live: &HashSet<PodId>) -> Result<(), NetworkError> {
         let all = self.held().clone();
-        for (pod, held) in all.iter().filter(|(pod, _)| !live.contains(pod)) {
+        for (pod, held) in all.iter().filter(|(pod, _)| !live.contains(*pod)) {
             if let Err(error) = self.release(pod, pod.short(), held).await {
                 let source = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::warn!(?pod, %error, source, "the network of a pod that is gone is not given back yet");

@@ -9,6 +9,7 @@ mod connect;
 pub mod dial;
 mod kind;
 pub mod netlink;
+mod ready;
 pub mod resolv;
 mod usage;
 

@@ -282,9 +282,9 @@ impl RegistryError {
             | Self::UnsafeRealm { .. }
             | Self::UnsafeRedirect { .. }
             | Self::BadCredentials { .. } => Kind::PermissionDenied,
-            Self::RateLimited { .. } | Self::Unavailable { .. } | Self::Cut { .. } | Self::Unexpected(_) => {
-                Kind::Unavailable
-            }
+            Self::Unavailable { cause: Outage::Certificates { .. }, .. } => Kind::FailedPrecondition,
+            Self::Unavailable { .. } | Self::Cut { .. } => Kind::RegistryUnavailable,
+            Self::RateLimited { .. } | Self::Unexpected(_) => Kind::Unavailable,
             Self::NoProgress { .. } => Kind::DeadlineExceeded,
             Self::DigestMismatch { .. }
             | Self::SizeMismatch { .. }

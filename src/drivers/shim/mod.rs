@@ -159,8 +159,9 @@ impl Shim {
         start: v1::Start,
         root: BorrowedFd<'_>,
         seccomp: Option<BorrowedFd<'_>>,
+        volumes: &[BorrowedFd<'_>],
     ) -> Result<v1::Started, ShimError> {
-        let fds: Vec<_> = std::iter::once(root).chain(seccomp).collect();
+        let fds: Vec<_> = std::iter::once(root).chain(seccomp).chain(volumes.iter().copied()).collect();
         self.started(self.connection.call(Verb::Start(start), &fds, SPAWN).await?, "start").map(|(s, _)| s)
     }
 

@@ -12,7 +12,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::*;
-use crate::drivers::layers::Config as LayersConfig;
 use crate::drivers::registry::Config as RegistryConfig;
 
 /// A node's images in a directory of their own.
@@ -65,7 +64,7 @@ impl Node {
 async fn open(layout: &Layout) -> Images {
     let store = Arc::new(Store::open(&layout.store()).unwrap());
     let registry = Registry::new(RegistryConfig::default()).unwrap();
-    Images::open(layout, store, registry, &LayersConfig::default()).await.unwrap()
+    Images::open(layout, store, registry, Config::default(), &LayersConfig::default()).await.unwrap()
 }
 
 /// A mounted root, reached through its descriptor.

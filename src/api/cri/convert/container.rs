@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use berth_proto::cri::v1;
 
+use super::image_volume::image_volume;
 use super::{Invalid, absolute, below, name, required, resources, security, signal};
 use crate::containers::Filter;
 use crate::containers::list::PhaseName;
@@ -60,12 +61,12 @@ fn log_path(directory: &str, path: &str) -> Result<Option<PathBuf>, Invalid> {
 
 fn mount((index, mount): (usize, v1::Mount)) -> Result<Mount, Invalid> {
     let field = |name: &str| format!("config.mounts[{index}].{name}");
-    if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
-        return Err(Invalid::new(field("image"), "image volumes are not supported yet"));
-    }
+    let image = image_volume(&mount, &format!("config.mounts[{index}]"))?;
     let options = mount.mount_options.iter().map(|name| mount_option(name, &field("mount_options")));
     absolute(&mount.container_path, &field("container_path"))?;
-    absolute(&mount.host_path, &field("host_path"))?;
+    if image.is_none() {
+        absolute(&mount.host_path, &field("host_path"))?;
+    }
     let propagation = match v1::MountPropagation::try_from(mount.propagation) {
         Ok(v1::MountPropagation::PropagationPrivate) => Propagation::Private,
         Ok(v1::MountPropagation::PropagationHostToContainer) => Propagation::HostToContainer,
@@ -83,6 +84,7 @@ fn mount((index, mount): (usize, v1::Mount)) -> Result<Mount, Invalid> {
     Ok(Mount {
         container_path: mount.container_path,
         host_path: mount.host_path,
+        image,
         readonly: mount.readonly,
         recursive_read_only: mount.recursive_read_only,
         selinux_relabel: mount.selinux_relabel,

@@ -5,7 +5,7 @@ use berth_proto::cri::v1;
 use super::{resources, security, signal};
 use crate::containers::spec::{Mount, Propagation};
 use crate::containers::state::{Exited, Phase};
-use crate::containers::{Container, ContainerSnapshot};
+use crate::containers::{Container, ContainerSnapshot, ImageUse};
 
 fn metadata(container: &Container) -> v1::ContainerMetadata {
     let metadata = &container.spec.metadata;
@@ -59,7 +59,7 @@ pub(in crate::api::cri) fn status(snapshot: &ContainerSnapshot) -> v1::Container
         image_id: container.image.id.to_string(),
         labels: spec.labels.clone(),
         annotations: spec.annotations.clone(),
-        mounts: spec.mounts.iter().map(mount).collect(),
+        mounts: mounts(container),
         log_path,
         resources: Some(v1::ContainerResources { linux: Some(resources::to_cri(resources)), windows: None }),
         user: Some(user(container)),
@@ -93,7 +93,14 @@ fn user(container: &Container) -> v1::ContainerUser {
     }
 }
 
-fn mount(mount: &Mount) -> v1::Mount {
+fn mounts(container: &Container) -> Vec<v1::Mount> {
+    let mut images = container.volumes.iter();
+    let one = |asked: &Mount| mount(asked, asked.image.as_ref().and_then(|_| images.next()));
+    container.spec.mounts.iter().map(one).collect()
+}
+
+/// `shown` is the image of an image volume.
+fn mount(mount: &Mount, shown: Option<&ImageUse>) -> v1::Mount {
     let propagation = match mount.propagation {
         Propagation::Private => v1::MountPropagation::PropagationPrivate,
         Propagation::HostToContainer => v1::MountPropagation::PropagationHostToContainer,
@@ -108,6 +115,16 @@ fn mount(mount: &Mount) -> v1::Mount {
         uid_mappings: security::id_mappings_to_cri(&mount.uid_mappings),
         gid_mappings: security::id_mappings_to_cri(&mount.gid_mappings),
         recursive_read_only: mount.recursive_read_only,
+        image: mount.image.as_ref().map(|volume| v1::ImageSpec {
+            image: volume.image.clone(),
+            user_specified_image: volume.user_specified_image.clone(),
+            image_ref: shown.map_or_else(String::new, |image| image.reference.clone()),
+            ..Default::default()
+        }),
+        image_sub_path: mount.image.as_ref().and_then(|volume| volume.sub_path.as_ref()).map_or_else(
+            String::new,
+            |path| path.to_string_lossy().into_owned(),
+        ),
         mount_options: mount.options.iter().map(|option| option.name().to_string()).collect(),
         ..Default::default()
     }

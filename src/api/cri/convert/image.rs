@@ -3,6 +3,7 @@
 use berth_proto::cri::v1;
 
 use super::{Invalid, required};
+use crate::containers::user::image_user;
 use crate::drivers::registry::Credentials;
 use crate::images::image::Image;
 use crate::images::reference::Reference;
@@ -32,40 +33,20 @@ pub(in crate::api::cri) fn credentials(auth: Option<v1::AuthConfig>) -> Credenti
     }
 }
 
-pub(in crate::api::cri) fn image(image: &Image) -> v1::Image {
-    let (uid, username) = user(&image.config.user);
+pub(in crate::api::cri) fn image(image: &Image, pinned: bool) -> v1::Image {
+    // Nobody runs an artifact.
+    let (uid, username) = match image.artifact {
+        None => image_user(&image.config.user),
+        Some(_) => (None, String::new()),
+    };
     v1::Image {
         id: image.id.to_string(),
         repo_tags: image.tags.iter().cloned().collect(),
         repo_digests: image.digests.iter().cloned().collect(),
         size: image.size,
-        uid,
+        uid: uid.map(|uid| v1::Int64Value { value: uid.into() }),
         username,
         spec: None,
-        pinned: image.pinned,
-    }
-}
-
-/// USER `uid[:group]` gives the uid, `name[:group]` the name; never the group.
-fn user(user: &str) -> (Option<v1::Int64Value>, String) {
-    let name = user.split(':').next().unwrap_or_default();
-    match name.parse::<u32>() {
-        Ok(uid) => (Some(v1::Int64Value { value: uid.into() }), String::new()),
-        // An image that says nothing runs as root.
-        Err(_) if name.is_empty() => (Some(v1::Int64Value { value: 0 }), String::new()),
-        Err(_) => (None, name.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::user;
-
-    #[test]
-    fn the_user_of_an_image_is_a_number_or_a_name() {
-        assert_eq!(user("1002:users").0.unwrap().value, 1002);
-        assert_eq!(user("www-data:100"), (None, "www-data".into()));
-        assert_eq!(user("").0.unwrap().value, 0);
-        assert_eq!(user("4294967296"), (None, "4294967296".into()));
+        pinned,
     }
 }

@@ -4,6 +4,7 @@ pub(super) mod container;
 pub(super) mod container_status;
 pub(super) mod event;
 pub(super) mod image;
+mod image_volume;
 pub(super) mod pod;
 pub(super) mod resources;
 pub(super) mod security;
@@ -15,17 +16,19 @@ use std::path::{Component, Path};
 
 /// What is wrong with a request.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {problem}")]
+#[error("{}{field}: {problem}", kubelet_word.map(|word| format!("{word}: ")).unwrap_or_default())]
 pub struct Invalid {
     /// The field's path in the message.
     pub field: String,
     /// What is wrong with it.
     pub problem: String,
+    /// By which the kubelet knows such mistakes: see `Error::kubelet_word`.
+    pub kubelet_word: Option<&'static str>,
 }
 
 impl Invalid {
     pub(super) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { field: field.into(), problem: problem.into() }
+        Self { field: field.into(), problem: problem.into(), kubelet_word: None }
     }
 }
 

@@ -1,9 +1,8 @@
-//! The writable layer, its file system, and block devices.
+//! The writable layer, its file system, and block devices. A container that used none has no samples of devices; on
+//! version 1 the kernel counts only where a device is throttled or scheduled by bfq.
 
 use super::ContainerRow as Row;
-use crate::drivers::cgroup::stats::{DeviceIo, Sources};
-
-const DEVICES: fn(&Sources) -> bool = |sources| sources.devices;
+use crate::drivers::cgroup::stats::DeviceIo;
 
 pub(super) const ROWS: &[Row] = &[
     Row::gauge(
@@ -75,12 +74,11 @@ pub(super) const ROWS: &[Row] = &[
             }
         },
     )
-    .by(&["device", "major", "minor", "operation"])
-    .counted_if(DEVICES),
+    .by(&["device", "major", "minor", "operation"]),
 ];
 
 type Emitted = fn(&super::Subject<'_>, &mut super::Emit<'_>);
 
 const fn device(name: &'static str, help: &'static str, emit: Emitted) -> Row {
-    Row::counter(name, help, emit).by(&["device"]).counted_if(DEVICES)
+    Row::counter(name, help, emit).by(&["device"])
 }

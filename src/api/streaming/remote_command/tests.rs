@@ -79,23 +79,28 @@ impl Shell {
 #[tokio::test]
 async fn output_comes_before_the_outcome_and_then_the_connection_ends() {
     let mut shell = Shell::run("printf out; printf err >&2; exit 3").await;
-    let (mut stdout, mut stderr, mut order) = (Vec::new(), Vec::new(), Vec::new());
-    let status = loop {
+    let (mut stdout, mut stderr, mut outcome) = (Vec::new(), Vec::new(), Vec::new());
+    let mut order = Vec::new();
+    loop {
         let frame = timeout(LONG, shell.client.next()).await.unwrap();
         let Some(spdy::Frame::Data { stream, fin, bytes }) = frame else { continue };
         match stream {
             STDOUT => stdout.extend_from_slice(&bytes),
             STDERR => stderr.extend_from_slice(&bytes),
-            ERROR if !fin => break serde_json::from_slice::<Value>(&bytes).unwrap(),
-            _ => {}
+            ERROR => outcome.extend_from_slice(&bytes),
+            stream => panic!("data of stream {stream}"),
         }
         if fin {
             order.push(stream);
         }
-    };
+        if fin && stream == ERROR {
+            break;
+        }
+    }
     assert_eq!((&stdout[..], &stderr[..]), (&b"out"[..], &b"err"[..]));
-    order.sort_unstable();
-    assert_eq!(order, [STDOUT, STDERR]);
+    order[..2].sort_unstable();
+    assert_eq!(order, [STDOUT, STDERR, ERROR]);
+    let status: Value = serde_json::from_slice(&outcome).unwrap();
     assert_eq!(status["details"]["causes"][0]["message"], "3");
     // The process has ended though the client's stdin is open.
     let mut ended = Vec::new();
@@ -106,7 +111,7 @@ async fn output_comes_before_the_outcome_and_then_the_connection_ends() {
             frame => panic!("{frame:?}"),
         }
     }
-    assert_eq!(ended, [ERROR, STDIN, 0]);
+    assert_eq!(ended, [STDIN, 0]);
     drop(shell.client);
     timeout(LONG, shell.serving).await.unwrap().unwrap();
 }

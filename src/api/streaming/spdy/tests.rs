@@ -65,7 +65,7 @@ async fn pings_are_answered_while_nobody_reads() {
 #[tokio::test]
 async fn only_new_odd_streams_are_taken_and_only_so_many() {
     let (mut client, mut streams, _driving) = connect();
-    let mut refused = async |client: &mut Client<_>, stream, why| {
+    let refused = async |client: &mut Client<_>, stream, why| {
         client.send(Frame::SynStream { stream, fin: false, headers: Default::default() }).await;
         assert_eq!(client.next().await, Some(Frame::Reset { stream, status: why }));
     };

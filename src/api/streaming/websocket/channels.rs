@@ -165,7 +165,7 @@ where
         sink.send(message).await?;
         watch.touch();
     }
-    Ok(sink.close().await?)
+    Ok(super::close(&mut sink).await?)
 }
 
 /// A channel to the client.

@@ -5,12 +5,13 @@ mod channels;
 mod message;
 mod tunnel;
 
-#[cfg(test)]
-mod tests;
-
+use futures_util::SinkExt;
+use futures_util::stream::SplitSink;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 pub use channels::serve;
 pub use message::{Protocol, VERSIONS};
@@ -30,3 +31,16 @@ pub async fn socket<T: AsyncRead + AsyncWrite + Unpin>(io: T) -> WebSocketStream
         .max_frame_size(Some(MESSAGE));
     WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
 }
+
+/// Ends our side in good order: clients take an end without a code for an error.
+async fn close<T>(sink: &mut SplitSink<WebSocketStream<T>, Message>) -> Result<(), Error>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    sink.send(Message::Close(Some(normal))).await?;
+    sink.close().await
+}
+
+#[cfg(test)]
+mod tests;

@@ -79,7 +79,8 @@ async fn output_the_outcome_and_a_close_come_in_this_order() {
     assert_eq!(hear(&mut client).await, Some(Message::Binary(Bytes::from_static(b"\x02err"))));
     let Some(Message::Binary(status)) = hear(&mut client).await else { panic!("no status") };
     assert_eq!((status[0], &status[1..]), (3, &br#"{"metadata":{},"status":"Success"}"#[..]));
-    assert!(matches!(hear(&mut client).await, Some(Message::Close(_))));
+    let Some(Message::Close(Some(close))) = hear(&mut client).await else { panic!("no close") };
+    assert_eq!(u16::from(close.code), 1000);
     assert_eq!(hear(&mut client).await, None);
     timeout(LONG, driving).await.unwrap().unwrap();
 }
@@ -94,8 +95,8 @@ async fn what_is_for_no_channel_reaches_none() {
     client.send(Message::Ping(Bytes::from_static(b"?"))).await.unwrap();
     say(&mut client, b"\0hello").await;
     assert_eq!(timeout(LONG, stdin.read()).await.unwrap(), Ok(Some(Bytes::from_static(b"hello"))));
-    hear(&mut client).await;
-    assert_eq!(hear(&mut client).await, Some(Message::Pong(Bytes::from_static(b"?"))));
+    let first = [hear(&mut client).await, hear(&mut client).await];
+    assert!(first.contains(&Some(Message::Pong(Bytes::from_static(b"?")))), "{first:?}");
 }
 
 #[tokio::test]

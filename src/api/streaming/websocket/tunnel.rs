@@ -71,7 +71,7 @@ where
     loop {
         buffer.reserve(PIPE);
         if inner.read_buf(&mut buffer).await? == 0 {
-            return messages.close().await.map_err(io::Error::other);
+            return super::close(&mut messages).await.map_err(io::Error::other);
         }
         messages.send(Message::Binary(buffer.split().freeze())).await.map_err(io::Error::other)?;
     }

@@ -85,3 +85,27 @@ fn a_readonly_root_has_readonly_files() {
         assert_eq!(at(&spec, place)["options"], json!(["rbind", "rprivate", "ro"]));
     }
 }
+
+#[test]
+fn image_volumes_are_numbered_as_the_request_has_them() {
+    let mut case = case();
+    let image = |path: &str| Mount {
+        image: Some(ImageVolume { image: "x".into(), ..ImageVolume::default() }),
+        readonly: true,
+        propagation: Propagation::HostToContainer,
+        ..mount("", path)
+    };
+    case.container.mounts = vec![image("/a/deep/one"), mount("/h", "/h"), image("/b/"), image("/a")];
+    let spec = case.json();
+    assert_eq!(destinations(&spec)[10..], ["/h", "/b", "/a", "/a/deep/one"]);
+    for (destination, number) in [("/a/deep/one", "0"), ("/b", "1"), ("/a", "2")] {
+        let volume = at(&spec, destination);
+        assert_eq!((&volume["type"], &volume["source"]), (&json!("image"), &json!(number)));
+        assert_eq!(volume["options"], json!(["ro", "nosuid", "nodev"]));
+    }
+    assert_eq!(spec["linux"]["rootfsPropagation"], "rprivate", "an image has nothing to propagate");
+    for bad in ["/", "/proc", "/proc/self", "rel", "/a/../b"] {
+        case.container.mounts = vec![image(bad)];
+        assert!(matches!(case.spec(), Err(SpecError::Mount { .. })), "{bad}");
+    }
+}

@@ -189,8 +189,6 @@ pub struct Sources {
     pub pressure: bool,
     /// Huge pages.
     pub huge_pages: bool,
-    /// Use of block devices.
-    pub devices: bool,
 }
 
 impl Memory {

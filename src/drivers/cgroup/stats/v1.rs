@@ -131,11 +131,7 @@ fn huge_pages(dir: &Dir) -> Vec<HugePages> {
 
 pub(super) fn sources(hierarchies: &Hierarchies) -> Sources {
     let has = |controller: &str| hierarchies.dir(controller, "").is_some();
-    Sources {
-        pressure: false,
-        huge_pages: has("hugetlb") && !huge_page_sizes().is_empty(),
-        devices: has("blkio"),
-    }
+    Sources { pressure: false, huge_pages: has("hugetlb") && !huge_page_sizes().is_empty() }
 }
 
 #[cfg(test)]

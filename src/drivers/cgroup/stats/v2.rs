@@ -108,7 +108,7 @@ pub(super) fn sources(root: &Path) -> Sources {
     let pressure = stalls(&dir, "cpu.pressure", buffer).is_some();
     let controllers = dir.text("cgroup.controllers", buffer).unwrap_or_default();
     let has = |name: &str| controllers.split_ascii_whitespace().any(|controller| controller == name);
-    Sources { pressure, huge_pages: has("hugetlb") && !huge_page_sizes().is_empty(), devices: has("io") }
+    Sources { pressure, huge_pages: has("hugetlb") && !huge_page_sizes().is_empty() }
 }
 
 #[cfg(test)]

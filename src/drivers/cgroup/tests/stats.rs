@@ -20,15 +20,16 @@ async fn processor_time_of_a_busy_process_is_counted_and_so_is_its_throttling() 
     let Some(cgroups) = open() else { return };
     let at = parent("stats-cpu");
     let _clean = Clean(&cgroups, at.clone());
-    let (pod, container) = make(&cgroups, &at, &limits(1024, 64 << 20)).await;
+    let quota = Resources { cpu_quota: Some(10_000), cpu_period: Some(100_000), ..Resources::default() };
+    let (pod, container) = make(&cgroups, &at, &quota).await;
     let _shell = Shell::inside(&container.join_dirs(), "while :; do :; done");
     let cpu = |detail| cgroups.usage(&container, detail).unwrap().cpu.unwrap();
     let before = cpu(Detail::Stats).usage;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let after = cpu(Detail::Metrics);
     let used = after.usage - before;
-    // The quota is half a processor, and the machine is shared.
-    assert!((100_000_000..2_000_000_000).contains(&used), "{used} ns in two seconds");
+    // The quota is a tenth of a processor, and the machine is shared.
+    assert!((50_000_000..1_000_000_000).contains(&used), "{used} ns in three seconds");
     let (user, system) = (after.user.unwrap(), after.system.unwrap());
     assert!(user + system > after.usage / 2 && user > 0, "{after:?}");
     let throttling = after.throttling.unwrap();
@@ -89,7 +90,7 @@ async fn the_counters_are_those_that_the_node_is_said_to_have() {
     assert_eq!(!usage.huge_pages.is_empty(), sources.huge_pages);
     assert_eq!(memory.limit, None);
     if cgroups.mode() == Mode::V2 {
-        assert!(sources.pressure && sources.huge_pages && sources.devices, "{sources:?}");
+        assert!(sources.pressure && sources.huge_pages, "{sources:?}");
     }
     let swap = usage.swap.unwrap_or_default();
     assert_eq!((swap.usage, swap.limit), (0, None));
@@ -110,6 +111,12 @@ async fn what_goes_to_a_device_is_counted() {
         return;
     }
     let devices = cgroups.usage(&container, Detail::Metrics).unwrap().devices;
+    if devices.is_empty() && cgroups.mode() == Mode::V1 {
+        eprintln!(
+            "skipped: this kernel counts for version 1 only where a device is throttled or scheduled by bfq"
+        );
+        return;
+    }
     let most = devices.iter().max_by_key(|device| device.write_bytes).unwrap();
     assert!(most.write_bytes >= 4 << 20 && most.writes >= 1, "{devices:?}");
     assert!(most.name.starts_with("/dev/"), "{devices:?}");

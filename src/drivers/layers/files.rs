@@ -1,0 +1,106 @@
+//! A layer made of plain files instead of an archive: what the blobs of an OCI artifact become.
+//! What does not live here: their names and digests, which the caller has checked.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::Layers;
+use super::error::LayerError;
+use super::staging::Staged;
+
+/// Bytes copied at once.
+const CHUNK: usize = 256 << 10;
+/// Bytes between two looks at the file system.
+const LOOK_EVERY: u64 = 16 << 20;
+
+impl Layers {
+    /// A layer without files, to be filled and committed.
+    pub fn files(&self) -> Result<Staged, LayerError> {
+        Staged::layer(&self.layout)
+    }
+
+    /// Adds the file `name`, which must be a plain name that the layer does not have, with all bytes of `input`. Blocks
+    /// until those end. Returns the bytes that it takes on disk.
+    pub fn add_file(&self, staged: &Staged, name: &str, input: impl Read) -> Result<u64, LayerError> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(staged.open()?, name, flags, Mode::from_raw_mode(0o644));
+        let mut file = File::from(file.map_err(LayerError::apply("make", name.as_bytes()))?);
+        // Whatever the umask is.
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))
+            .map_err(LayerError::apply("set the mode of", name.as_bytes()))?;
+        self.copy(input, &mut file, name)?;
+        let stat = rustix::fs::fstat(&file).map_err(LayerError::apply("look at", name.as_bytes()))?;
+        Ok(u64::try_from(stat.st_blocks).unwrap_or_default() * 512)
+    }
+
+    fn copy(&self, mut input: impl Read, file: &mut File, name: &str) -> Result<(), LayerError> {
+        let failed = |error: io::Error| LayerError::Apply {
+            verb: "write",
+            path: name.into(),
+            source: error,
+        };
+        let mut buffer = vec![0; CHUNK];
+        let (mut total, mut looked) = (0, 0);
+        loop {
+            let len = match input.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read.map_err(failed)?,
+            };
+            file.write_all(&buffer[..len]).map_err(failed)?;
+            total += len as u64;
+            if total - looked >= LOOK_EVERY {
+                looked = total;
+                self.check_room(file.as_fd(), name)?;
+            }
+        }
+    }
+
+    fn check_room(&self, file: std::os::fd::BorrowedFd<'_>, name: &str) -> Result<(), LayerError> {
+        let stat = rustix::fs::fstatvfs(file).map_err(LayerError::apply("look at", name.as_bytes()))?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if free < self.reserve {
+            return Err(LayerError::DiskFull { path: name.into(), free });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use super::*;
+    use crate::ids::Digest;
+    use crate::layout::Layout;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    #[test]
+    fn files_become_a_layer_and_a_name_is_taken_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("root"), dir.path().join("state"));
+        let layers = Layers::open(&layout, &Config::default()).unwrap();
+        let staged = layers.files().unwrap();
+        let bytes = layers.add_file(&staged, "model.bin", &[7; 10_000][..]).unwrap();
+        assert!((10_000..100_000).contains(&bytes), "{bytes}");
+        layers.add_file(&staged, "empty", io::empty()).unwrap();
+        assert!(layers.add_file(&staged, "empty", io::empty()).is_err());
+        let id = Digest::of(b"x");
+        layers.commit(&staged, &id).unwrap();
+        let path = layout.layer(&id).join("model.bin");
+        let file = std::fs::metadata(&path).unwrap();
+        assert_eq!((file.permissions().mode() & 0o7777, file.uid(), file.len()), (0o644, 0, 10_000));
+    }
+
+    #[test]
+    fn a_full_disk_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("root"), dir.path().join("state"));
+        let layers = Layers::open(&layout, &Config { reserve_mib: u64::MAX >> 20 }).unwrap();
+        let staged = layers.files().unwrap();
+        let error = layers.add_file(&staged, "big", io::repeat(1).take(LOOK_EVERY)).unwrap_err();
+        assert!(matches!(error, LayerError::DiskFull { .. }), "{error:?}");
+    }
+}

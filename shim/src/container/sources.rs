@@ -36,12 +36,7 @@ pub(super) fn prepare(spec: &Spec, pod: &Pod, volumes: Vec<OwnedFd>) -> Result<V
     spec.mounts.iter().map(|mount| prepare_one(mount, spec, pod, &mut volumes)).collect()
 }
 
-fn prepare_one(
-    mount: &Mount,
-    spec: &Spec,
-    pod: &Pod,
-    volumes: &mut [Option<OwnedFd>],
-) -> Result<Prepared> {
+fn prepare_one(mount: &Mount, spec: &Spec, pod: &Pod, volumes: &mut [Option<OwnedFd>]) -> Result<Prepared> {
     let destination = inside(&mount.destination)?;
     let options = Options::parse(&mount.options);
     let source = match mount.kind.as_str() {

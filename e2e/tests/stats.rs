@@ -47,7 +47,7 @@ async fn until(
     id: &str,
     wanted: impl Fn(&ContainerStats) -> bool,
 ) -> Result<ContainerStats> {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + berth_e2e::bound(Duration::from_secs(20));
     loop {
         let stats = container_stats(client, id).await?;
         if wanted(&stats) {

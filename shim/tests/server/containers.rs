@@ -53,7 +53,7 @@ impl Node {
     /// The log's texts of one stream; a record that is being written does not count.
     pub fn texts(&self, id: &str, stream: &str) -> Vec<String> {
         let log = self.log(id);
-        let whole = log.rfind('\n').map_or("", |end| &log[..end]);
+        let whole = log.rfind('\n').map_or("", |end| &log[..=end]);
         let lines = whole.lines().map(|line| line.splitn(4, ' ').collect::<Vec<_>>());
         lines.filter(|fields| fields[1] == stream).map(|fields| fields[3].to_owned()).collect()
     }

@@ -38,7 +38,13 @@ fn volume(image: &str, sub_path: &str) -> Mount {
 
 async fn used(world: &World) -> Result<u64> {
     let info = world.client.images.clone().image_fs_info(ImageFsInfoRequest {}).await?.into_inner();
-    Ok(info.image_filesystems.into_iter().next().and_then(|system| system.used_bytes).unwrap_or_default().value)
+    Ok(info
+        .image_filesystems
+        .into_iter()
+        .next()
+        .and_then(|system| system.used_bytes)
+        .unwrap_or_default()
+        .value)
 }
 
 #[tokio::test]
@@ -67,10 +73,12 @@ async fn an_artifacts_blobs_are_the_files_of_a_volume() -> Result<()> {
     let mut spec = world.sleeper("main");
     spec.mounts = vec![volume(&id, "")];
     let (pod, container) = world.run(&config, &spec).await?;
-    let script = "cd /model && ls | grep -v sha256 && cat a* sha256-* && sha256sum weights.bin && stat -c '%a %u' . *";
+    let script =
+        "cd /model && ls | grep -v sha256 && cat a* sha256-* && sha256sum weights.bin && stat -c '%a %u' . *";
     let seen = world.client.shell(&container, script).await?;
     let digest = &built.blobs[0].digest["sha256:".len()..];
-    let expected = format!("a name with spaces.txt\nempty\nweights.bin\ntextuntitled{digest}  weights.bin\n755 0\n");
+    let expected =
+        format!("a name with spaces.txt\nempty\nweights.bin\ntextuntitled{digest}  weights.bin\n755 0\n");
     assert_eq!(seen, expected + &"644 0\n".repeat(4));
     let shown = world.client.status(&container).await?.mounts[0].image.clone().unwrap_or_default();
     assert_eq!(shown.image_ref, by_digest);
@@ -153,6 +161,10 @@ async fn a_sub_path_of_an_artifact_is_no_file() -> Result<()> {
     let mut spec = world.sleeper("main");
     spec.mounts = vec![volume(&id, "weights")];
     let refused = world.client.create(&pod, &spec, &config).await;
-    expect_refusal(refused, &[Code::InvalidArgument], &["ImageVolumeMountFailed", "weights", "Not a directory"]);
+    expect_refusal(
+        refused,
+        &[Code::InvalidArgument],
+        &["ImageVolumeMountFailed", "weights", "Not a directory"],
+    );
     Ok(())
 }

@@ -64,6 +64,59 @@ async fn a_timeout_kills_the_command_and_all_it_started() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_timeout_reaches_sessions_of_their_own_and_spares_the_container() -> Result<()> {
+    let world = World::start().await?;
+    if world.node.runtime() == Runtime::Containerd {
+        println!("not run: containerd kills the first process only");
+        return Ok(());
+    }
+    let script = "setsid sleep 1111 & exec sleep 2222";
+    let (_, id) = world.run(&world.pod("sessions"), &world.container("main", script)).await?;
+    let script = "trap '' TERM HUP; setsid sh -c 'sleep 4321 & setsid sleep 4321 & wait' & (setsid sleep 4321 &); \
+                  (sleep 4321 &); sleep 4321; sleep 4321";
+    let reply = world.client.exec(&id, &["sh", "-c", script], 1).await;
+    expect_refusal(reply, &[Code::DeadlineExceeded], &["1 s"]);
+    let alive = "for p in $(pgrep sleep); do grep -q 'State:.Z' /proc/$p/status || tr '\\0' ' ' </proc/$p/cmdline; done";
+    assert_eq!(world.client.shell(&id, alive).await?, "sleep 2222 sleep 1111 ");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_command_ends_with_its_daemon_and_the_container_does_not() -> Result<()> {
+    let mut world = World::start().await?;
+    if world.node.runtime() == Runtime::Containerd {
+        println!("not run: containerd's commands live on");
+        return Ok(());
+    }
+    let (_, id) = world.run(&world.pod("orphan"), &world.container("main", "exec sleep 2222")).await?;
+    let (client, container) = (world.client.clone(), id.clone());
+    let command = tokio::spawn(async move {
+        client.exec(&container, &["sh", "-c", "touch /tmp/up; setsid sleep 4321 & sleep 4321"], 0).await
+    });
+    while world.client.exec(&id, &["test", "-e", "/tmp/up"], 10).await?.exit_code != 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    world.node.kill()?;
+    assert!(command.await?.is_err());
+    world.node.launch().await?;
+    let client = world.node.client().await?;
+    let alive = "for p in $(pgrep sleep); do grep -q 'State:.Z' /proc/$p/status || tr '\\0' ' ' </proc/$p/cmdline; done";
+    assert_eq!(client.shell(&id, alive).await?, "sleep 2222 ");
+    Ok(())
+}
+
+#[tokio::test]
+async fn output_beyond_the_limit_is_dropped_and_the_command_is_not_disturbed() -> Result<()> {
+    let world = World::start().await?;
+    let (_, id) = world.run(&world.pod("limit"), &world.sleeper("main")).await?;
+    let script = "head -c 40000000 /dev/zero; head -c 3000 /dev/zero >&2; exit 7";
+    let reply = world.client.exec(&id, &["sh", "-c", script], 60).await?;
+    assert_eq!((reply.exit_code, reply.stderr.len()), (7, 3000));
+    assert!(reply.stdout.len() > 16_700_000 && reply.stdout.len() < 16 << 20, "{}", reply.stdout.len());
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_background_child_does_not_hold_the_call() -> Result<()> {
     let world = World::start().await?;
     if world.node.runtime() == Runtime::Containerd {

@@ -37,10 +37,11 @@ fn data() -> Image {
         .symlink("out", "../../../../etc")
         .symlink("absolute", "/etc")
         .symlink("magic", "/proc/self/root");
-    let above = Layer::default()
-        .whiteout("dir/gone")
-        .file("dir/above", 0o600, "above\n")
-        .file("tool", 0o755, "#!/bin/sh\necho executed\n");
+    let above = Layer::default().whiteout("dir/gone").file("dir/above", 0o600, "above\n").file(
+        "tool",
+        0o755,
+        "#!/bin/sh\necho executed\n",
+    );
     Image::of(below).layer(above)
 }
 
@@ -67,7 +68,8 @@ async fn an_image_is_shown_read_only_and_runs() -> Result<()> {
     spec.mounts = vec![volume(&two, "/two"), volume(&one, "/deep/one")];
     let id = world.launch(&pod, &spec, &config).await?;
 
-    let seen = world.client.shell(&id, "cat /two/dir/*; ls /two/dir; cat /deep/one/single; /two/tool").await?;
+    let seen =
+        world.client.shell(&id, "cat /two/dir/*; ls /two/dir; cat /deep/one/single; /two/tool").await?;
     assert_eq!(seen, "above\nbelow\nabove\nbelow\nsingle\nexecuted\n");
     for path in ["/two/new", "/two/dir/below", "/deep/one/single"] {
         let refused = world.client.exec(&id, &["sh", "-c", &format!("echo x > {path}")], 10).await?;
@@ -303,9 +305,13 @@ async fn volumes_of_images_and_of_the_host_are_mounted_in_the_requests_order() -
     // As many as a pod may want.
     spec.mounts.extend((0..20).map(|number| volume(&image, &format!("/many/{number}"))));
     let (_, id) = world.run(&world.pod("order"), &spec).await?;
-    let script = "cat /v/name /v/inner/name /twice/name /again/name; ls /empty; cat /many/*/name | sort | uniq -c";
+    let script =
+        "cat /v/name /v/inner/name /twice/name /again/name; ls /empty; cat /many/*/name | sort | uniq -c";
     let seen = world.client.shell(&id, script).await?;
-    assert_eq!(seen.split_whitespace().collect::<Vec<_>>(), ["image", "host", "host", "image", "20", "image"]);
+    assert_eq!(
+        seen.split_whitespace().collect::<Vec<_>>(),
+        ["image", "host", "host", "image", "20", "image"]
+    );
     Ok(())
 }
 
@@ -345,8 +351,7 @@ async fn an_image_volume_belongs_to_the_users_of_the_pods_user_namespace() -> Re
     }
     let image = pulled(&world, "owned", &Image::of(layer.dir("d"))).await?;
     let ids = vec![IdMapping { container_id: 0, host_id: 300_000, length: 65_536 }];
-    let user =
-        UserNamespace { mode: NamespaceMode::Pod as i32, uids: ids.clone(), gids: ids.clone() };
+    let user = UserNamespace { mode: NamespaceMode::Pod as i32, uids: ids.clone(), gids: ids.clone() };
     let mut config = world.pod("users");
     let linux = config.linux.get_or_insert_default();
     let options = &mut linux.security_context.get_or_insert_default().namespace_options;

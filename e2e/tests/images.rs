@@ -4,8 +4,8 @@ use anyhow::Result;
 use berth_e2e::client::expect_refusal;
 use berth_e2e::images::layer::{Compression, Layer};
 use berth_e2e::images::{self, Format, Image, catalog};
-use berth_e2e::registry::{self, PASSWORD, Registry, USER};
 use berth_e2e::node::Options;
+use berth_e2e::registry::{self, PASSWORD, Registry, USER};
 use berth_e2e::runtime::Runtime;
 use berth_e2e::world::World;
 use berth_proto::cri::v1::{AuthConfig, ImageFsInfoRequest};
@@ -280,7 +280,8 @@ async fn one_image_of_two_registries_is_one_image_with_all_names_until_it_is_rem
         for name in &names {
             assert_eq!(world.client.pull(name).await?, id);
         }
-        let found: Vec<_> = world.client.list_images().await?.into_iter().filter(|one| one.id == id).collect();
+        let found: Vec<_> =
+            world.client.list_images().await?.into_iter().filter(|one| one.id == id).collect();
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!((&found[0].repo_tags, &found[0].repo_digests), (&names, &digests));
         world.client.remove_image(removed).await?;

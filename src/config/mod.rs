@@ -150,7 +150,10 @@ mod tests {
             ("[cgroup]\ndriver = \"x\"", "line 2, column 10: unknown variant `x`"),
             ("[cgroup]\nparent = \"../x\"", "line 2, column 10: \"../x\" can not be a cgroup parent"),
             ("[shim]\npath = \"x\"", "line 2, column 8: \"x\" is not an absolute path"),
-            ("[image]\npinned = [\"a\", \"Not/An/Image\"]", "line 2, column 10: image reference \"Not/An/Image\""),
+            (
+                "[image]\npinned = [\"a\", \"Not/An/Image\"]",
+                "line 2, column 10: image reference \"Not/An/Image\"",
+            ),
             ("[image]\npinned = [\"\"]", "line 2, column 10: the image reference is empty"),
             ("[streaming]\naddress = \"localhost\"", "line 2, column 11: "),
             ("[streaming]\ntls_key_file = \"x\"", "line 2, column 16: \"x\" is not an absolute path"),

@@ -34,7 +34,8 @@ impl Containers {
         Ok(container.id.clone())
     }
 
-    /// Connects a client. Output from now on; a client that does not read does not hold the container up.
+    /// Connects a client to all output from now on. The container waits for one that is slow; one that stops reading is
+    /// dropped after ten seconds.
     pub async fn attach(
         self: &Arc<Self>,
         id: &ContainerId,

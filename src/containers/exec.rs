@@ -181,9 +181,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.containers.execs.forget(&self.exec_id);
         // Closed without a value: the shim has gone.
-        if self.end.borrow().is_some() || self.end.has_changed().is_err() {
+        let over = self.end.borrow().is_some() || self.end.has_changed().is_err();
+        self.containers.execs.forget(&self.exec_id);
+        if over {
             return;
         }
         let (shim, container, exec) = (self.shim.clone(), self.container.to_string(), self.exec_id.clone());

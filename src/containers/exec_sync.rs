@@ -26,6 +26,17 @@ pub struct ExecOutput {
     pub exit_code: i32,
 }
 
+impl ExecOutput {
+    /// Cuts the longer stream, or both, so that they take no more than so many bytes together.
+    #[must_use]
+    pub fn fit(mut self, bytes: usize) -> Self {
+        let (out, err) = (self.stdout.len(), self.stderr.len());
+        self.stdout.truncate(bytes - err.min(bytes / 2));
+        self.stderr.truncate(bytes - out.min(bytes / 2));
+        self
+    }
+}
+
 impl Containers {
     /// Runs a command; `limit` None = as long as it takes. Past the limit it is killed, with everything that it has
     /// started. What it has left in the background otherwise lives on, and does not delay the answer.
@@ -82,6 +93,30 @@ async fn keep(stream: Option<Reader>) -> Vec<u8> {
                 let room = OUTPUT.saturating_sub(kept.len()).min(length);
                 kept.extend_from_slice(&buffer[..room]);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_cut_only_as_far_as_it_must() {
+        let fitted = |out: usize, err: usize| {
+            let output = ExecOutput { stdout: vec![0; out], stderr: vec![0; err], exit_code: 0 }.fit(100);
+            (output.stdout.len(), output.stderr.len())
+        };
+        for (given, left) in [
+            ((0, 0), (0, 0)),
+            ((60, 40), (60, 40)),
+            ((100, 0), (100, 0)),
+            ((101, 0), (100, 0)),
+            ((200, 10), (90, 10)),
+            ((10, 200), (10, 90)),
+            ((70, 70), (50, 50)),
+        ] {
+            assert_eq!(fitted(given.0, given.1), left, "{given:?}");
         }
     }
 }

@@ -42,10 +42,10 @@ pub use exec_sync::ExecOutput;
 pub use gauges::WritableLayer;
 pub use list::Filter;
 pub use sandbox::Sandbox;
-pub use volumes::VolumeError;
 pub use session::Session;
 pub use snapshot::ContainerSnapshot;
 pub use stats::{ContainerStats, since};
+pub use volumes::VolumeError;
 
 use crate::calls::Calls;
 use crate::drivers::Drivers;

@@ -96,9 +96,6 @@ pub enum MountOption {
 }
 
 impl MountOption {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::NoExec, Self::NoDev, Self::NoSuid];
-
     /// Its name in mount(8).
     pub fn name(self) -> &'static str {
         match self {
@@ -118,13 +115,6 @@ pub struct ImageVolume {
     pub user_specified_image: String,
     /// A directory of the image, to be shown instead of its root.
     pub sub_path: Option<PathBuf>,
-}
-
-impl ImageVolume {
-    /// For messages: the user's own words where they are known.
-    pub fn name(&self) -> &str {
-        if self.user_specified_image.is_empty() { &self.image } else { &self.user_specified_image }
-    }
 }
 
 /// Mount propagation between host and container.

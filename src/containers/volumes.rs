@@ -8,10 +8,9 @@ use berth_proto::shim::MAX_VOLUMES;
 use super::container::ImageUse;
 use super::spec::{ContainerSpec, ImageVolume, Mount};
 use super::{Cause, Containers};
-use crate::drivers::layers::LayerError;
+use crate::drivers::layers::{LayerError, View};
 use crate::error::Kind;
 use crate::images::Hold;
-use crate::pods::spec::UserNamespace;
 
 /// Why an image is no volume.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +47,13 @@ fn of_images(spec: &ContainerSpec) -> impl Iterator<Item = (&Mount, &ImageVolume
     spec.mounts.iter().filter_map(|mount| Some((mount, mount.image.as_ref()?)))
 }
 
+/// The user's own words where they are known.
+fn name(volume: &ImageVolume) -> &str {
+    if volume.user_specified_image.is_empty() { &volume.image } else { &volume.user_specified_image }
+}
+
 fn failed(mount: &Mount, volume: &ImageVolume, source: impl Into<VolumeError>) -> Cause {
-    let (image, target) = (volume.name().to_string(), mount.container_path.clone());
+    let (image, target) = (name(volume).to_string(), mount.container_path.clone());
     Cause::Volume { image, target, source: source.into() }
 }
 
@@ -64,7 +68,7 @@ impl Containers {
             let image = self.images.find(&volume.image);
             let hold = image.and_then(|image| self.images.hold(&image.id));
             let hold = hold.ok_or_else(|| failed(mount, volume, VolumeError::NotHere))?;
-            volumes.uses.push(ImageUse::of(hold.image(), volume.name()));
+            volumes.uses.push(ImageUse::of(hold.image(), name(volume)));
             volumes.holds.push(hold);
         }
         Ok(volumes)
@@ -75,10 +79,10 @@ impl Containers {
         &self,
         spec: &ContainerSpec,
         uses: &[ImageUse],
-        user: Option<&UserNamespace>,
+        view: View<'_>,
     ) -> Result<Vec<OwnedFd>, Cause> {
         let mount_one = |((mount, volume), image): ((&Mount, &ImageVolume), &ImageUse)| {
-            let mounted = self.drivers.layers.volume(&image.layers, volume.sub_path.as_deref(), user);
+            let mounted = self.drivers.layers.volume(&image.layers, volume.sub_path.as_deref(), view);
             mounted.map_err(|error| failed(mount, volume, error))
         };
         of_images(spec).zip(uses).map(mount_one).collect()

@@ -193,12 +193,11 @@ fn manifest(
 ) -> Result<Manifest, ManifestError> {
     let digest = digest.clone();
     if !CONFIGS.contains(&config.media_type.as_str()) {
-        let named = artifact_type.into_iter().chain([config.media_type.clone()]).find(|name| !name.is_empty());
+        let named =
+            artifact_type.into_iter().chain([config.media_type.clone()]).find(|name| !name.is_empty());
         return match named {
             Some(kind) => Ok(Manifest { digest, config, layers, artifact: Some(kind) }),
-            None => {
-                Err(ManifestError::NotAnImage { digest, what: "config", media_type: config.media_type })
-            }
+            None => Err(ManifestError::NotAnImage { digest, what: "config", media_type: config.media_type }),
         };
     }
     if layers.len() > LAYERS_MAX {

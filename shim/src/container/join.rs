@@ -47,7 +47,7 @@ pub(super) fn run(request: Exec<'_>, reporter: &Reporter) -> Result<()> {
             // Only now: from inside a cgroup namespace, the kernel would not find the cgroup that clone3 is to enter
             // (where cgroup2 is mounted with nsdelegate, as systemd does, it refuses).
             if own_cgroup_namespace {
-                mark()?;
+                mark(request.target)?;
             }
             let streams = streams(request.stdio, &workload, reporter)?;
             workload.execute(streams, reporter)
@@ -94,11 +94,12 @@ fn has_own_namespace(target: Pid, kind: &str) -> Result<bool> {
 }
 
 /// A cgroup namespace like the container's, by which all that the exec starts is found again; see executed.rs.
-fn mark() -> Result<()> {
+fn mark(target: BorrowedFd<'_>) -> Result<()> {
+    let step = || "make a cgroup namespace".to_owned();
     match unshare(CloneFlags::CLONE_NEWCGROUP) {
-        // user.max_cgroup_namespaces is reached: it does without, less surely.
-        Err(Errno::ENOSPC) => Ok(()),
-        other => other.failing(|| "make a cgroup namespace".to_owned()),
+        // user.max_cgroup_namespaces is reached: the container's own does, and killing is less sure.
+        Err(Errno::ENOSPC) => setns(target, CloneFlags::CLONE_NEWCGROUP).failing(step),
+        other => other.failing(step),
     }
 }
 

@@ -269,8 +269,7 @@ fn attached_root() {
 fn detached(name: &str) -> OwnedFd {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
     fsconfig_create(context.as_fd()).unwrap();
-    let mount =
-        fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
+    let mount = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
     fs::write(format!("/proc/self/fd/{}/name", mount.as_raw_fd()), name).unwrap();
     mount
 }

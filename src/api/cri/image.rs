@@ -65,8 +65,10 @@ impl ImageService for ImageApi {
     ) -> Result<Response<v1::ImageStatusResponse>, Status> {
         let request = request.into_inner();
         let image = self.services.images.find(&convert::text(request.image)?);
-        let mut response =
-            v1::ImageStatusResponse { image: image.as_deref().map(|image| self.image(image)), ..Default::default() };
+        let mut response = v1::ImageStatusResponse {
+            image: image.as_deref().map(|image| self.image(image)),
+            ..Default::default()
+        };
         if let (Some(image), true) = (image, request.verbose) {
             let info = serde_json::to_string(&*image).map_err(|error| Status::internal(error.to_string()))?;
             response.info.insert("info".into(), info);

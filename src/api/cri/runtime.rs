@@ -13,6 +13,9 @@ use super::{Services, info, usage, watch};
 use crate::api::streaming::Promise;
 use crate::containers::ContainerSnapshot;
 
+/// The kubelet takes no larger message than 16 MiB: what of it is left for a command's output.
+const EXEC_OUTPUT: usize = (16 << 20) - 64;
+
 /// CRI RuntimeService.
 #[derive(Clone)]
 pub struct RuntimeApi {
@@ -208,7 +211,7 @@ impl RuntimeService for RuntimeApi {
         let limit =
             u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
         let output = self.services.containers.exec_sync(&request.container_id, request.cmd, limit).await;
-        let output = output.map_err(status)?;
+        let output = output.map_err(status)?.fit(EXEC_OUTPUT);
         answer(v1::ExecSyncResponse {
             stdout: output.stdout,
             stderr: output.stderr,
@@ -241,9 +244,9 @@ impl RuntimeService for RuntimeApi {
     ) -> Answer<v1::PortForwardResponse> {
         let request = request.into_inner();
         no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
-        streaming::ports(&request.port)?;
+        let ports = streaming::ports(&request.port)?;
         let id = self.services.pods.check_port_forward(&request.pod_sandbox_id).map_err(status)?;
-        let url = self.services.streaming.promise(Promise::PortForward(id))?;
+        let url = self.services.streaming.promise(Promise::PortForward(id, ports))?;
         answer(v1::PortForwardResponse { url })
     }
 

@@ -54,3 +54,7 @@ fn code(kind: Kind) -> Code {
         Kind::Internal => Code::Internal,
     }
 }
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

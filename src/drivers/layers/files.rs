@@ -37,11 +37,7 @@ impl Layers {
     }
 
     fn copy(&self, mut input: impl Read, file: &mut File, name: &str) -> Result<(), LayerError> {
-        let failed = |error: io::Error| LayerError::Apply {
-            verb: "write",
-            path: name.into(),
-            source: error,
-        };
+        let failed = |error: io::Error| LayerError::Apply { verb: "write", path: name.into(), source: error };
         let mut buffer = vec![0; CHUNK];
         let (mut total, mut looked) = (0, 0);
         loop {

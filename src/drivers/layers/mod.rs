@@ -50,6 +50,15 @@ impl Default for Config {
     }
 }
 
+/// How a container sees layers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct View<'a> {
+    /// Owners are shown under the ids of this user namespace.
+    pub user: Option<&'a UserNamespace>,
+    /// Every file has this SELinux label.
+    pub label: Option<&'a str>,
+}
+
 /// The cache: directories below `Layout::root`.
 #[derive(Clone, Debug)]
 pub struct Layers {
@@ -64,7 +73,9 @@ impl Layers {
     pub fn open(layout: &Layout, config: &Config) -> Result<Self, LayerError> {
         use std::os::unix::fs::DirBuilderExt;
         let empty = volume::EMPTY.map(|name| layout.empty(name));
-        for path in [layout.layers(), layout.blobs(), layout.staging(), layout.trash()].into_iter().chain(empty) {
+        for path in
+            [layout.layers(), layout.blobs(), layout.staging(), layout.trash()].into_iter().chain(empty)
+        {
             let mut builder = std::fs::DirBuilder::new();
             builder.recursive(true).mode(0o700).create(&path).map_err(LayerError::io("make", &path))?;
         }
@@ -80,7 +91,7 @@ impl Layers {
         &self,
         layers: &[Digest],
         (upper, work): (&Path, &Path),
-        user: Option<&UserNamespace>,
+        View { user, label }: View<'_>,
     ) -> Result<OwnedFd, LayerError> {
         // The layer of restored directories comes on top of a full image.
         if layers.len() > LAYERS_MAX + 1 {
@@ -97,7 +108,7 @@ impl Layers {
         let cache = self.layout.layers();
         let mapped = user.map(|user| overlay::Mapped { layers: &cache, user });
         let writable = Some(overlay::Writable { upper, work });
-        overlay::mount(&overlay::Stack { lower, writable, mapped })
+        overlay::mount(&overlay::Stack { lower, writable, mapped, label })
     }
 
     /// Whether roots can be shown under the ids of a user namespace; else why not, for a user of the node.

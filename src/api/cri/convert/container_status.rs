@@ -121,10 +121,11 @@ fn mount(mount: &Mount, shown: Option<&ImageUse>) -> v1::Mount {
             image_ref: shown.map_or_else(String::new, |image| image.reference.clone()),
             ..Default::default()
         }),
-        image_sub_path: mount.image.as_ref().and_then(|volume| volume.sub_path.as_ref()).map_or_else(
-            String::new,
-            |path| path.to_string_lossy().into_owned(),
-        ),
+        image_sub_path: mount
+            .image
+            .as_ref()
+            .and_then(|volume| volume.sub_path.as_ref())
+            .map_or_else(String::new, |path| path.to_string_lossy().into_owned()),
         mount_options: mount.options.iter().map(|option| option.name().to_string()).collect(),
         ..Default::default()
     }

@@ -75,17 +75,20 @@ mod tests {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let pids = [i32::try_from(child.id()).unwrap(), i32::MAX];
-        let expected = Processes { count: 2, files: 3, sockets: 1, files_max: Some(321) };
+        // What runs the tests may have left more open than the three.
+        let as_expected = |looked: &Processes| {
+            (looked.count, looked.sockets, looked.files_max) == (2, 1, Some(321)) && looked.files >= 3
+        };
         let end = Instant::now() + Duration::from_secs(20);
         let mut looked = look(&pids);
         // The shell has to come that far.
-        while looked != expected && Instant::now() < end {
+        while !as_expected(&looked) && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(20));
             looked = look(&pids);
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(looked, expected);
+        assert!(as_expected(&looked), "{looked:?}");
     }
 
     #[test]

@@ -1,13 +1,13 @@
-//! Exec, attach and port-forward with the real crictl, over SPDY and over WebSocket.
+//! Exec and attach with the real crictl, over SPDY and over WebSocket.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::process::{Child, Command, Output, Stdio};
+use std::net::TcpStream;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use berth_e2e::client::expect_refusal;
-use berth_e2e::crictl::Crictl;
+use berth_e2e::crictl::{Crictl, Running};
 use berth_e2e::node::Options;
 use berth_e2e::runtime::Runtime;
 use berth_e2e::world::World;
@@ -16,66 +16,6 @@ use tonic::Code;
 
 const TRANSPORTS: [&str; 2] = ["spdy", "websocket"];
 const LONG: Duration = Duration::from_secs(60);
-
-/// Ends with its test.
-struct Running(Child);
-
-impl Running {
-    fn start(command: &mut Command) -> Result<Self> {
-        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Ok(Self(piped.spawn().with_context(|| format!("run {command:?}"))?))
-    }
-
-    fn say(&mut self, text: &str) -> Result<()> {
-        Ok(self.0.stdin.as_mut().context("stdin is closed")?.write_all(text.as_bytes())?)
-    }
-
-    /// So many bytes of its output.
-    fn hear(&mut self, count: usize) -> Result<String> {
-        let mut bytes = vec![0; count];
-        self.0.stdout.as_mut().context("no stdout")?.read_exact(&mut bytes)?;
-        Ok(String::from_utf8(bytes)?)
-    }
-
-    /// Its standard error up to a line with these words.
-    fn hear_line(&mut self, words: &str) -> Result<String> {
-        let out = self.0.stdout.as_mut().context("no stdout")?;
-        let (mut line, mut byte) = (Vec::new(), [0]);
-        while out.read(&mut byte)? == 1 {
-            line.push(byte[0]);
-            if byte[0] == b'\n' {
-                let text = String::from_utf8_lossy(&line).into_owned();
-                if text.contains(words) {
-                    return Ok(text);
-                }
-                line.clear();
-            }
-        }
-        bail!("it ended without saying {words:?}")
-    }
-
-    fn end(mut self) -> Result<Output> {
-        drop(self.0.stdin.take());
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let start = Instant::now();
-        while self.0.try_wait()?.is_none() {
-            if start.elapsed() > LONG {
-                bail!("crictl does not end");
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        self.0.stdout.take().context("no stdout")?.read_to_end(&mut stdout)?;
-        self.0.stderr.take().context("no stderr")?.read_to_end(&mut stderr)?;
-        Ok(Output { status: self.0.wait()?, stdout, stderr })
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -294,9 +234,16 @@ async fn a_command_ends_with_its_client() -> Result<()> {
     }
     let crictl = Crictl::new(&world.node)?;
     let (_, id) = world.run(&world.pod("gone"), &world.sleeper("main")).await?;
+    // How many there are; the shell that asks is none of them.
+    const ALIVE: &str = "for p in $(pgrep 'sleep|cat'); do tr '\\0' ' ' </proc/$p/cmdline; echo; done \
+                         | grep -c -E '^(sleep 4321|cat )' || true";
     // One reads its input, one does not: then the connection is full when the client goes.
-    for script in ["echo up; exec sleep 4321", "echo up; cat; sleep 4321"] {
-        let mut running = Running::start(&mut crictl.command(&["exec", "-i", &id, "sh", "-c", script]))?;
+    let scripts = ["echo up; exec sleep 4321", "echo up; cat; sleep 4321"];
+    for (script, transport) in
+        scripts.into_iter().flat_map(|script| TRANSPORTS.map(|transport| (script, transport)))
+    {
+        let command = ["exec", "-i", "--transport", transport, &id, "sh", "-c", script];
+        let mut running = Running::start(&mut crictl.command(&command))?;
         assert_eq!(running.hear(3)?, "up\n");
         let mut stdin = running.0.stdin.take().context("no stdin")?;
         let writing = std::thread::spawn(move || while stdin.write_all(&[b'\n'; 4096]).is_ok() {});
@@ -305,70 +252,11 @@ async fn a_command_ends_with_its_client() -> Result<()> {
         running.0.wait()?;
         writing.join().expect("the writer does not panic");
         let start = Instant::now();
-        while !world.client.shell(&id, "pgrep -f 'sleep 4321|cat' || true").await?.trim().is_empty() {
-            // The shell that asks matches itself.
-            let alive = "for p in $(pgrep 'sleep|cat'); do tr '\\0' ' ' </proc/$p/cmdline; done | grep -c -E '^(sleep 4321|cat)' || true";
-            if world.client.shell(&id, alive).await?.trim() == "0" {
-                break;
-            }
-            assert!(start.elapsed() < LONG, "{script:?} lives on");
+        while world.client.shell(&id, ALIVE).await?.trim() != "0" {
+            assert!(start.elapsed() < LONG, "{script:?} lives on over {transport}");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
-    Ok(())
-}
-
-#[tokio::test]
-async fn ports_are_forwarded_into_the_pod() -> Result<()> {
-    let world = World::start().await?;
-    let crictl = Crictl::new(&world.node)?;
-    // Answers what it has heard once it has heard all of it: a client may end its side first.
-    let server = "exec nc -ll -p 4000 -e sh -c 'cat >/tmp/heard; wc -c </tmp/heard; cat /tmp/heard'";
-    let (pod, id) = world.run(&world.pod("ports"), &world.container("server", server)).await?;
-    world.client.shell(&id, "until grep -q ':0FA0 .* 0A ' /proc/net/tcp*; do sleep 0.1; done").await?;
-    for transport in TRANSPORTS {
-        let mut command =
-            crictl.command(&["port-forward", "--transport", transport, &pod, "0:4000", "0:4001"]);
-        let mut forwarding = Running::start(&mut command)?;
-        let line = forwarding.hear_line("127.0.0.1:")?;
-        let (_, rest) = line.split_once("127.0.0.1:").context("no address")?;
-        let port: u16 = rest.split_whitespace().next().context("no port")?.parse()?;
-        for size in [5, 300_000] {
-            let said: Vec<u8> = (0..size).map(|n: u32| b'a' + (n % 26) as u8).collect();
-            let heard = ask(port, &said).with_context(|| format!("{size} bytes over {transport}"))?;
-            let expected = [format!("{size}\n").as_bytes(), &said].concat();
-            assert!(heard == expected, "{transport}: {} of {} bytes", heard.len(), expected.len());
-        }
-    }
-    Ok(())
-}
-
-/// Says something, ends its own side, and hears the answer.
-fn ask(port: u16, said: &[u8]) -> Result<Vec<u8>> {
-    let mut connection = TcpStream::connect(("127.0.0.1", port))?;
-    connection.set_read_timeout(Some(LONG))?;
-    connection.write_all(said)?;
-    connection.shutdown(Shutdown::Write)?;
-    let mut heard = Vec::new();
-    connection.read_to_end(&mut heard)?;
-    Ok(heard)
-}
-
-#[tokio::test]
-async fn a_closed_port_is_told() -> Result<()> {
-    let world = World::start().await?;
-    let crictl = Crictl::new(&world.node)?;
-    let (pod, _) = world.run(&world.pod("closed"), &world.sleeper("main")).await?;
-    let mut forwarding = Running::start(&mut crictl.command(&["port-forward", &pod, "0:4001"]))?;
-    let line = forwarding.hear_line("127.0.0.1:")?;
-    let (_, rest) = line.split_once("127.0.0.1:").context("no address")?;
-    let port: u16 = rest.split_whitespace().next().context("no port")?.parse()?;
-    let mut connection = TcpStream::connect(("127.0.0.1", port))?;
-    connection.set_read_timeout(Some(LONG))?;
-    assert!(matches!(connection.read(&mut [0; 10]), Ok(0) | Err(_)));
-    forwarding.0.kill()?;
-    let output = forwarding.end()?;
-    assert!(text(&output.stderr).contains("4001"), "{}", text(&output.stderr));
     Ok(())
 }
 

@@ -40,19 +40,21 @@ pub enum Forwarding {
     WebSocket(websocket::Protocol),
 }
 
-/// What is answered before the upgrade; a refusal says why.
+/// What is answered before the upgrade.
 pub type Answer = Response<String>;
+/// An answer that says why there is no upgrade.
+pub type Refusal = Box<Answer>;
 
 /// A refusal; the client has nothing else to ask on this connection.
-pub fn refuse(status: StatusCode, reason: impl Into<String>) -> Answer {
+pub fn refuse(status: StatusCode, reason: impl Into<String>) -> Refusal {
     let mut answer = Response::new(reason.into() + "\n");
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONNECTION, http::HeaderValue::from_static("close"));
-    answer
+    Box::new(answer)
 }
 
 /// For exec and attach.
-pub fn commanding(method: &Method, headers: &HeaderMap) -> Result<(Commanding, Answer), Answer> {
+pub fn commanding(method: &Method, headers: &HeaderMap) -> Result<(Commanding, Answer), Refusal> {
     if is_websocket(headers) {
         let versions = websocket::VERSIONS.map(|version| version.name);
         let (name, answer) = accept_websocket(method, headers, &versions)?;
@@ -65,7 +67,7 @@ pub fn commanding(method: &Method, headers: &HeaderMap) -> Result<(Commanding, A
 }
 
 /// For port-forward.
-pub fn forwarding(method: &Method, headers: &HeaderMap) -> Result<(Forwarding, Answer), Answer> {
+pub fn forwarding(method: &Method, headers: &HeaderMap) -> Result<(Forwarding, Answer), Refusal> {
     if is_websocket(headers) {
         let versions = websocket::VERSIONS.map(|version| version.name);
         let known = [&[websocket::TUNNEL], &versions[..]].concat();
@@ -77,7 +79,7 @@ pub fn forwarding(method: &Method, headers: &HeaderMap) -> Result<(Forwarding, A
     Ok((Forwarding::Spdy, answer))
 }
 
-fn unknown() -> Answer {
+fn unknown() -> Refusal {
     refuse(StatusCode::FORBIDDEN, "no such protocol")
 }
 
@@ -100,7 +102,7 @@ fn switching() -> Builder {
     Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).header(CONNECTION, "Upgrade")
 }
 
-fn answer(builder: Builder) -> Result<Answer, Answer> {
+fn answer(builder: Builder) -> Result<Answer, Refusal> {
     builder.body(String::new()).map_err(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
@@ -109,7 +111,7 @@ fn choose<'a>(headers: &HeaderMap, header: &str, known: &[&'a str]) -> Option<&'
     words(headers, header).find_map(|word| known.iter().find(|known| **known == word)).copied()
 }
 
-fn accept_spdy<'a>(headers: &HeaderMap, known: &[&'a str]) -> Result<(&'a str, Answer), Answer> {
+fn accept_spdy<'a>(headers: &HeaderMap, known: &[&'a str]) -> Result<(&'a str, Answer), Refusal> {
     if !upgrades_to(headers, SPDY) {
         return Err(refuse(
             StatusCode::BAD_REQUEST,
@@ -134,7 +136,7 @@ fn accept_websocket<'a>(
     method: &Method,
     headers: &HeaderMap,
     known: &[&'a str],
-) -> Result<(&'a str, Answer), Answer> {
+) -> Result<(&'a str, Answer), Refusal> {
     let key = headers.get(SEC_WEBSOCKET_KEY).map(http::HeaderValue::as_bytes);
     let key = key.filter(|key| STANDARD.decode(key).is_ok_and(|key| key.len() == 16));
     let version = words(headers, SEC_WEBSOCKET_VERSION.as_str()).next();

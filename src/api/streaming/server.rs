@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use super::handshake::{self, Answer, refuse};
+use super::handshake::{self, Answer, Refusal, refuse};
 use super::session;
 use super::tls::Tls;
 use super::watch::Watch;
@@ -83,7 +83,7 @@ where
 {
     let service = service_fn(move |request| {
         let answer = respond(request, watch.clone(), streaming.clone());
-        async move { Ok::<_, Infallible>(answer.unwrap_or_else(|refusal| refusal)) }
+        async move { Ok::<_, Infallible>(answer.unwrap_or_else(|refusal| *refusal)) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -101,7 +101,7 @@ fn respond(
     request: Request<Incoming>,
     watch: Arc<Watch>,
     streaming: Arc<Streaming>,
-) -> Result<Answer, Answer> {
+) -> Result<Answer, Refusal> {
     if !matches!(*request.method(), Method::GET | Method::POST) {
         return Err(refuse(StatusCode::METHOD_NOT_ALLOWED, "a session is opened by GET or POST"));
     }

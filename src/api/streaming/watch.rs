@@ -54,10 +54,13 @@ impl Watch {
     }
 
     /// Ends when the client has closed its side or is gone. For connections that are not read further because a session
-    /// does not take what came: only then does the end not show by itself.
-    pub async fn hung_up(&self) {
+    /// does not take what came: only then does the end not show by itself. It may be stuck behind bytes for which the
+    /// kernel has no room: then only a client's kernel that is told something says that nobody listens any more, so `say`
+    /// is to send a few bytes that no client answers.
+    pub async fn hung_up(&self, say: impl Fn()) {
         loop {
             tokio::time::sleep(LOOK).await;
+            say();
             if self.socket.as_ref().is_some_and(is_hung_up) {
                 return;
             }
@@ -86,9 +89,9 @@ mod tests {
         let (server, _) = listener.accept().unwrap();
         let watch = Watch::new(&server, LONG);
         client.write_all(b"unread").unwrap();
-        assert!(tokio::time::timeout(2 * LOOK, watch.hung_up()).await.is_err());
+        assert!(tokio::time::timeout(2 * LOOK, watch.hung_up(|| ())).await.is_err());
         drop(client);
-        tokio::time::timeout(LONG, watch.hung_up()).await.unwrap();
+        tokio::time::timeout(LONG, watch.hung_up(|| ())).await.unwrap();
     }
 
     #[tokio::test]

@@ -143,7 +143,7 @@ impl Reading {
                     Some(feeder) => tokio::select! {
                         biased;
                         () = feeder.feed(bytes) => {}
-                        () = self.watch.hung_up() => return Err(Broken::Gone),
+                        () = self.watch.hung_up(|| self.say_nothing()) => return Err(Broken::Gone),
                     },
                     // Of a stream that was reset while this was under way.
                     None => self.link.credit_lost(bytes.len()),
@@ -167,6 +167,11 @@ impl Reading {
             Frame::Ping(_) | Frame::SynReply { .. } | Frame::Headers { .. } | Frame::Settings { .. } => {}
         }
         Ok(())
+    }
+
+    /// Settings without any. Not a ping: a client that can not write either would be stuck with its answer.
+    fn say_nothing(&self) {
+        let _ = self.answers.try_send(Frame::Settings { initial_window: None });
     }
 
     async fn open(&self, id: u32, headers: Headers) {

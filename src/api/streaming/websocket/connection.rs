@@ -69,7 +69,7 @@ where
     let pairs = inputs.iter().map(|wanted| wanted.then(|| inbox(budget.clone(), Box::new(|_| ()))).unzip());
     let (feeders, readers) = pairs.unzip();
     let (sink, stream) = socket.split();
-    let reading = Reading { protocol, feeders, watch: watch.clone() };
+    let reading = Reading { protocol, feeders, messages: messages.downgrade(), watch: watch.clone() };
     let drive = async move {
         let ended = tokio::select! {
             ended = async {
@@ -94,6 +94,8 @@ where
 struct Reading {
     protocol: Protocol,
     feeders: Vec<Option<Feeder>>,
+    /// Weak: only sessions keep the writing up.
+    messages: mpsc::WeakSender<Message>,
     watch: Arc<Watch>,
 }
 
@@ -116,7 +118,7 @@ impl Reading {
                         tokio::select! {
                             biased;
                             () = feeder.feed(bytes) => {}
-                            () = self.watch.hung_up() => return Err(Broken::Gone),
+                            () = self.watch.hung_up(|| self.say_nothing()) => return Err(Broken::Gone),
                         }
                     }
                 }
@@ -129,6 +131,13 @@ impl Reading {
             }
         }
         Ok(())
+    }
+
+    /// An answer to no question, which is a heartbeat (RFC 6455, section 5.5.3).
+    fn say_nothing(&self) {
+        if let Some(messages) = self.messages.upgrade() {
+            let _ = messages.try_send(Message::Pong(Bytes::new()));
+        }
     }
 
     /// None for a channel that the session does not read.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -24,6 +25,7 @@ impl Crictl {
     /// It, to be run by the caller.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
+        let timeout = crate::bound(Duration::from_secs(10));
         command
             .args([
                 "--config",
@@ -33,6 +35,7 @@ impl Crictl {
                 "--image-endpoint",
                 &self.endpoint,
             ])
+            .arg(format!("--timeout={}s", timeout.as_secs()))
             .args(arguments);
         command
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use berth_e2e::client::expect_refusal;
 use berth_e2e::crictl::Crictl;
+use berth_e2e::node::Options;
 use berth_e2e::runtime::Runtime;
 use berth_e2e::world::World;
 use berth_proto::cri::v1::{AttachRequest, ContainerConfig, ExecRequest, PortForwardRequest};
@@ -439,5 +440,35 @@ async fn a_promise_is_kept_once_and_only_so_many_are_made() -> Result<()> {
         Ok::<_, tonic::Status>(())
     };
     expect_refusal(refused.await, &[Code::ResourceExhausted], &["1000"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn sessions_can_be_served_over_tls() -> Result<()> {
+    if Runtime::from_env()? == Runtime::Containerd {
+        println!("not run: containerd is configured otherwise");
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()])?;
+    std::fs::write(&certificate, made.cert.pem())?;
+    std::fs::write(&key, made.signing_key.serialize_pem())?;
+    let config = format!("[streaming]\ntls_cert_file = {certificate:?}\ntls_key_file = {key:?}\n");
+    let world = World::start_with(Options { config, ..Options::default() }).await?;
+    let (_, id) = world.run(&world.pod("tls"), &world.sleeper("main")).await?;
+    let request = ExecRequest {
+        container_id: id.clone(),
+        cmd: vec!["true".into()],
+        stdout: true,
+        ..Default::default()
+    };
+    let url = world.client.runtime.clone().exec(request).await?.into_inner().url;
+    assert!(url.starts_with("https://127.0.0.1:"), "{url}");
+    let crictl = Crictl::new(&world.node)?;
+    for transport in TRANSPORTS {
+        let said = crictl.run(&["exec", "--transport", transport, &id, "echo", "secret"])?;
+        assert_eq!(said, "secret", "{transport}");
+    }
     Ok(())
 }

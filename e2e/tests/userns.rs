@@ -25,7 +25,7 @@ fn namespace(mode: NamespaceMode, mappings: &[IdMapping]) -> UserNamespace {
 }
 
 fn options(config: &mut PodSandboxConfig) -> &mut NamespaceOption {
-    let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    let security = config.linux.get_or_insert_default().security_context.get_or_insert_default();
     security.namespace_options.get_or_insert_default()
 }
 

@@ -117,13 +117,6 @@ pub struct ImageVolume {
     pub sub_path: Option<PathBuf>,
 }
 
-impl ImageVolume {
-    /// For messages: the user's own words where they are known.
-    pub fn name(&self) -> &str {
-        if self.user_specified_image.is_empty() { &self.image } else { &self.user_specified_image }
-    }
-}
-
 /// Mount propagation between host and container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Propagation {

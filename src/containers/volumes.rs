@@ -47,8 +47,13 @@ fn of_images(spec: &ContainerSpec) -> impl Iterator<Item = (&Mount, &ImageVolume
     spec.mounts.iter().filter_map(|mount| Some((mount, mount.image.as_ref()?)))
 }
 
+/// The user's own words where they are known.
+fn name(volume: &ImageVolume) -> &str {
+    if volume.user_specified_image.is_empty() { &volume.image } else { &volume.user_specified_image }
+}
+
 fn failed(mount: &Mount, volume: &ImageVolume, source: impl Into<VolumeError>) -> Cause {
-    let (image, target) = (volume.name().to_string(), mount.container_path.clone());
+    let (image, target) = (name(volume).to_string(), mount.container_path.clone());
     Cause::Volume { image, target, source: source.into() }
 }
 
@@ -63,7 +68,7 @@ impl Containers {
             let image = self.images.find(&volume.image);
             let hold = image.and_then(|image| self.images.hold(&image.id));
             let hold = hold.ok_or_else(|| failed(mount, volume, VolumeError::NotHere))?;
-            volumes.uses.push(ImageUse::of(hold.image(), volume.name()));
+            volumes.uses.push(ImageUse::of(hold.image(), name(volume)));
             volumes.holds.push(hold);
         }
         Ok(volumes)

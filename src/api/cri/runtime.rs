@@ -244,9 +244,9 @@ impl RuntimeService for RuntimeApi {
     ) -> Answer<v1::PortForwardResponse> {
         let request = request.into_inner();
         no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
-        streaming::ports(&request.port)?;
+        let ports = streaming::ports(&request.port)?;
         let id = self.services.pods.check_port_forward(&request.pod_sandbox_id).map_err(status)?;
-        let url = self.services.streaming.promise(Promise::PortForward(id))?;
+        let url = self.services.streaming.promise(Promise::PortForward(id, ports))?;
         answer(v1::PortForwardResponse { url })
     }
 

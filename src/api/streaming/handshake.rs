@@ -36,6 +36,8 @@ pub enum Forwarding {
     Spdy,
     /// SPDY in WebSocket messages.
     Tunnel,
+    /// WebSocket channels for the ports that were named beforehand.
+    WebSocket(websocket::Protocol),
 }
 
 /// What is answered before the upgrade; a refusal says why.
@@ -65,8 +67,11 @@ pub fn commanding(method: &Method, headers: &HeaderMap) -> Result<(Commanding, A
 /// For port-forward.
 pub fn forwarding(method: &Method, headers: &HeaderMap) -> Result<(Forwarding, Answer), Answer> {
     if is_websocket(headers) {
-        let (_, answer) = accept_websocket(method, headers, &[websocket::TUNNEL])?;
-        return Ok((Forwarding::Tunnel, answer));
+        let versions = websocket::VERSIONS.map(|version| version.name);
+        let known = [&[websocket::TUNNEL], &versions[..]].concat();
+        let (name, answer) = accept_websocket(method, headers, &known)?;
+        let version = websocket::VERSIONS.iter().find(|version| version.name == name);
+        return Ok((version.map_or(Forwarding::Tunnel, |version| Forwarding::WebSocket(*version)), answer));
     }
     let (_, answer) = accept_spdy(headers, &[port_forward::PROTOCOL])?;
     Ok((Forwarding::Spdy, answer))
@@ -231,7 +236,8 @@ mod tests {
             commanding(&Method::GET, &with(&WEBSOCKET_HEAD, &wish)).unwrap_err().status(),
             StatusCode::FORBIDDEN
         );
-        assert!(forwarding(&Method::GET, &headers(&WEBSOCKET_HEAD)).is_err());
+        let (chosen, _) = forwarding(&Method::GET, &headers(&WEBSOCKET_HEAD)).unwrap();
+        assert!(matches!(chosen, Forwarding::WebSocket(_)));
         let wish = [("sec-websocket-protocol", "SPDY/3.1+portforward.k8s.io")];
         let (chosen, _) = forwarding(&Method::GET, &with(&WEBSOCKET_HEAD, &wish)).unwrap();
         assert_eq!(chosen, Forwarding::Tunnel);

@@ -92,8 +92,8 @@ pub enum Promise {
     Exec(ContainerId, ExecRequest),
     /// A container's own streams.
     Attach(ContainerId, AttachRequest),
-    /// A pod's ports.
-    PortForward(PodId),
+    /// A pod's ports; those that the client has named beforehand, if it can name none later.
+    PortForward(PodId, Vec<u16>),
 }
 
 impl Promise {
@@ -102,7 +102,7 @@ impl Promise {
         match self {
             Self::Exec(..) => "exec",
             Self::Attach(..) => "attach",
-            Self::PortForward(_) => "portforward",
+            Self::PortForward(..) => "portforward",
         }
     }
 }

@@ -6,6 +6,9 @@ use super::inbox::Reset;
 
 /// One way.
 pub trait Output: Send {
+    /// Whether the client learns of the end of this way by itself, and may go on with the other way.
+    const ENDS: bool;
+
     /// Sends bytes; waits while the client takes none.
     fn write(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), Reset>> + Send;
 

@@ -1,5 +1,5 @@
 //! Port forwarding: each forwarded connection is a pair of SPDY streams, data and error, with a port and a request's
-//! number; several share a client's connection. What does not live here: reaching into the pod (pods/port_forward.rs).
+//! number, and several share a client's connection; or it is one of the ports named beforehand. What does not live here: reaching into the pod (pods/port_forward.rs).
 
 use std::collections::HashMap;
 use std::io;
@@ -136,13 +136,7 @@ impl From<Reset> for Broken {
 
 async fn forward(dialing: impl Future<Output = Result<TcpStream, String>>, data: Half, mut error: Writer) {
     let Half { port, mut reader, mut writer, .. } = data;
-    let ended = match dialing.await {
-        Ok(mut pod) => carry(&mut pod, &mut reader, &mut writer)
-            .await
-            .map_err(|error| format!("the connection to port {port} broke: {error}")),
-        Err(reason) => Err(reason),
-    };
-    match ended {
+    match through(dialing, port, &mut reader, &mut writer).await {
         Ok(()) => error.finish().await,
         Err(reason) => {
             let _ = error.write(reason.into()).await;
@@ -153,14 +147,47 @@ async fn forward(dialing: impl Future<Output = Result<TcpStream, String>>, data:
     }
 }
 
+/// A connection to a port that was named beforehand.
+pub struct Port<O> {
+    /// In the pod.
+    pub port: u16,
+    /// From the client.
+    pub reader: Reader,
+    /// To the client.
+    pub data: O,
+    /// To the client: why it has failed.
+    pub error: O,
+}
+
+impl<O: Output> Port<O> {
+    /// Forwards until both sides have said all, or one has gone.
+    pub async fn serve(mut self, dialing: impl Future<Output = Result<TcpStream, String>>) {
+        if let Err(reason) = through(dialing, self.port, &mut self.reader, &mut self.data).await {
+            let _ = self.error.write(reason.into()).await;
+        }
+        self.error.finish().await;
+    }
+}
+
+async fn through<O: Output>(
+    dialing: impl Future<Output = Result<TcpStream, String>>,
+    port: u16,
+    reader: &mut Reader,
+    writer: &mut O,
+) -> Result<(), String> {
+    let mut pod = dialing.await?;
+    let carried = carry(&mut pod, reader, writer).await;
+    carried.map_err(|error| format!("the connection to port {port} broke: {error}"))
+}
+
 /// Copies both ways; each side may end before the other.
-async fn carry(pod: &mut TcpStream, reader: &mut Reader, writer: &mut Writer) -> io::Result<()> {
+async fn carry<O: Output>(pod: &mut TcpStream, reader: &mut Reader, writer: &mut O) -> io::Result<()> {
     let (from_pod, to_pod) = pod.split();
     let said_all = AtomicBool::new(false);
     let down = async {
         to_the_client(from_pod, writer).await?;
         said_all.store(true, Ordering::Relaxed);
-        Ok(())
+        if O::ENDS { Ok(()) } else { Err(Broken::Client) }
     };
     match tokio::try_join!(to_the_pod(reader, to_pod), down) {
         Ok(_) => Ok(()),
@@ -188,7 +215,7 @@ async fn to_the_pod(reader: &mut Reader, mut pod: WriteHalf<'_>) -> Result<(), B
     Ok(())
 }
 
-async fn to_the_client(pod: ReadHalf<'_>, writer: &mut Writer) -> Result<(), Broken> {
+async fn to_the_client<O: Output>(pod: ReadHalf<'_>, writer: &mut O) -> Result<(), Broken> {
     loop {
         // No buffer while there is nothing to read: most of many connections are idle.
         pod.readable().await.map_err(Broken::Pod)?;

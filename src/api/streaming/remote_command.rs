@@ -51,9 +51,12 @@ pub struct Channels<O> {
 }
 
 impl<O: Output> Channels<O> {
-    /// Carries a session to its end.
-    pub async fn carry(self, mut session: Session) {
-        let end = async { session.end.wait().await };
+    /// Carries a session to its end, and tells the exit code, or else success.
+    pub async fn carry(self, mut session: Session, tells_code: bool) {
+        let end = async {
+            let code = session.end.wait().await;
+            if tells_code { code } else { 0 }
+        };
         let process = Process {
             stdin: session.stdin,
             stdout: session.stdout,
@@ -153,7 +156,7 @@ async fn resize(from: Option<Reader>, terminal: Option<Terminal>) {
     let mut sizes = Sizes::default();
     while let Ok(Some(bytes)) = from.read().await {
         // Of several sizes at once only the last is the client's.
-        if let Some(size) = sizes.take(&bytes).into_iter().last()
+        if let Some(size) = sizes.take(&bytes).pop()
             && let Err(error) = terminal.resize(size.width, size.height).await
         {
             tracing::debug!(%error, "cannot resize a terminal");

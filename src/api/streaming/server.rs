@@ -117,9 +117,9 @@ fn respond(
             let (speaking, answer) = handshake::commanding(method, headers)?;
             (session::Plan::Attach(id, request, speaking), answer)
         }
-        Promise::PortForward(id) => {
+        Promise::PortForward(id, ports) => {
             let (speaking, answer) = handshake::forwarding(method, headers)?;
-            (session::Plan::PortForward(id, speaking), answer)
+            (session::Plan::PortForward(id, ports, speaking), answer)
         }
     };
     let upgrade = hyper::upgrade::on(request);

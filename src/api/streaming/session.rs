@@ -3,11 +3,14 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
 use super::handshake::{Commanding, Forwarding};
 use super::outcome::Outcome;
 use super::output::Output;
+use super::port_forward::Port;
 use super::remote_command::{Channels, Wanted};
 use super::watch::Watch;
 use super::{Streaming, port_forward, spdy, websocket};
@@ -15,6 +18,7 @@ use crate::containers::session::Session;
 use crate::containers::{AttachRequest, ContainerError, ExecRequest};
 use crate::error::chain;
 use crate::ids::{ContainerId, PodId};
+use crate::pods::Pods;
 
 /// What was promised, and what the client speaks.
 pub enum Plan {
@@ -23,7 +27,7 @@ pub enum Plan {
     /// The container's own.
     Attach(ContainerId, AttachRequest, Commanding),
     /// Ports.
-    PortForward(PodId, Forwarding),
+    PortForward(PodId, Vec<u16>, Forwarding),
 }
 
 /// Whose streams a client wants.
@@ -45,17 +49,24 @@ impl Plan {
             Self::Attach(id, request, speaking) => {
                 command(io, watch, streaming, (Process::Attach(id, request), speaking)).await;
             }
-            Self::PortForward(id, Forwarding::Spdy) => {
+            Self::PortForward(id, _, Forwarding::Spdy) => {
                 let (drive, streams) = spdy::serve(io, watch);
                 together(drive, forward(streams, id, streaming)).await;
             }
-            Self::PortForward(id, Forwarding::Tunnel) => {
+            Self::PortForward(id, _, Forwarding::Tunnel) => {
                 let (pump, io) = websocket::tunnel(websocket::socket(io).await);
                 let (drive, streams) = spdy::serve(io, watch);
                 let connection = async {
                     tokio::join!(pump, drive);
                 };
                 together(connection, forward(streams, id, streaming)).await;
+            }
+            Self::PortForward(id, ports, Forwarding::WebSocket(protocol)) => {
+                let socket = websocket::socket(io).await;
+                let (drive, ports) = websocket::ports(socket, protocol, &ports, watch);
+                let forwards = ports.into_iter().map(|port| forward_named(port, &id, streaming));
+                let session = async { drop(join_all(forwards).await) };
+                together(drive, session).await;
             }
         }
     }
@@ -91,7 +102,7 @@ async fn command<T>(
         }
         Commanding::WebSocket(protocol) => {
             let socket = websocket::socket(io).await;
-            let (drive, channels) = websocket::serve(socket, protocol, wanted, watch);
+            let (drive, channels) = websocket::command(socket, protocol, wanted, watch);
             together(drive, process.serve(channels, streaming)).await;
         }
     }
@@ -108,8 +119,10 @@ impl Process {
     }
 
     async fn serve<O: Output>(self, channels: Channels<O>, streaming: &Streaming) {
+        // An attached client is told of the end, but not of the exit code: that is the container's, not its own.
+        let tells_code = matches!(self, Self::Exec(..));
         match self.start(streaming).await {
-            Ok(session) => channels.carry(session).await,
+            Ok(session) => channels.carry(session, tells_code).await,
             Err(error) => channels.tell(Outcome::Failed(chain(&error))).await,
         }
     }
@@ -123,9 +136,16 @@ impl Process {
 }
 
 async fn forward(streams: spdy::Streams, id: PodId, streaming: &Streaming) {
-    let dial = |port| {
-        let (pods, id) = (streaming.pods.clone(), id.clone());
-        async move { pods.dial(&id, port).await.map_err(|error| chain(&error)) }
-    };
-    port_forward::serve(streams, dial).await;
+    port_forward::serve(streams, |port| dial(streaming.pods.clone(), id.clone(), port)).await;
+}
+
+async fn forward_named(mut port: Port<websocket::Writer>, id: &PodId, streaming: &Streaming) {
+    if port.announce().await.is_ok() {
+        let dialing = dial(streaming.pods.clone(), id.clone(), port.port);
+        port.serve(dialing).await;
+    }
+}
+
+async fn dial(pods: Arc<Pods>, id: PodId, port: u16) -> Result<TcpStream, String> {
+    pods.dial(&id, port).await.map_err(|error| chain(&error))
 }

@@ -113,10 +113,8 @@ impl Layers {
 
     /// Whether roots can be shown under the ids of a user namespace; else why not, for a user of the node.
     pub fn maps_ids(&self) -> Result<(), &str> {
-        match self.maps_ids.get_or_init(|| id_map::check(&self.layout.layers())) {
-            Ok(()) => Ok(()),
-            Err(why) => Err(why),
-        }
+        let found = self.maps_ids.get_or_init(|| id_map::check(&self.layout.layers()));
+        found.as_ref().copied().map_err(String::as_str)
     }
 
     /// One layer's root, for looking at.

@@ -1,6 +1,7 @@
 //! Images end to end: archives and a real registry in, overlay roots out.
 
 mod archive;
+mod artifact;
 mod hostile;
 mod merged_view;
 mod registry;

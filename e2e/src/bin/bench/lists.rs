@@ -69,6 +69,10 @@ async fn list(client: &Client, count: usize, contender: &Contender, results: &mu
 
 /// More containers in a pod, started or not.
 async fn further(client: &Client, pod: &str, image: &str, count: usize, start: bool) -> Result<()> {
+    // containerd wants to be told of the pod once more.
+    let metadata =
+        PodSandboxMetadata { name: pod.into(), uid: pod.into(), namespace: "bench".into(), attempt: 0 };
+    let config = PodSandboxConfig { metadata: Some(metadata), ..Default::default() };
     for number in 0..count {
         let spec = ContainerConfig {
             metadata: Some(ContainerMetadata { name: format!("further-{number}-{start}"), attempt: 0 }),
@@ -84,7 +88,7 @@ async fn further(client: &Client, pod: &str, image: &str, count: usize, start: b
             }),
             ..Default::default()
         };
-        let id = client.create(pod, &spec, &PodSandboxConfig::default()).await?;
+        let id = client.create(pod, &spec, &config).await?;
         if start {
             client.start(&id).await?;
         }

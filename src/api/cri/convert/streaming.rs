@@ -33,12 +33,19 @@ fn streams(tty: bool, stderr: bool, any: bool) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Ports that a client names beforehand, as old ones do.
-pub fn ports(ports: &[i32]) -> Result<(), Invalid> {
-    match ports.iter().find(|port| !(1..=65535).contains(*port)) {
-        Some(port) => Err(Invalid::new("port", format!("{port} is no port"))),
-        None => Ok(()),
+/// Most ports of one request; who needs more has a protocol that names them one by one.
+const PORTS: usize = 32;
+
+/// Ports that a client names beforehand, as those without SPDY do.
+pub fn ports(ports: &[i32]) -> Result<Vec<u16>, Invalid> {
+    if ports.len() > PORTS {
+        return Err(Invalid::new("port", format!("there are {}, and {PORTS} are possible", ports.len())));
     }
+    let parse = |port: &i32| {
+        let port = u16::try_from(*port).ok().filter(|port| *port > 0);
+        port.ok_or_else(|| Invalid::new("port", "there is one that is not between 1 and 65535"))
+    };
+    ports.iter().map(parse).collect()
 }
 
 #[cfg(test)]
@@ -63,7 +70,8 @@ mod tests {
 
     #[test]
     fn ports_that_are_none_are_refused() {
-        assert!(ports(&[]).is_ok() && ports(&[1, 65535]).is_ok());
+        assert_eq!((ports(&[]), ports(&[1, 65535])), (Ok(vec![]), Ok(vec![1, 65535])));
+        assert!(ports(&[80; PORTS]).is_ok() && ports(&[80; PORTS + 1]).is_err());
         for bad in [0, -1, 65536] {
             assert!(ports(&[80, bad]).is_err(), "{bad}");
         }

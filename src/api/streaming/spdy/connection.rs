@@ -146,7 +146,7 @@ impl Reading {
                         () = self.watch.hung_up() => return Err(Broken::Gone),
                     },
                     // Of a stream that was reset while this was under way.
-                    None => self.link.credit(stream, bytes.len()),
+                    None => self.link.credit_lost(bytes.len()),
                 }
                 if fin {
                     self.link.received_all(stream);

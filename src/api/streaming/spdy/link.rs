@@ -221,11 +221,23 @@ impl Link {
 
     /// Bytes of a stream were read, or thrown away.
     pub fn credit(&self, id: u32, length: usize) {
+        self.add_credit(&[id, SESSION], length);
+    }
+
+    /// Bytes of a stream that is gone were thrown away: they count for all streams together alone.
+    pub fn credit_lost(&self, length: usize) {
+        self.add_credit(&[SESSION], length);
+    }
+
+    fn add_credit(&self, ids: &[u32], length: usize) {
         let length = u32::try_from(length).unwrap_or(u32::MAX);
+        if length == 0 {
+            return;
+        }
         let mut credits = self.credits();
         let mut due = false;
-        for id in [id, SESSION] {
-            let credit = credits.entry(id).or_default();
+        for id in ids {
+            let credit = credits.entry(*id).or_default();
             *credit = credit.saturating_add(length);
             due |= *credit >= CREDIT;
         }
@@ -233,6 +245,11 @@ impl Link {
         if due {
             self.credits_due.notify_one();
         }
+    }
+
+    #[cfg(test)]
+    pub fn credited(&self) -> usize {
+        self.credits().len()
     }
 
     /// Waits for credits worth a frame, and takes them: streams, 0 for all together, and bytes.

@@ -73,6 +73,8 @@ impl Writer {
 }
 
 impl Output for Writer {
+    const ENDS: bool = true;
+
     async fn write(&mut self, mut bytes: Bytes) -> Result<(), Reset> {
         while !bytes.is_empty() {
             let granted = self.link.grant(self.id, bytes.len()).await?;

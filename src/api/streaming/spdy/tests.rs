@@ -142,8 +142,8 @@ async fn a_window_that_grows_too_far_ends_the_stream() {
     let (mut client, mut streams, _driving) = connect();
     let id = client.open(&[]).await;
     let (mut reader, _writer) = streams.next().await.unwrap().accept().await.unwrap();
-    client.send(Frame::WindowUpdate { stream: id, delta: i32::MAX as u32 }).await;
     assert!(matches!(client.next().await, Some(Frame::SynReply { .. })));
+    client.send(Frame::WindowUpdate { stream: id, delta: i32::MAX as u32 }).await;
     let reset = Frame::Reset { stream: id, status: Status::FLOW_CONTROL_ERROR };
     assert_eq!(client.next().await, Some(reset));
     assert_eq!(reader.read().await, Err(Reset));
@@ -168,6 +168,18 @@ async fn what_is_read_is_credited() {
     }
     client.data(id, b"", true).await;
     timeout(LONG, reading).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn streams_that_never_were_leave_no_trace() {
+    let (mut client, streams, _driving) = connect();
+    for stream in 1..2000 {
+        client.data(stream, b"", true).await;
+        client.data(stream, b"x", false).await;
+    }
+    client.send(Frame::Ping(1)).await;
+    assert_eq!(client.next().await, Some(Frame::Ping(1)));
+    assert_eq!(streams.link.credited(), 1, "all of them count for the connection alone");
 }
 
 #[tokio::test]

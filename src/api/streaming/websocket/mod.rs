@@ -1,8 +1,11 @@
-//! WebSocket sessions: `message` is the channel protocol's framing, `channels` a connection of exec or attach, `tunnel` SPDY
-//! carried by messages, for port-forward. The framing of WebSocket itself is tungstenite's.
+//! WebSocket sessions: `message` is the channel protocol's framing, `connection` carries channels, `command` has those of
+//! exec and attach and `ports` those of a port-forward; `tunnel` carries SPDY in messages instead. The framing of WebSocket
+//! itself is tungstenite's.
 
-mod channels;
+mod command;
+mod connection;
 mod message;
+mod ports;
 mod tunnel;
 
 use futures_util::SinkExt;
@@ -13,8 +16,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-pub use channels::serve;
+pub use command::command;
+pub use connection::Writer;
 pub use message::{Protocol, VERSIONS};
+pub use ports::ports;
 pub use tunnel::{PROTOCOL as TUNNEL, tunnel};
 
 /// Largest message taken. Clients send what they have read at once, some a whole file.

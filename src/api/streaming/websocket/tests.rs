@@ -12,7 +12,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::channels::Writer;
+use super::connection::Writer;
 use super::message::Protocol;
 use super::*;
 use crate::api::streaming::outcome::Outcome;
@@ -41,7 +41,7 @@ async fn pair() -> (Socket, Socket) {
 async fn connect(name: &str) -> (Socket, Channels<Writer>, JoinHandle<()>) {
     let (client, server) = pair().await;
     let watch = Arc::new(Watch::without_socket(LONG));
-    let (drive, channels) = serve(server, version(name), WANTED, watch);
+    let (drive, channels) = command(server, version(name), WANTED, watch);
     (client, channels, tokio::spawn(drive))
 }
 
@@ -196,5 +196,43 @@ async fn spdy_passes_through_a_tunnel_however_it_is_cut() {
         assert!(matches!(frame, Frame::GoAway { .. }), "{frame:?}");
     }
     timeout(LONG, pumping).await.unwrap().unwrap();
+    timeout(LONG, serving).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn ports_that_were_named_beforehand_are_forwarded() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (mut client, server) = pair().await;
+    let watch = Arc::new(Watch::without_socket(LONG));
+    let (drive, named) = ports(server, version("v4.channel.k8s.io"), &[port, 1], watch);
+    let serving = tokio::spawn(async move {
+        let session = async {
+            let serve = named.into_iter().map(async |mut named| {
+                named.announce().await.unwrap();
+                let port = named.port;
+                let dialing = tokio::net::TcpStream::connect(("127.0.0.1", port));
+                named.serve(async { dialing.await.map_err(|error| error.to_string()) }).await;
+            });
+            futures_util::future::join_all(serve).await;
+        };
+        tokio::join!(drive, session);
+    });
+    say(&mut client, b"\0question").await;
+    let (mut pod, _) = listener.accept().await.unwrap();
+    let mut heard = [0; 8];
+    tokio::io::AsyncReadExt::read_exact(&mut pod, &mut heard).await.unwrap();
+    assert_eq!(&heard, b"question");
+    tokio::io::AsyncWriteExt::write_all(&mut pod, b"answer").await.unwrap();
+    drop(pod);
+    let mut channels = [const { Vec::new() }; 4];
+    while let Some(Message::Binary(bytes)) = hear(&mut client).await {
+        channels[usize::from(bytes[0])].extend_from_slice(&bytes[1..]);
+    }
+    let of = port.to_le_bytes();
+    assert_eq!(channels[0], [&of[..], b"answer"].concat());
+    assert_eq!((&channels[1][..], &channels[2][..]), (&of[..], &[1, 0][..]));
+    assert!(String::from_utf8_lossy(&channels[3][2..]).contains("refused"), "{channels:?}");
+    assert_eq!(hear(&mut client).await, None);
     timeout(LONG, serving).await.unwrap().unwrap();
 }

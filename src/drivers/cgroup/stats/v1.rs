@@ -17,17 +17,13 @@ const BLKIO: [(&str, &str); 2] = [
     ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive"),
 ];
 
-pub(super) fn usage(hierarchies: &Hierarchies, path: &str, detail: Detail) -> Option<Usage> {
+pub(super) fn usage(hierarchies: &Hierarchies, path: &str, detail: Detail) -> Usage {
     let open = |controller: &str| Dir::open(&hierarchies.dir(controller, path)?);
     let (cpuacct, memory, pids) = (open("cpuacct"), open("memory"), open("pids"));
-    if cpuacct.is_none() && memory.is_none() && pids.is_none() {
-        return None;
-    }
     let buffer = &mut String::with_capacity(4096);
     let mut usage = Usage {
         cpu: cpuacct.and_then(|dir| cpu(&dir, detail, buffer)),
         threads: pids.as_ref().and_then(|dir| dir.number("pids.current")),
-        threads_max: pids.as_ref().and_then(|dir| dir.number("pids.max")),
         ..Usage::default()
     };
     if let Some(dir) = memory {
@@ -37,10 +33,11 @@ pub(super) fn usage(hierarchies: &Hierarchies, path: &str, detail: Detail) -> Op
         if let Some(cpu) = &mut usage.cpu {
             cpu.throttling = open("cpu").and_then(|dir| throttling(dir.text("cpu.stat", buffer)?));
         }
+        usage.threads_max = pids.and_then(|dir| dir.number("pids.max"));
         usage.devices = open("blkio").map(|dir| devices(&dir)).unwrap_or_default();
         usage.huge_pages = open("hugetlb").map(|dir| huge_pages(&dir)).unwrap_or_default();
     }
-    Some(usage)
+    usage
 }
 
 fn cpu(dir: &Dir, detail: Detail, buffer: &mut String) -> Option<Cpu> {

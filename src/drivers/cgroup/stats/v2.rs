@@ -10,28 +10,27 @@ use super::{
 
 const MICRO: u64 = 1000;
 
-pub(super) fn usage(root: &Path, path: &str, detail: Detail) -> Option<Usage> {
-    let dir = Dir::open(&below(root, path))?;
+pub(super) fn usage(root: &Path, path: &str, detail: Detail) -> Usage {
+    let Some(dir) = Dir::open(&below(root, path)) else { return Usage::default() };
     let buffer = &mut String::with_capacity(4096);
     let cpu = dir.text("cpu.stat", buffer).and_then(cpu);
     let memory = memory(&dir, detail, buffer);
-    let (devices, huge_pages) = match detail {
-        Detail::Stats => Default::default(),
-        Detail::Metrics => (dir.text("io.stat", buffer).map(io_stat).unwrap_or_default(), huge_pages(&dir)),
-    };
-    Some(Usage {
-        at: 0,
+    let mut usage = Usage {
         cpu: cpu.map(|cpu| Cpu { pressure: stalls(&dir, "cpu.pressure", buffer), ..cpu }),
         memory,
         swap: dir
             .number("memory.swap.current")
             .map(|usage| Swap { usage, limit: dir.number("memory.swap.max") }),
         io_pressure: stalls(&dir, "io.pressure", buffer),
-        devices,
         threads: dir.number("pids.current"),
-        threads_max: dir.number("pids.max"),
-        huge_pages,
-    })
+        ..Usage::default()
+    };
+    if detail == Detail::Metrics {
+        usage.threads_max = dir.number("pids.max");
+        usage.devices = dir.text("io.stat", buffer).map(io_stat).unwrap_or_default();
+        usage.huge_pages = huge_pages(&dir);
+    }
+    usage
 }
 
 /// None where the kernel does not count pressure: the file is not there, or reading it is refused.

@@ -1,4 +1,4 @@
-//! A WebSocket connection of exec or attach: five channels, one connection. What does not live here: what goes through them.
+//! A WebSocket connection with its channels. What does not live here: what the channels are for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +12,9 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::message::{MessageError, Protocol, Said};
-use crate::api::streaming::inbox::{Budget, Feeder, Reset, inbox};
+use crate::api::streaming::inbox::{Budget, Feeder, Reader, Reset, inbox};
 use crate::api::streaming::output::Output;
-use crate::api::streaming::remote_command::{Channels, Wanted};
 use crate::api::streaming::watch::{LINGER, Watch};
-
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const ERROR: u8 = 3;
-const RESIZE: u8 = 4;
 
 /// Messages that wait to be written, of 32 KiB each.
 const MESSAGES: usize = 4;
@@ -41,45 +34,42 @@ enum Broken {
     Idle(Duration),
 }
 
-/// Serves a connection. The future does all the work and ends with the connection; the channels are for the session.
+/// The session's ends of a connection's channels.
+pub struct Ends {
+    protocol: Protocol,
+    readers: Vec<Option<Reader>>,
+    messages: mpsc::Sender<Message>,
+}
+
+impl Ends {
+    /// What the client says on a channel; only once, and only of one that was asked for.
+    pub fn reader(&mut self, channel: u8) -> Option<Reader> {
+        self.readers.get_mut(usize::from(channel)).and_then(Option::take)
+    }
+
+    /// The way to the client on a channel.
+    pub fn writer(&self, channel: u8) -> Writer {
+        Writer { channel, protocol: self.protocol, messages: self.messages.clone() }
+    }
+}
+
+/// Serves a connection. `inputs` tells of each channel, from 0, whether the session reads it. The future does all the work
+/// and ends with the connection; the ends are for the session.
 pub fn serve<T>(
     socket: WebSocketStream<T>,
     protocol: Protocol,
-    wanted: Wanted,
+    inputs: &[bool],
     watch: Arc<Watch>,
-) -> (impl Future<Output = ()> + Send, Channels<Writer>)
+) -> (impl Future<Output = ()> + Send + use<T>, Ends)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let (messages, queued) = mpsc::channel(MESSAGES);
     let budget = Arc::<Budget>::default();
-    let input = |wanted: bool| {
-        let pair = wanted.then(|| inbox(budget.clone(), Box::new(|_| ())));
-        pair.unzip()
-    };
-    let (stdin_feeder, stdin) = input(wanted.stdin);
-    let (resize_feeder, resize) = input(wanted.tty);
-    let output = |channel| Writer { channel, protocol, messages: messages.clone() };
-    let channels = Channels {
-        stdin,
-        resize,
-        stdout: wanted.stdout.then(|| output(STDOUT)),
-        stderr: wanted.stderr.then(|| output(STDERR)),
-        error: output(ERROR),
-        unused: Vec::new(),
-        format: protocol.format,
-    };
-    // Some clients wait for a first message before they say anything.
-    let first = if wanted.stdout {
-        STDOUT
-    } else if wanted.stderr {
-        STDERR
-    } else {
-        ERROR
-    };
-    let _ = messages.try_send(protocol.encode(first, b""));
+    let pairs = inputs.iter().map(|wanted| wanted.then(|| inbox(budget.clone(), Box::new(|_| ()))).unzip());
+    let (feeders, readers) = pairs.unzip();
     let (sink, stream) = socket.split();
-    let reading = Reading { protocol, stdin: stdin_feeder, resize: resize_feeder, watch: watch.clone() };
+    let reading = Reading { protocol, feeders, watch: watch.clone() };
     let drive = async move {
         let ended = tokio::select! {
             ended = async {
@@ -98,13 +88,12 @@ where
             tracing::debug!(error = crate::error::chain(&error), "a streaming connection ended early");
         }
     };
-    (drive, channels)
+    (drive, Ends { protocol, readers, messages })
 }
 
 struct Reading {
     protocol: Protocol,
-    stdin: Option<Feeder>,
-    resize: Option<Feeder>,
+    feeders: Vec<Option<Feeder>>,
     watch: Arc<Watch>,
 }
 
@@ -144,11 +133,7 @@ impl Reading {
 
     /// None for a channel that the session does not read.
     fn feeder(&self, channel: u8) -> Option<&Feeder> {
-        match channel {
-            STDIN => self.stdin.as_ref(),
-            RESIZE => self.resize.as_ref(),
-            _ => None,
-        }
+        self.feeders.get(usize::from(channel))?.as_ref()
     }
 }
 
@@ -175,7 +160,17 @@ pub struct Writer {
     messages: mpsc::Sender<Message>,
 }
 
+impl Writer {
+    /// An empty message; the first on a connection.
+    pub fn greet(&self) {
+        // There is room for it before anything else is said.
+        let _ = self.messages.try_send(self.protocol.encode(self.channel, b""));
+    }
+}
+
 impl Output for Writer {
+    const ENDS: bool = false;
+
     async fn write(&mut self, mut bytes: Bytes) -> Result<(), Reset> {
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(PIECE));

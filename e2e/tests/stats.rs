@@ -222,9 +222,9 @@ async fn lists_hold_what_runs_and_the_filter_admits() -> Result<()> {
         assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{filter:?}");
     }
     let by_label = PodSandboxStatsFilter { label_selector: config.labels.clone(), ..Default::default() };
-    assert_eq!(listed_pods(&world.client, Some(by_label)).await?, [pod.clone()]);
+    assert_eq!(listed_pods(&world.client, Some(by_label)).await?, std::slice::from_ref(&pod));
     let by_id = PodSandboxStatsFilter { id: other_pod[..13].into(), ..Default::default() };
-    assert_eq!(listed_pods(&world.client, Some(by_id)).await?, [other_pod.clone()]);
+    assert_eq!(listed_pods(&world.client, Some(by_id)).await?, std::slice::from_ref(&other_pod));
 
     let attributes = container_stats(&world.client, &id).await?.attributes.context("attributes")?;
     assert_eq!((attributes.labels, attributes.annotations), (spec.labels, spec.annotations));

@@ -159,7 +159,7 @@ async fn what_is_read_is_credited() {
     for _ in 0..8 {
         client.data(id, &[1; 32 << 10], false).await;
     }
-    while stream < 7 * 32 << 10 || all < 7 * 32 << 10 {
+    while stream < 7 * (32 << 10) || all < 7 * (32 << 10) {
         match timeout(LONG, client.next()).await.unwrap().unwrap() {
             Frame::WindowUpdate { stream: 0, delta } => all += delta,
             Frame::WindowUpdate { delta, .. } => stream += delta,

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use berth_proto::admin::v1::admin_server::AdminServer;
@@ -35,6 +35,8 @@ use crate::pods::Pods;
 const MESSAGE: usize = 16 << 20;
 /// How often free memory goes back to the kernel.
 const MEMORY: Duration = Duration::from_secs(15);
+/// How long the locks of the daemon before this one may outlive it.
+const LOCK: Duration = Duration::from_secs(1);
 /// How long calls under way may take to finish once the daemon is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -153,12 +155,19 @@ fn make_directories(layout: &Layout) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One daemon for each state directory, and for each root; the locks go with the process.
+/// One daemon for each state directory, and for each root; the locks go with the process. A child of a daemon that was
+/// killed, forked and not yet executing, holds them a moment longer.
 fn lock(layout: &Layout) -> anyhow::Result<[fs::File; 2]> {
+    let end = Instant::now() + LOCK;
     let take = |flag: &str, dir: &Path, path: PathBuf| -> anyhow::Result<fs::File> {
         let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = file.with_context(|| format!("cannot open {}", path.display()))?;
-        match file.try_lock() {
+        let mut locked = file.try_lock();
+        while matches!(locked, Err(fs::TryLockError::WouldBlock)) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+            locked = file.try_lock();
+        }
+        match locked {
             Ok(()) => Ok(file),
             Err(fs::TryLockError::WouldBlock) => {
                 bail!(

@@ -53,11 +53,15 @@ pub const IMAGE_VOLUME_MOUNT_FAILED: &str = "ImageVolumeMountFailed";
 /// The kubelet then says that the registry is at fault (cri-api, pkg/errors).
 const REGISTRY_UNAVAILABLE: &str = "RegistryUnavailable";
 
+/// The node can't do what `recursiveReadOnly: Enabled` asks for (cri-api, pkg/errors).
+const RRO_UNSUPPORTED: &str = "RROUnsupported";
+
 impl Error {
     /// The word by which the kubelet knows this failure, at the beginning of the message.
     pub fn kubelet_word(&self) -> Option<&'static str> {
         match self {
             Self::Container(error) if error.is_of_image_volume() => Some(IMAGE_VOLUME_MOUNT_FAILED),
+            Self::Container(error) if error.is_no_recursion() => Some(RRO_UNSUPPORTED),
             _ if self.kind() == Kind::RegistryUnavailable => Some(REGISTRY_UNAVAILABLE),
             _ => None,
         }

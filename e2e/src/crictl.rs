@@ -26,6 +26,7 @@ impl Crictl {
     /// It, to be run by the caller.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
+        let timeout = crate::bound(Duration::from_secs(10));
         command
             .args([
                 "--config",
@@ -35,6 +36,7 @@ impl Crictl {
                 "--image-endpoint",
                 &self.endpoint,
             ])
+            .arg(format!("--timeout={}s", timeout.as_secs()))
             .args(arguments);
         command
     }

@@ -14,7 +14,7 @@ pub fn memory(pid: u32) -> Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
-/// The shims of a node, by the directory that their logs are in.
+/// The shims of a node, by the directory that their logs are in; not what they have forked for a moment.
 pub fn shims(state: &std::path::Path) -> Vec<u32> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -23,7 +23,13 @@ pub fn shims(state: &std::path::Path) -> Vec<u32> {
     let shim = |pid: &u32| {
         std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"berth-shim\0"))
     };
-    pids.filter(shim).filter(log).collect()
+    let all: Vec<u32> = pids.filter(shim).filter(log).collect();
+    all.iter().copied().filter(|pid| parent(*pid).is_none_or(|parent| !all.contains(&parent))).collect()
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 /// The processes that have ended and are not reaped, of this parent.

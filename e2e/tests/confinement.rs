@@ -178,3 +178,43 @@ async fn an_unmasked_proc_shows_all_and_a_privileged_container_ignores_masks() -
     world.client.end_pod(&pod).await?;
     Ok(())
 }
+
+/// As the kubelet sends them for a container that asks for nothing.
+const MASKED: [&str; 10] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+];
+const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+#[tokio::test]
+async fn a_default_container_has_exactly_these_privileges() -> Result<()> {
+    let world = World::start().await?;
+    let change = |spec: &mut ContainerConfig| {
+        security(spec).seccomp = Some(SecurityProfile::default());
+        security(spec).masked_paths = MASKED.map(String::from).to_vec();
+        security(spec).readonly_paths = READONLY.map(String::from).to_vec();
+    };
+    let script = "grep -E '^(Groups|NoNewPrivs|Seccomp|Sig(Pnd|Blk|Ign|Cgt)|Cap(Inh|Prm|Eff|Bnd|Amb)):' /proc/self/status \
+                  | tr -d ' \\t'; umask; ls /dev | tr '\\n' ' '; echo; ls -l /proc/self/fd 2>/dev/null | grep -c -- '->'; \
+                  cat /proc/kcore /proc/keys /proc/timer_list /sys/firmware/* 2>/dev/null | wc -c; \
+                  for f in /proc/sysrq-trigger /proc/sys/kernel/core_pattern /sys/kernel/x /sys/fs/cgroup/x; do \
+                  echo 1 2>/dev/null > $f && echo written $f; done; \
+                  unshare -U true 2>/dev/null && echo namespace; mount -t tmpfs none /mnt 2>/dev/null && echo mounted; \
+                  mknod /tmp/disk b 8 0 && head -c 1 /tmp/disk 2>/dev/null && echo disk; true";
+    let (_, seen) = printed(&world, script, change).await?;
+    let expected = "SigPnd:0000000000000000\nSigBlk:0000000000000000\nSigIgn:0000000000000000\n\
+                    SigCgt:0000000000000000\nCapInh:0000000000000000\nCapPrm:00000000a80425fb\n\
+                    CapEff:00000000a80425fb\nCapBnd:00000000a80425fb\nCapAmb:0000000000000000\nNoNewPrivs:0\nSeccomp:2\n\
+                    0022\nfd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero \n3\n0";
+    let (groups, rest) = seen.split_once('\n').unwrap();
+    assert_eq!((groups, rest), ("Groups:0", expected));
+    Ok(())
+}

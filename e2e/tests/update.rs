@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use berth_e2e::client::{Reply, expect_refusal};
+use berth_e2e::crictl::Crictl;
 use berth_e2e::runtime::Runtime;
 use berth_e2e::world::World;
 use berth_proto::cri::v1::*;
@@ -145,6 +146,17 @@ async fn a_created_container_starts_with_its_new_limits() -> Result<()> {
         assert_eq!(limits(&world, &id).await?, first());
         assert_eq!(world.client.shell(&id, "cat /proc/1/oom_score_adj").await?.trim(), "500");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn crictl_updates_too() -> Result<()> {
+    let world = World::start().await?;
+    let (_, id) = world.run(&world.pod("crictl"), &world.sleeper("main")).await?;
+    let crictl = Crictl::new(&world.node)?;
+    crictl.run(&["update", "--memory", &(80 * MIB).to_string(), "--cpu-share", "300", &id])?;
+    assert_eq!(memory(&world, &id).await?, (80 * MIB).to_string());
+    assert_eq!(limits(&world, &id).await?.cpu_shares, 300);
     Ok(())
 }
 

@@ -25,7 +25,7 @@ fn namespace(mode: NamespaceMode, mappings: &[IdMapping]) -> UserNamespace {
 }
 
 fn options(config: &mut PodSandboxConfig) -> &mut NamespaceOption {
-    let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    let security = config.linux.get_or_insert_default().security_context.get_or_insert_default();
     security.namespace_options.get_or_insert_default()
 }
 
@@ -312,5 +312,76 @@ async fn a_created_container_survives_the_daemon_with_its_ids() -> Result<()> {
     );
     let namespaces = world.client.pod_status(&pod).await?.linux.unwrap().namespaces.unwrap().options.unwrap();
     assert_eq!(namespaces.userns_options, Some(namespace(NamespaceMode::Pod, &[mapping()])));
+    Ok(())
+}
+
+#[tokio::test]
+async fn wherever_it_runs_it_stays_below_its_pods_cgroup() -> Result<()> {
+    let world = World::start().await?;
+    for host_network in [false, true] {
+        let mut config = pod(&world, "below");
+        if host_network {
+            options(&mut config).network = NamespaceMode::Node.into();
+            config.hostname = String::new();
+        }
+        let parent = config.linux.as_ref().unwrap().cgroup_parent.clone();
+        let (pod, id) = world.run(&config, &world.sleeper("main")).await?;
+        let first = pid_of(&world, &id).await?;
+        let cgroups = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
+        let (all, own) = (cgroups(&first.to_string())?, cgroups("self")?);
+        // A hierarchy that Berth does not manage leaves everybody where the daemon is.
+        let managed: Vec<_> = all.lines().filter(|line| !own.lines().any(|same| same == *line)).collect();
+        assert!(!managed.is_empty() && managed.iter().all(|line| line.contains(&parent)), "{parent}: {all}");
+        // From inside nothing above is seen, and nothing can be left.
+        let script = "grep -c -v ':/' /proc/self/cgroup; cat /proc/self/cgroup; \
+                      for f in $(find /sys/fs/cgroup -name cgroup.procs); do echo 0 > $f; done 2>&1 | sort -u | head -3";
+        let seen = world.client.shell(&id, script).await?;
+        assert!(!seen.contains(&parent), "{seen}");
+        assert!(!seen.contains("/../"), "{seen}");
+        world.client.end_pod(&pod).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn root_inside_cannot_look_into_those_who_join() -> Result<()> {
+    let world = World::start().await?;
+    let mut config = pod(&world, "hunter");
+    config.linux.as_mut().unwrap().security_context.as_mut().unwrap().privileged = true;
+    let mut spec = world.container(
+        "hunter",
+        "while :; do for p in /proc/[0-9]*; do readlink $p/exe $p/cwd $p/fd/*; done; done 2>/dev/null | \
+         grep -i -E 'berth|memfd|seccomp|config.json'",
+    );
+    security(&mut spec).privileged = true;
+    let (_, id) = world.run(&config, &spec).await?;
+    for _ in 0..50 {
+        world.client.exec(&id, &["true"], 10).await?;
+    }
+    let status = world.client.status(&id).await?;
+    assert_eq!(logs::text(&status.log_path)?, "");
+    Ok(())
+}
+
+#[tokio::test]
+async fn capabilities_inside_are_those_asked_for_and_no_more() -> Result<()> {
+    let world = World::start().await?;
+    let script =
+        "grep -E '^(Cap(Inh|Prm|Eff|Bnd|Amb)|Seccomp|NoNewPrivs):' /proc/self/status | tr -s '\\t\\n' ' '";
+    let config = pod(&world, "sets");
+    let mut spec = world.sleeper("main");
+    security(&mut spec).seccomp = Some(SecurityProfile::default());
+    security(&mut spec).no_new_privs = true;
+    let (pod, id) = world.run(&config, &spec).await?;
+    let root = "CapInh: 0000000000000000 CapPrm: 00000000a80425fb CapEff: 00000000a80425fb CapBnd: 00000000a80425fb \
+                CapAmb: 0000000000000000 NoNewPrivs: 1 Seccomp: 2 ";
+    assert_eq!(world.client.shell(&id, script).await?, root);
+    let mut user = world.sleeper("user");
+    security(&mut user).run_as_user = Some(Int64Value { value: 1000 });
+    security(&mut user).no_new_privs = true;
+    let id = world.launch(&pod, &user, &config).await?;
+    let none = "CapInh: 0000000000000000 CapPrm: 0000000000000000 CapEff: 0000000000000000 CapBnd: 00000000a80425fb \
+                CapAmb: 0000000000000000 NoNewPrivs: 1 Seccomp: 0 ";
+    assert_eq!(world.client.shell(&id, script).await?, none);
     Ok(())
 }

@@ -8,8 +8,10 @@ use berth_proto::shim::{MAX_FDS, MAX_PACKET, v1};
 use berth_sys::socket;
 use prost::Message as _;
 
-/// Packets that wait for a daemon that does not read; one more ends the connection, and Hello tells all of it again.
-const MAX_QUEUED: usize = 128;
+/// Packets that wait for a daemon that does not read; one more ends the connection, and Hello tells all of it again. Enough
+/// for a busy node and thousands of execs that end at once: their ends are lost with the connection. A packet is 100 to
+/// 200 bytes.
+const MAX_QUEUED: usize = 4096;
 
 /// A daemon that is connected.
 pub struct Connection {

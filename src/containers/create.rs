@@ -20,6 +20,7 @@ use crate::clock;
 use crate::drivers::cgroup::ContainerCgroup;
 use crate::drivers::host::HostDevice;
 use crate::drivers::id_map::IdMap;
+use crate::drivers::layers::View;
 use crate::drivers::rootfs::{Rootfs, RootfsError};
 use crate::drivers::seccomp::Filter;
 use crate::drivers::store::Durability;
@@ -78,6 +79,7 @@ impl Containers {
             return Err(Cause::SandboxNotReady(sandbox.id.clone()));
         }
         check_volumes(&spec)?;
+        self.check_recursion(&spec)?;
         selinux::check(spec.security.selinux.as_ref())?;
         let image = self.images.find(&spec.image).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
         let hold = self.images.hold(&image.id).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
@@ -85,9 +87,10 @@ impl Containers {
             return Err(Cause::Artifact { image: spec.image.clone(), kind: kind.clone() });
         }
         let volumes = self.hold_volumes(&spec)?;
-        let user_ns = sandbox.spec.namespaces.user.as_ref();
-        let (root, user) = self.make_root(id, &spec, &image, user_ns)?;
-        let mounted = Mounted { root, volumes: self.mount_volumes(&spec, &volumes.uses, user_ns)? };
+        let label = self.file_label(&sandbox, &spec.security);
+        let view = View { user: sandbox.spec.namespaces.user.as_ref(), label: label.as_deref() };
+        let (root, user) = self.make_root(id, &spec, &image, view)?;
+        let mounted = Mounted { root, volumes: self.mount_volumes(&spec, &volumes.uses, view)? };
         let devices = devices::resolve(&spec)?;
         let rules = devices::rules(&spec, &devices);
         let cgroup =
@@ -108,22 +111,31 @@ impl Containers {
         Ok(container)
     }
 
+    fn check_recursion(&self, spec: &ContainerSpec) -> Result<(), Cause> {
+        match spec.mounts.iter().find(|mount| mount.recursive_read_only) {
+            Some(mount) if !self.drivers.host.sets_mounts_recursively() => {
+                Err(Cause::NoRecursion { target: mount.container_path.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The root file system, and who of the image runs the process.
     fn make_root(
         &self,
         id: &ContainerId,
         spec: &ContainerSpec,
         image: &Image,
-        user_ns: Option<&UserNamespace>,
+        view: View<'_>,
     ) -> Result<(OwnedFd, User), Cause> {
         self.drivers.bundles.make(id)?;
         if let Some(log) = &spec.log_path {
             self.drivers.bundles.make_log_directory(log)?;
         }
-        let root = self.mount_root(id, &ImageUse::of(image, &spec.image), user_ns)?;
+        let root = self.mount_root(id, &ImageUse::of(image, &spec.image), view)?;
         let rootfs = Rootfs::new(root);
         let user = resolve_user(spec, image, &rootfs)?;
-        check_ids(&user, user_ns)?;
+        check_ids(&user, view.user)?;
         Ok((rootfs.into_fd(), user))
     }
 
@@ -162,11 +174,7 @@ impl Containers {
 
     /// The labels of a container where the kernel has SELinux; its volumes get theirs at once.
     fn labels(&self, sandbox: &Sandbox, spec: &ContainerSpec) -> Result<Option<Labels>, Cause> {
-        let Some(level) = self.level(sandbox) else { return Ok(None) };
-        let level = match &spec.security.selinux {
-            Some(own) if !own.level.is_empty() => own.level.clone(),
-            _ => level,
-        };
+        let Some(level) = self.level(sandbox, &spec.security) else { return Ok(None) };
         let labels =
             Labels { process: selinux::process(&spec.security, &level), files: selinux::files(&level) };
         for mount in spec.mounts.iter().filter(|mount| mount.selinux_relabel) {
@@ -181,9 +189,15 @@ impl Containers {
         Ok(Some(labels))
     }
 
-    /// The pod's level; None where the kernel has no SELinux.
-    fn level(&self, sandbox: &Sandbox) -> Option<String> {
-        let asked = sandbox.spec.selinux.as_ref();
+    /// The label of the files that a container may use; None where the kernel has no SELinux.
+    pub(super) fn file_label(&self, sandbox: &Sandbox, security: &Security) -> Option<String> {
+        self.level(sandbox, security).map(|level| selinux::files(&level))
+    }
+
+    /// The container's own level, else its pod's.
+    fn level(&self, sandbox: &Sandbox, security: &Security) -> Option<String> {
+        let own = security.selinux.as_ref().filter(|own| !own.level.is_empty());
+        let asked = own.or(sandbox.spec.selinux.as_ref());
         self.drivers.host.selinux.then(|| selinux::level(&sandbox.id, asked))
     }
 
@@ -193,10 +207,10 @@ impl Containers {
         &self,
         id: &ContainerId,
         image: &ImageUse,
-        user: Option<&UserNamespace>,
+        view: View<'_>,
     ) -> Result<OwnedFd, Cause> {
         let (upper, work) = self.drivers.bundles.snapshot(id)?;
-        Ok(self.drivers.layers.root(&image.layers, (&upper, &work), user)?)
+        Ok(self.drivers.layers.root(&image.layers, (&upper, &work), view)?)
     }
 
     /// The filter of a container's processes, compiled once for each profile.

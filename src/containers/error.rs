@@ -116,6 +116,12 @@ pub enum Cause {
         #[source]
         source: std::io::Error,
     },
+    /// A kernel before 5.12.
+    #[error("the kernel cannot make the volume at {target} read-only with all that is mounted below it")]
+    NoRecursion {
+        /// Inside.
+        target: String,
+    },
     /// A device that is none.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -227,6 +233,11 @@ impl ContainerError {
         matches!(*self.cause, Cause::Volume { .. })
     }
 
+    /// Whether the node can't make read-only what is mounted below a volume.
+    pub fn is_no_recursion(&self) -> bool {
+        matches!(*self.cause, Cause::NoRecursion { .. })
+    }
+
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match &*self.cause {
@@ -234,6 +245,7 @@ impl ContainerError {
             Cause::Ambiguous
             | Cause::NoVolumeSource { .. }
             | Cause::NotMapped { .. }
+            | Cause::NoRecursion { .. }
             | Cause::Artifact { .. }
             | Cause::NotMappable { .. }
             | Cause::Device(_)

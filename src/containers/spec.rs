@@ -96,9 +96,6 @@ pub enum MountOption {
 }
 
 impl MountOption {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::NoExec, Self::NoDev, Self::NoSuid];
-
     /// Its name in mount(8).
     pub fn name(self) -> &'static str {
         match self {

@@ -9,6 +9,7 @@ use super::spec::PidMode;
 use super::state::{Exit, Exited, Mounted, Reason, Run, State};
 use super::{Cause, Container, ContainerError, Containers};
 use crate::clock;
+use crate::drivers::layers::View;
 use crate::drivers::shim::{Shim, ShimError};
 use crate::drivers::store::Durability;
 use crate::events::Happening;
@@ -52,9 +53,11 @@ impl Containers {
         let mounted = match mounted.take() {
             Some(mounted) => mounted,
             None => {
+                let label = self.file_label(&container.sandbox, &container.spec.security);
                 let user = container.sandbox.spec.namespaces.user.as_ref();
-                let root = self.mount_root(&container.id, &container.image, user)?;
-                let volumes = self.mount_volumes(&container.spec, &container.volumes, user)?;
+                let view = View { user, label: label.as_deref() };
+                let root = self.mount_root(&container.id, &container.image, view)?;
+                let volumes = self.mount_volumes(&container.spec, &container.volumes, view)?;
                 Mounted { root, volumes }
             }
         };

@@ -8,10 +8,9 @@ use berth_proto::shim::MAX_VOLUMES;
 use super::container::ImageUse;
 use super::spec::{ContainerSpec, ImageVolume, Mount};
 use super::{Cause, Containers};
-use crate::drivers::layers::LayerError;
+use crate::drivers::layers::{LayerError, View};
 use crate::error::Kind;
 use crate::images::Hold;
-use crate::pods::spec::UserNamespace;
 
 /// Why an image is no volume.
 #[derive(Debug, thiserror::Error)]
@@ -80,10 +79,10 @@ impl Containers {
         &self,
         spec: &ContainerSpec,
         uses: &[ImageUse],
-        user: Option<&UserNamespace>,
+        view: View<'_>,
     ) -> Result<Vec<OwnedFd>, Cause> {
         let mount_one = |((mount, volume), image): ((&Mount, &ImageVolume), &ImageUse)| {
-            let mounted = self.drivers.layers.volume(&image.layers, volume.sub_path.as_deref(), user);
+            let mounted = self.drivers.layers.volume(&image.layers, volume.sub_path.as_deref(), view);
             mounted.map_err(|error| failed(mount, volume, error))
         };
         of_images(spec).zip(uses).map(mount_one).collect()

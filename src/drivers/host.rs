@@ -24,6 +24,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// Whether a mount and all below it can be made read-only at once: mount_setattr(2).
+    pub fn sets_mounts_recursively(&self) -> bool {
+        self.kernel >= (5, 12)
+    }
+
     /// Looks at the node. What can't be found out counts as absent.
     pub fn detect() -> Self {
         let uname = rustix::system::uname();

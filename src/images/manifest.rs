@@ -146,7 +146,7 @@ pub struct Manifest {
 #[derive(Clone, Debug)]
 pub enum Document {
     /// One image.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     /// One for each platform.
     Index(Vec<Descriptor>),
 }
@@ -179,7 +179,8 @@ pub fn parse(digest: &Digest, media_type: &str, bytes: &[u8]) -> Result<Document
     match (raw.manifests, raw.config, raw.layers) {
         (Some(manifests), None, None) if !MANIFESTS.contains(&said) => Ok(Document::Index(manifests)),
         (None, Some(config), Some(layers)) if !INDEXES.contains(&said) => {
-            manifest(digest, (config, layers), raw.artifact_type).map(Document::Manifest)
+            manifest(digest, (config, layers), raw.artifact_type)
+                .map(|manifest| Document::Manifest(Box::new(manifest)))
         }
         (Some(_), ..) => ambiguous("is an index and an image at once"),
         _ => ambiguous("is neither an index nor an image with config and layers"),

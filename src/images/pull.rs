@@ -80,9 +80,9 @@ impl Shared {
             let bad = |error| source.bad(error);
             match manifest::parse(&current.digest, &current.media_type, &current.bytes).map_err(bad)? {
                 Document::Manifest(manifest) if manifest.artifact.is_some() => {
-                    return self.build_artifact(source, manifest, blobs, names).await;
+                    return self.build_artifact(source, *manifest, blobs, names).await;
                 }
-                Document::Manifest(manifest) => return self.build(source, manifest, blobs, names).await,
+                Document::Manifest(manifest) => return self.build(source, *manifest, blobs, names).await,
                 Document::Index(manifests) => {
                     current = self.descend(&source, &manifests).await?;
                     blobs.push((current.digest.clone(), current.bytes.clone()));

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use super::stop::DEATH;
 use super::{Cause, Pod, PodError, PodRecord, Pods};
+use crate::drivers::cgroup::CgroupError;
 use crate::drivers::store::Durability;
 use crate::events::Happening;
 
@@ -19,13 +21,27 @@ impl Pods {
         removed.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(pod.id()))
     }
 
+    /// A shim that hung while a daemon looked for it is still there, with nobody left to ask it to end.
+    async fn remove_cgroup_of(&self, pod: &Pod) -> Result<(), CgroupError> {
+        let (cgroups, cgroup) = (&self.drivers.cgroups, &pod.sandbox.cgroup);
+        match cgroups.remove_pod(cgroup).await {
+            Err(CgroupError::Leftover { processes, .. }) => {
+                tracing::warn!(pod = %pod.id(), ?processes, "what is left of the pod is killed");
+                cgroups.kill(cgroup).await?;
+                cgroups.wait_empty(cgroup, DEATH).await?;
+                cgroups.remove_pod(cgroup).await
+            }
+            removed => removed,
+        }
+    }
+
     async fn remove_one(&self, pod: &Pod) -> Result<(), Cause> {
         let _verb = pod.verb.lock().await;
         let id = pod.id();
         for container in self.containers.of_pod(id) {
             self.containers.remove_container(&container).await?;
         }
-        self.drivers.cgroups.remove_pod(&pod.sandbox.cgroup).await?;
+        self.remove_cgroup_of(pod).await?;
         self.drivers.pod_files.unpin_network(id)?;
         self.drivers.pod_files.remove(id)?;
         self.drivers.shims.remove_directory(id)?;

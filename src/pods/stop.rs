@@ -14,7 +14,7 @@ use crate::drivers::store::{Durability, StoreError};
 use crate::events::Happening;
 
 /// How long a killed pod may take to vanish.
-const DEATH: Duration = Duration::from_secs(20);
+pub(super) const DEATH: Duration = Duration::from_secs(20);
 
 impl Pods {
     /// Fine if it is unknown or already stopped.

@@ -35,8 +35,8 @@ pub(super) fn run(request: Exec<'_>, reporter: &Reporter) -> Result<()> {
         Some(score) => score,
         None => limits::oom_score_of(target)?,
     })?;
-    let membership = Membership::open(request.cgroups, has_own(target, "user")?)?;
-    let own_cgroup_namespace = has_own(target, "cgroup")?;
+    let membership = Membership::open(request.cgroups, has_own_namespace(target, "user")?)?;
+    let own_cgroup_namespace = has_own_namespace(target, "cgroup")?;
 
     join_namespaces(request.target)?;
     let step = || "clone the process".to_owned();
@@ -47,7 +47,7 @@ pub(super) fn run(request: Exec<'_>, reporter: &Reporter) -> Result<()> {
             // Only now: from inside a cgroup namespace, the kernel would not find the cgroup that clone3 is to enter
             // (where cgroup2 is mounted with nsdelegate, as systemd does, it refuses).
             if own_cgroup_namespace {
-                mark()?;
+                mark(request.target)?;
             }
             let streams = streams(request.stdio, &workload, reporter)?;
             workload.execute(streams, reporter)
@@ -85,22 +85,21 @@ fn pid_of(process: BorrowedFd<'_>) -> Result<Pid> {
     }
 }
 
-/// Whether the container's namespace of this kind is another than the shim's.
-fn has_own(target: Pid, kind: &str) -> Result<bool> {
-    let of = |process: &str| {
-        let namespace = std::fs::metadata(format!("/proc/{process}/ns/{kind}"));
-        namespace.failing(|| format!("look at the container's {kind} namespace"))
-    };
-    let (own, theirs) = (of("self")?, of(&target.to_string())?);
+/// Whether the container's namespace of a kind is another than the shim's.
+fn has_own_namespace(target: Pid, kind: &str) -> Result<bool> {
+    let step = || format!("look at the container's {kind} namespace");
+    let of = |process: &str| std::fs::metadata(format!("/proc/{process}/ns/{kind}"));
+    let (own, theirs) = (of("self").failing(step)?, of(&target.to_string()).failing(step)?);
     Ok((own.dev(), own.ino()) != (theirs.dev(), theirs.ino()))
 }
 
 /// A cgroup namespace like the container's, by which all that the exec starts is found again; see executed.rs.
-fn mark() -> Result<()> {
+fn mark(target: BorrowedFd<'_>) -> Result<()> {
+    let step = || "make a cgroup namespace".to_owned();
     match unshare(CloneFlags::CLONE_NEWCGROUP) {
-        // user.max_cgroup_namespaces is reached: it does without, less surely.
-        Err(Errno::ENOSPC) => Ok(()),
-        other => other.failing(|| "make a cgroup namespace".to_owned()),
+        // user.max_cgroup_namespaces is reached: the container's own does, and killing is less sure.
+        Err(Errno::ENOSPC) => setns(target, CloneFlags::CLONE_NEWCGROUP).failing(step),
+        other => other.failing(step),
     }
 }
 

@@ -181,6 +181,15 @@ pub(super) fn make_read_only(mount: BorrowedFd<'_>, recursive: bool) -> std::io:
 #[cfg(test)]
 mod tests {
     #[test]
+    fn file_systems_that_are_born_empty_get_the_label() {
+        let data = |kind: &str, label: &str| {
+            super::labelled(super::Options::parse(&["mode=755".to_owned()]), kind, label).data
+        };
+        assert_eq!(data("tmpfs", "u:r:t:s0")[1], ("context".to_owned(), Some("u:r:t:s0".to_owned())));
+        assert_eq!((data("proc", "u:r:t:s0").len(), data("tmpfs", "").len()), (1, 1));
+    }
+
+    #[test]
     fn destinations_stay_inside() {
         let inside = |path: &str| super::inside(std::path::Path::new(path));
         assert_eq!(inside("/a//./b/").unwrap(), std::path::Path::new("a/b"));

@@ -53,7 +53,7 @@ impl Node {
     /// The log's texts of one stream; a record that is being written does not count.
     pub fn texts(&self, id: &str, stream: &str) -> Vec<String> {
         let log = self.log(id);
-        let whole = log.rfind('\n').map_or("", |end| &log[..end]);
+        let whole = log.rfind('\n').map_or("", |end| &log[..=end]);
         let lines = whole.lines().map(|line| line.splitn(4, ' ').collect::<Vec<_>>());
         lines.filter(|fields| fields[1] == stream).map(|fields| fields[3].to_owned()).collect()
     }
@@ -204,6 +204,30 @@ fn a_rotated_log_goes_on_in_the_new_file_without_loss() {
     std::fs::remove_file(node.shim.path("a.log")).unwrap();
     node.client.error(reopen(), &[]);
     assert!(!node.shim.path("a.log").exists());
+}
+
+#[test]
+fn rotations_as_fast_as_they_go_lose_and_tear_no_line() {
+    const TURNS: usize = 3000;
+    let mut node = Node::new();
+    let script = "trap 'run=' TERM; run=1; i=0; while [ $run ]; do i=$((i+1)); echo $i; done; echo end $i";
+    node.start("a", script);
+    let began = Instant::now();
+    let old = |node: &Node, turn: usize| node.shim.path(&format!("a.log.{turn}"));
+    for turn in 0..TURNS {
+        std::fs::rename(node.shim.path("a.log"), old(&node, turn)).unwrap();
+        node.client.done(Verb::ReopenLog(v1::ReopenLog { container_id: "a".into() }), &[]);
+    }
+    println!("{:.0} rotations a second", TURNS as f64 / began.elapsed().as_secs_f64());
+    node.signal("a", "", 15);
+    assert_eq!(node.client.exited("a", "").exit_code, 0);
+    let files = (0..TURNS).map(|turn| std::fs::read_to_string(old(&node, turn)).unwrap());
+    let files: Vec<_> = files.chain([node.log("a")]).collect();
+    assert!(files.iter().all(|file| file.is_empty() || file.ends_with('\n')), "a torn record");
+    let texts: Vec<_> = files.iter().flat_map(|file| file.lines()).map(|line| &line[40..]).collect();
+    let (end, numbers) = texts.split_last().unwrap();
+    assert!(numbers.iter().enumerate().all(|(at, text)| text.parse() == Ok(at + 1)), "lost or doubled");
+    assert_eq!(*end, format!("end {}", numbers.len()));
 }
 
 #[test]

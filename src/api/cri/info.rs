@@ -32,7 +32,10 @@ pub(super) async fn status(drivers: &Drivers, verbose: bool) -> v1::StatusRespon
         info,
         runtime_handlers: vec![v1::RuntimeHandler {
             name: String::new(),
-            features: Some(v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces }),
+            features: Some(v1::RuntimeHandlerFeatures {
+                recursive_read_only_mounts: drivers.host.sets_mounts_recursively(),
+                user_namespaces,
+            }),
         }],
         features: Some(v1::RuntimeFeatures {
             supplemental_groups_policy: true,

@@ -50,6 +50,15 @@ impl Default for Config {
     }
 }
 
+/// How a container sees layers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct View<'a> {
+    /// Owners are shown under the ids of this user namespace.
+    pub user: Option<&'a UserNamespace>,
+    /// Every file has this SELinux label.
+    pub label: Option<&'a str>,
+}
+
 /// The cache: directories below `Layout::root`.
 #[derive(Clone, Debug)]
 pub struct Layers {
@@ -82,7 +91,7 @@ impl Layers {
         &self,
         layers: &[Digest],
         (upper, work): (&Path, &Path),
-        user: Option<&UserNamespace>,
+        View { user, label }: View<'_>,
     ) -> Result<OwnedFd, LayerError> {
         // The layer of restored directories comes on top of a full image.
         if layers.len() > LAYERS_MAX + 1 {
@@ -99,13 +108,13 @@ impl Layers {
         let cache = self.layout.layers();
         let mapped = user.map(|user| overlay::Mapped { layers: &cache, user });
         let writable = Some(overlay::Writable { upper, work });
-        overlay::mount(&overlay::Stack { lower, writable, mapped })
+        overlay::mount(&overlay::Stack { lower, writable, mapped, label })
     }
 
     /// Whether roots can be shown under the ids of a user namespace; else why not, for a user of the node.
     pub fn maps_ids(&self) -> Result<(), &str> {
         let found = self.maps_ids.get_or_init(|| id_map::check(&self.layout.layers()));
-        found.as_ref().map(|()| ()).map_err(String::as_str)
+        found.as_ref().copied().map_err(String::as_str)
     }
 
     /// One layer's root, for looking at.

@@ -27,6 +27,8 @@ pub struct Stack<'a> {
     pub writable: Option<Writable<'a>>,
     /// The layers' owners are shown under the IDs of a user namespace.
     pub mapped: Option<Mapped<'a>>,
+    /// The SELinux label of every file, in place of what the disk says.
+    pub label: Option<&'a str>,
 }
 
 /// Where the changes go.
@@ -113,6 +115,9 @@ fn mount_by_layer(stack: &Stack<'_>) -> Result<OwnedFd, (&'static str, Errno)> {
         }
         fsconfig_set_flag(&fs, "volatile").map_err(step("set volatile"))?;
     }
+    if let Some(label) = stack.label {
+        fsconfig_set_string(&fs, "context", label).map_err(step("set the SELinux label"))?;
+    }
     for (key, value) in PLAIN {
         fsconfig_set_string(&fs, key, value).map_err(step("set an option"))?;
     }
@@ -186,7 +191,9 @@ fn mount_by_page(stack: &Stack<'_>) -> Result<OwnedFd, Step> {
     let place = stack.writable.map(|writable| writable.work).or(stack.lower.last().map(PathBuf::as_path));
     let place = place.ok_or(Errno::INVAL).map_err(step("find a place to mount at"))?;
     let plain = PLAIN.map(|(key, value)| format!(",{key}={value}")).concat();
-    let options = format!("lowerdir={lower}{writable}{plain}\0");
+    // In quotes, for a label has commas.
+    let label = stack.label.map_or_else(String::new, |label| format!(",context=\"{label}\""));
+    let options = format!("lowerdir={lower}{writable}{plain}{label}\0");
     let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes())
         .map_err(|_| step("name the layers")(Errno::INVAL))?;
     rustix::mount::mount("overlay", place, "overlay", MountFlags::empty(), options)
@@ -218,9 +225,13 @@ mod tests {
         let (dir, mut lower) = tree(128);
         lower.reverse();
         let (upper, work) = (dir.path().join("upper"), dir.path().join("work"));
-        let root =
-            mount(&Stack { lower, writable: Some(Writable { upper: &upper, work: &work }), mapped: None })
-                .unwrap();
+        let root = mount(&Stack {
+            lower,
+            writable: Some(Writable { upper: &upper, work: &work }),
+            mapped: None,
+            label: None,
+        })
+        .unwrap();
         let root_path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
         assert_eq!(std::fs::read_to_string(root_path.join("same")).unwrap(), "127");
         assert!(root_path.join("own0").exists());
@@ -253,7 +264,8 @@ mod tests {
             let (upper, work) = (dir.path().join("upper"), dir.path().join("work"));
             let mapped = Some(Mapped { layers: layers.path(), user: &user });
             let below = lower[1].join("own1");
-            let stack = Stack { lower, writable: Some(Writable { upper: &upper, work: &work }), mapped };
+            let stack =
+                Stack { lower, writable: Some(Writable { upper: &upper, work: &work }), mapped, label: None };
             let root = apart(|| mount(&stack)).unwrap();
             let path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
             let owner = |path: PathBuf| std::fs::metadata(path).map(|m| (m.uid(), m.gid())).unwrap();
@@ -271,7 +283,7 @@ mod tests {
         }];
         for mount in mounts {
             let (_dir, lower) = tree(2);
-            let root = mount(&Stack { lower, writable: None, mapped: None }).unwrap();
+            let root = mount(&Stack { lower, writable: None, mapped: None, label: None }).unwrap();
             let path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
             assert_eq!(std::fs::read_to_string(path.join("same")).unwrap(), "0");
             let error = std::fs::write(path.join("new"), "").unwrap_err();
@@ -284,9 +296,13 @@ mod tests {
         let (dir, mut lower) = tree(1);
         lower.push("/nonexistent/layer".into());
         let (upper, work) = (dir.path().join("upper"), dir.path().join("work"));
-        let error =
-            mount(&Stack { lower, writable: Some(Writable { upper: &upper, work: &work }), mapped: None })
-                .unwrap_err();
+        let error = mount(&Stack {
+            lower,
+            writable: Some(Writable { upper: &upper, work: &work }),
+            mapped: None,
+            label: None,
+        })
+        .unwrap_err();
         assert!(error.to_string().contains("2 layers"), "{error}");
     }
 }

@@ -54,7 +54,7 @@ impl Staged {
         made.map_err(LayerError::io("make", &work))?;
         let upper = self.layout.staged_layer(&self.name);
         let writable = Some(overlay::Writable { upper: &upper, work: &work });
-        let mounted = overlay::mount(&overlay::Stack { lower, writable, mapped: None })?;
+        let mounted = overlay::mount(&overlay::Stack { lower, writable, mapped: None, label: None })?;
         // A mount is opened by path only; its root has to be open for reading.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::openat(&mounted, ".", flags, Mode::empty()).map_err(LayerError::io("open", &upper))

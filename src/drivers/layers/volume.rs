@@ -10,9 +10,8 @@ use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::error::LayerError;
-use super::{LAYERS_MAX, Layers, overlay};
+use super::{LAYERS_MAX, Layers, View, overlay};
 use crate::ids::Digest;
-use crate::pods::spec::UserNamespace;
 
 /// Names of the two empty directories that lie below every volume's layers.
 pub(super) const EMPTY: [&str; 2] = ["0", "1"];
@@ -27,7 +26,7 @@ impl Layers {
         &self,
         layers: &[Digest],
         sub_path: Option<&Path>,
-        user: Option<&UserNamespace>,
+        View { user, label }: View<'_>,
     ) -> Result<OwnedFd, LayerError> {
         if layers.len() > LAYERS_MAX + 1 {
             return Err(LayerError::TooManyLayers(layers.len()));
@@ -39,7 +38,7 @@ impl Layers {
         let lower: Vec<_> = layers.chain(EMPTY.map(|name| self.layout.empty(name))).collect();
         let count = lower.len();
         let mapped = user.map(|user| overlay::Mapped { layers: &cache, user });
-        let whole = overlay::mount(&overlay::Stack { lower, writable: None, mapped })?;
+        let whole = overlay::mount(&overlay::Stack { lower, writable: None, mapped, label })?;
         let Some(path) = sub_path else { return Ok(whole) };
         let missing = |source| LayerError::SubPath { path: path.to_path_buf(), source };
         let inside = Root::open(whole.try_clone().map_err(missing)?);
@@ -81,6 +80,7 @@ mod tests {
     use super::*;
     use crate::containers::spec::IdMapping;
     use crate::layout::Layout;
+    use crate::pods::spec::UserNamespace;
     use std::fs;
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::{MetadataExt, symlink};
@@ -127,7 +127,7 @@ mod tests {
         for (layers, file) in
             [(vec![], None), (vec![below.clone()], Some("below")), (vec![below, above], Some("above"))]
         {
-            let volume = cache.layers.volume(&layers, None, None).unwrap();
+            let volume = cache.layers.volume(&layers, None, View::default()).unwrap();
             assert_eq!(fs::read_to_string(at(&volume, "file")).ok().as_deref(), file);
             assert_eq!(at(&volume, "kept").exists(), file.is_some());
             let error = fs::write(at(&volume, "new"), "").unwrap_err();
@@ -148,7 +148,8 @@ mod tests {
         symlink("../../../../../etc", path.join("a/up")).unwrap();
         symlink("/proc/self/root", path.join("magic")).unwrap();
         symlink("loop", path.join("loop")).unwrap();
-        let open = |sub: &str| cache.layers.volume(std::slice::from_ref(&id), Some(Path::new(sub)), None);
+        let open =
+            |sub: &str| cache.layers.volume(std::slice::from_ref(&id), Some(Path::new(sub)), View::default());
         for sub in ["a/b", "/a/b", "a/../a/b", "../a/b"] {
             assert_eq!(fs::read_to_string(at(&open(sub).unwrap(), "file")).unwrap(), "deep", "{sub}");
         }
@@ -173,7 +174,7 @@ mod tests {
         let (id, path) = cache.layer("one");
         fs::create_dir(path.join("a")).unwrap();
         fs::write(path.join("a/file"), "x").unwrap();
-        let whole = cache.layers.volume(&[id], None, None).unwrap();
+        let whole = cache.layers.volume(&[id], None, View::default()).unwrap();
         let inside = Root::open(whole.try_clone().unwrap());
         let directory = inside.open_with(Path::new("a"), OFlags::PATH | OFlags::DIRECTORY).unwrap();
         let part = overlay::apart(|| cache.layers.part_attached(&whole, directory.as_fd())).unwrap();
@@ -191,7 +192,10 @@ mod tests {
         std::os::unix::fs::chown(path.join("a/file"), Some(33), Some(34)).unwrap();
         let map = |first| vec![IdMapping { container_id: 0, host_id: first, length: 65_536 }];
         let user = UserNamespace { uids: map(100_000), gids: map(200_000) };
-        let volume = cache.layers.volume(&[id], Some(Path::new("a")), Some(&user)).unwrap();
+        let volume = cache
+            .layers
+            .volume(&[id], Some(Path::new("a")), View { user: Some(&user), label: None })
+            .unwrap();
         let seen = fs::metadata(at(&volume, "file")).unwrap();
         assert_eq!((seen.uid(), seen.gid()), (100_033, 200_034));
     }
@@ -199,7 +203,7 @@ mod tests {
     #[test]
     fn a_missing_layer_is_named() {
         let cache = Cache::new();
-        let error = cache.layers.volume(&[Digest::of(b"none")], None, None).unwrap_err();
+        let error = cache.layers.volume(&[Digest::of(b"none")], None, View::default()).unwrap_err();
         assert!(matches!(error, LayerError::Missing { .. }), "{error:?}");
     }
 }

@@ -39,7 +39,13 @@ fn archive(files: &[(&str, &[u8])]) -> (File, Digest) {
 }
 
 fn volume(node: &Node, image: &Image) -> Root {
-    Root(node.images.shared.layers.volume(&image.layers, None, None).unwrap())
+    Root(
+        node.images
+            .shared
+            .layers
+            .volume(&image.layers, None, crate::drivers::layers::View::default())
+            .unwrap(),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,7 +47,7 @@ impl Node {
             (self.dir.path().join(format!("u{unique}")), self.dir.path().join(format!("w{unique}")));
         std::fs::create_dir(&upper).unwrap();
         std::fs::create_dir(&work).unwrap();
-        Root(self.images.shared.layers.root(&image.layers, (&upper, &work), None).unwrap())
+        Root(self.images.shared.layers.root(&image.layers, (&upper, &work), Default::default()).unwrap())
     }
 
     fn unpacked(&self) -> usize {

@@ -127,6 +127,5 @@ fn mount(mount: &Mount, shown: Option<&ImageUse>) -> v1::Mount {
             .and_then(|volume| volume.sub_path.as_ref())
             .map_or_else(String::new, |path| path.to_string_lossy().into_owned()),
         mount_options: mount.options.iter().map(|option| option.name().to_string()).collect(),
-        ..Default::default()
     }
 }

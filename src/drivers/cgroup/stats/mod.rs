@@ -205,7 +205,11 @@ impl Cgroups {
         let mut usage = match &self.inner.hierarchies {
             Hierarchies::V2(root) => v2::usage(root, place.place(), detail),
             hierarchies @ Hierarchies::V1(_) => v1::usage(hierarchies, place.place(), detail),
-        }?;
+        };
+        // Also of one that goes while it is read.
+        if usage.cpu.is_none() && usage.memory.is_none() && usage.threads.is_none() {
+            return None;
+        }
         for device in &mut usage.devices {
             device.name = device_name(device.major, device.minor);
         }

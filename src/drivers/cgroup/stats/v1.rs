@@ -17,12 +17,9 @@ const BLKIO: [(&str, &str); 2] = [
     ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive"),
 ];
 
-pub(super) fn usage(hierarchies: &Hierarchies, path: &str, detail: Detail) -> Option<Usage> {
+pub(super) fn usage(hierarchies: &Hierarchies, path: &str, detail: Detail) -> Usage {
     let open = |controller: &str| Dir::open(&hierarchies.dir(controller, path)?);
     let (cpuacct, memory, pids) = (open("cpuacct"), open("memory"), open("pids"));
-    if cpuacct.is_none() && memory.is_none() && pids.is_none() {
-        return None;
-    }
     let buffer = &mut String::with_capacity(4096);
     let mut usage = Usage {
         cpu: cpuacct.and_then(|dir| cpu(&dir, detail, buffer)),
@@ -40,7 +37,7 @@ pub(super) fn usage(hierarchies: &Hierarchies, path: &str, detail: Detail) -> Op
         usage.devices = open("blkio").map(|dir| devices(&dir)).unwrap_or_default();
         usage.huge_pages = open("hugetlb").map(|dir| huge_pages(&dir)).unwrap_or_default();
     }
-    Some(usage)
+    usage
 }
 
 fn cpu(dir: &Dir, detail: Detail, buffer: &mut String) -> Option<Cpu> {

@@ -10,8 +10,8 @@ use super::{
 
 const MICRO: u64 = 1000;
 
-pub(super) fn usage(root: &Path, path: &str, detail: Detail) -> Option<Usage> {
-    let dir = Dir::open(&below(root, path))?;
+pub(super) fn usage(root: &Path, path: &str, detail: Detail) -> Usage {
+    let Some(dir) = Dir::open(&below(root, path)) else { return Usage::default() };
     let buffer = &mut String::with_capacity(4096);
     let cpu = dir.text("cpu.stat", buffer).and_then(cpu);
     let memory = memory(&dir, detail, buffer);
@@ -30,7 +30,7 @@ pub(super) fn usage(root: &Path, path: &str, detail: Detail) -> Option<Usage> {
         usage.devices = dir.text("io.stat", buffer).map(io_stat).unwrap_or_default();
         usage.huge_pages = huge_pages(&dir);
     }
-    Some(usage)
+    usage
 }
 
 /// None where the kernel does not count pressure: the file is not there, or reading it is refused.

@@ -206,17 +206,17 @@ async fn ports_that_were_named_beforehand_are_forwarded() {
     let (mut client, server) = pair().await;
     let watch = Arc::new(Watch::without_socket(LONG));
     let (drive, named) = ports(server, version("v4.channel.k8s.io"), &[port, 1], watch);
+    let connect = async |port| {
+        let dialed = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+        dialed.map_err(|error| error.to_string())
+    };
     let serving = tokio::spawn(async move {
-        let session = async {
-            let serve = named.into_iter().map(async |mut named| {
-                named.announce().await.unwrap();
-                let port = named.port;
-                let dialing = tokio::net::TcpStream::connect(("127.0.0.1", port));
-                named.serve(async { dialing.await.map_err(|error| error.to_string()) }).await;
-            });
-            futures_util::future::join_all(serve).await;
-        };
-        tokio::join!(drive, session);
+        let serve = named.into_iter().map(async |mut named| {
+            named.announce().await.unwrap();
+            let port = named.port;
+            named.serve(connect(port)).await;
+        });
+        tokio::join!(drive, futures_util::future::join_all(serve));
     });
     say(&mut client, b"\0question").await;
     let (mut pod, _) = listener.accept().await.unwrap();

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use berth_e2e::client::expect_refusal;
 use berth_e2e::crictl::{Crictl, Running};
 use berth_e2e::node::Options;
+use berth_e2e::process::memory;
 use berth_e2e::runtime::Runtime;
 use berth_e2e::world::World;
 use berth_proto::cri::v1::{AttachRequest, ContainerConfig, ExecRequest, PortForwardRequest};
@@ -64,14 +65,6 @@ async fn much_goes_in_and_comes_out_whole() -> Result<()> {
     Ok(())
 }
 
-/// What the daemon has in memory, in KiB.
-fn resident(world: &World) -> Result<u64> {
-    let pid = world.node.pid().context("no daemon")?;
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
-}
-
 #[tokio::test]
 async fn a_gigabyte_for_a_slow_reader_takes_no_memory() -> Result<()> {
     const ALL: usize = 1 << 30;
@@ -79,7 +72,8 @@ async fn a_gigabyte_for_a_slow_reader_takes_no_memory() -> Result<()> {
     let (_, id) = world.run(&world.pod("gigabyte"), &world.sleeper("main")).await?;
     let crictl = Crictl::new(&world.node)?;
     crictl.run(&["exec", &id, "true"])?;
-    let before = resident(&world)?;
+    let daemon = world.node.pid().context("no daemon")?;
+    let before = memory(daemon)?;
     for transport in TRANSPORTS {
         let size = ALL.to_string();
         let command = ["exec", "--transport", transport, &id, "head", "-c", &size, "/dev/zero"];
@@ -94,7 +88,7 @@ async fn a_gigabyte_for_a_slow_reader_takes_no_memory() -> Result<()> {
             // A rest now and then: what comes must wait.
             if read / (128 << 20) != (read + count) / (128 << 20) {
                 std::thread::sleep(Duration::from_millis(300));
-                most = most.max(resident(&world)?);
+                most = most.max(memory(daemon)?);
             }
             read += count;
         }

@@ -12,6 +12,7 @@ use berth_proto::cri::v1::*;
 use crate::census::Census;
 use crate::client::{Client, Reply, image_spec};
 use crate::images::{Built, catalog};
+use crate::logs;
 use crate::node::{Node, Options};
 use crate::registry::Registry;
 
@@ -123,6 +124,21 @@ impl World {
         Ok((pod, id))
     }
 
+    /// The exit code of a container with this change that runs `script`, and what it printed.
+    pub async fn printed(
+        &self,
+        script: &str,
+        change: impl FnOnce(&mut ContainerConfig),
+    ) -> Result<(i32, String)> {
+        let mut spec = self.container("main", script);
+        change(&mut spec);
+        let (pod, id) = self.run(&self.pod("printed"), &spec).await?;
+        let status = self.client.wait_exited(&id, Duration::from_secs(10)).await?;
+        let text = logs::text(&status.log_path)?;
+        self.client.end_pod(&pod).await?;
+        Ok((status.exit_code, text.trim().to_owned()))
+    }
+
     /// What is on the host because of this node.
     pub fn census(&self) -> Result<Census> {
         Census::take(&self.node)
@@ -160,6 +176,11 @@ fn base_images() -> Result<&'static [Built; 2]> {
     }
     let images = [catalog::busybox()?.build()?, catalog::pause()?.build()?];
     Ok(IMAGES.get_or_init(|| images))
+}
+
+/// The part of a container's request that tells its rights.
+pub fn security(spec: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
+    spec.linux.get_or_insert_default().security_context.get_or_insert_default()
 }
 
 /// What the kubelet sends for an ordinary pod: all but the processes are shared by the pod.

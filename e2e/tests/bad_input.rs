@@ -7,7 +7,7 @@ use anyhow::Result;
 use berth_e2e::client::{Reply, expect_refusal, image_spec};
 use berth_e2e::images::{Layer, catalog};
 use berth_e2e::runtime::Runtime;
-use berth_e2e::world::World;
+use berth_e2e::world::{World, security};
 use berth_proto::cri::v1::*;
 use tonic::Code;
 
@@ -186,10 +186,6 @@ async fn a_path_that_is_missing_or_of_the_wrong_kind_is_named() -> Result<()> {
     }
     attempt(&world, |_| ()).await?;
     world.expect_nothing_left(&before).await
-}
-
-fn security(spec: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
-    spec.linux.get_or_insert_default().security_context.get_or_insert_default()
 }
 
 #[tokio::test]

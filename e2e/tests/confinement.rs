@@ -1,32 +1,11 @@
 //! What confines a container beyond its user: mount options, groups, profiles, masks; and that mistakes are told early.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use berth_e2e::client::expect_refusal;
 use berth_e2e::logs;
-use berth_e2e::world::World;
+use berth_e2e::world::{World, security};
 use berth_proto::cri::v1::*;
 use tonic::Code;
-
-fn security(spec: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
-    spec.linux.get_or_insert_default().security_context.get_or_insert_default()
-}
-
-/// What a container with this change prints when it runs `script`.
-async fn printed(
-    world: &World,
-    script: &str,
-    change: impl FnOnce(&mut ContainerConfig),
-) -> Result<(i32, String)> {
-    let mut spec = world.container("main", script);
-    change(&mut spec);
-    let (pod, id) = world.run(&world.pod("confined"), &spec).await?;
-    let status = world.client.wait_exited(&id, Duration::from_secs(10)).await?;
-    let text = logs::text(&status.log_path)?;
-    world.client.end_pod(&pod).await?;
-    Ok((status.exit_code, text.trim().to_owned()))
-}
 
 #[tokio::test]
 async fn mount_options_hold_for_a_volume_and_all_below_it() -> Result<()> {
@@ -56,9 +35,9 @@ async fn mount_options_hold_for_a_volume_and_all_below_it() -> Result<()> {
         };
         move |spec: &mut ContainerConfig| spec.mounts = vec![mount]
     };
-    let (_, free) = printed(&world, script, with(&[])).await?;
+    let (_, free) = world.printed(script, with(&[])).await?;
     assert_eq!(free, "ran\nran\n0");
-    let (_, bound) = printed(&world, script, with(&["noexec", "nodev", "nosuid"])).await?;
+    let (_, bound) = world.printed(script, with(&["noexec", "nodev", "nosuid"])).await?;
     assert_eq!(bound.lines().last(), Some("2"), "{bound}");
     assert!(!bound.contains("ran") && bound.contains("Permission denied"), "{bound}");
 
@@ -164,9 +143,9 @@ async fn an_unmasked_proc_shows_all_and_a_privileged_container_ignores_masks() -
         security(spec).readonly_paths = vec!["/proc/sys".into()];
     };
     let script = "ls -l /proc/timer_list | cut -c1; grep -c ' /proc/' /proc/mounts";
-    let (_, unmasked) = printed(&world, script, |_| ()).await?;
+    let (_, unmasked) = world.printed(script, |_| ()).await?;
     assert_eq!(unmasked, "-\n0");
-    let (_, masked) = printed(&world, script, mask).await?;
+    let (_, masked) = world.printed(script, mask).await?;
     assert_eq!(masked, "c\n2");
     let mut config = world.pod("privileged");
     config.linux.as_mut().unwrap().security_context.as_mut().unwrap().privileged = true;

@@ -10,7 +10,7 @@ use berth_e2e::client::image_spec;
 use berth_e2e::images::catalog;
 use berth_e2e::logs;
 use berth_e2e::runtime::Runtime;
-use berth_e2e::world::World;
+use berth_e2e::world::{World, security};
 use berth_proto::cri::v1::security_profile::ProfileType;
 use berth_proto::cri::v1::*;
 
@@ -30,10 +30,6 @@ const MASKED: &[&str] = &[
     "/sys/devices/virtual/powercap",
 ];
 const READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
-fn security(spec: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
-    spec.linux.get_or_insert_default().security_context.get_or_insert_default()
-}
 
 /// As the kubelet asks for it, with its seccomp default.
 fn plain(world: &World, script: &str) -> ContainerConfig {

@@ -1,56 +1,36 @@
 //! What a container may do: users, groups, capabilities, seccomp, read-only and hidden paths, volumes, devices.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use berth_e2e::client::image_spec;
 use berth_e2e::images::catalog;
-use berth_e2e::logs;
-use berth_e2e::world::World;
+use berth_e2e::world::{World, security};
 use berth_proto::cri::v1::*;
-
-fn security(spec: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
-    spec.linux.get_or_insert_default().security_context.get_or_insert_default()
-}
-
-/// What a container with this change prints when it runs `script`.
-async fn printed(
-    world: &World,
-    script: &str,
-    change: impl FnOnce(&mut ContainerConfig),
-) -> Result<(i32, String)> {
-    let mut spec = world.container("main", script);
-    change(&mut spec);
-    let (pod, id) = world.run(&world.pod("security"), &spec).await?;
-    let status = world.client.wait_exited(&id, Duration::from_secs(10)).await?;
-    let text = logs::text(&status.log_path)?;
-    world.client.end_pod(&pod).await?;
-    Ok((status.exit_code, text.trim().to_owned()))
-}
 
 #[tokio::test]
 async fn users_come_from_numbers_and_names() -> Result<()> {
     let world = World::start().await?;
     let script = "echo $(id -u):$(id -g):$(id -G)";
     let number = |value| Some(Int64Value { value });
-    let (_, root) = printed(&world, script, |_| ()).await?;
+    let (_, root) = world.printed(script, |_| ()).await?;
     assert_eq!(root, "0:0:0");
-    let (_, numbers) = printed(&world, script, |spec| {
-        security(spec).run_as_user = number(1234);
-        security(spec).run_as_group = number(2345);
-        security(spec).supplemental_groups = vec![30, 40];
-    })
-    .await?;
+    let (_, numbers) = world
+        .printed(script, |spec| {
+            security(spec).run_as_user = number(1234);
+            security(spec).run_as_group = number(2345);
+            security(spec).supplemental_groups = vec![30, 40];
+        })
+        .await?;
     assert_eq!(numbers, "1234:2345:2345 30 40");
     let (_, name) =
-        printed(&world, script, |spec| security(spec).run_as_username = "default-user".into()).await?;
+        world.printed(script, |spec| security(spec).run_as_username = "default-user".into()).await?;
     assert_eq!(name, "1000:1000:1000 50000");
-    let (_, strict) = printed(&world, script, |spec| {
-        security(spec).run_as_user = number(1000);
-        security(spec).supplemental_groups = vec![7];
-        security(spec).supplemental_groups_policy = SupplementalGroupsPolicy::Strict as i32;
-    })
-    .await?;
+    let (_, strict) = world
+        .printed(script, |spec| {
+            security(spec).run_as_user = number(1000);
+            security(spec).supplemental_groups = vec![7];
+            security(spec).supplemental_groups_policy = SupplementalGroupsPolicy::Strict as i32;
+        })
+        .await?;
     assert_eq!(strict, "1000:1000:1000 7");
     Ok(())
 }
@@ -63,7 +43,7 @@ async fn the_images_user_counts_when_the_request_names_none() -> Result<()> {
         let name = world.registry.publish("user", &user.replace(':', "-"), &image)?;
         world.client.pull(&name).await?;
         let (_, seen) =
-            printed(&world, "echo $(id -u):$(id -g)", |spec| spec.image = Some(image_spec(&name))).await?;
+            world.printed("echo $(id -u):$(id -g)", |spec| spec.image = Some(image_spec(&name))).await?;
         assert_eq!(seen, expected, "{user}");
     }
     Ok(())
@@ -79,16 +59,17 @@ async fn capabilities_are_added_and_dropped() -> Result<()> {
             Capability { add_capabilities: words(add), drop_capabilities: words(drop), ..Default::default() };
         move |spec: &mut ContainerConfig| security(spec).capabilities = Some(capabilities)
     };
-    let (_, none) = printed(&world, script, change(&[], &["ALL"])).await?;
+    let (_, none) = world.printed(script, change(&[], &["ALL"])).await?;
     assert_eq!(none, "CapEff:\t0000000000000000CapBnd:\t0000000000000000");
-    let (_, one) = printed(&world, script, change(&["NET_ADMIN"], &["ALL"])).await?;
+    let (_, one) = world.printed(script, change(&["NET_ADMIN"], &["ALL"])).await?;
     assert_eq!(one, "CapEff:\t0000000000001000CapBnd:\t0000000000001000");
-    let (code, _) = printed(&world, "chown 1:1 /tmp", change(&[], &["CHOWN"])).await?;
+    let (code, _) = world.printed("chown 1:1 /tmp", change(&[], &["CHOWN"])).await?;
     assert_ne!(code, 0);
-    let (_, user) = printed(&world, script, |spec| {
-        security(spec).run_as_user = Some(Int64Value { value: 1000 });
-    })
-    .await?;
+    let (_, user) = world
+        .printed(script, |spec| {
+            security(spec).run_as_user = Some(Int64Value { value: 1000 });
+        })
+        .await?;
     assert!(user.starts_with("CapEff:\t0000000000000000"), "an ordinary user has none in effect: {user}");
     Ok(())
 }
@@ -99,13 +80,14 @@ async fn no_new_privs_takes_the_setuid_bit_away() -> Result<()> {
     let name = world.registry.publish("probe", "latest", &catalog::setuid_probe()?)?;
     world.client.pull(&name).await?;
     for (no_new_privs, expected) in [(true, "Effective uid: 1000"), (false, "Effective uid: 0")] {
-        let (_, seen) = printed(&world, "", |spec| {
-            spec.image = Some(image_spec(&name));
-            spec.command = Vec::new();
-            security(spec).run_as_user = Some(Int64Value { value: 1000 });
-            security(spec).no_new_privs = no_new_privs;
-        })
-        .await?;
+        let (_, seen) = world
+            .printed("", |spec| {
+                spec.image = Some(image_spec(&name));
+                spec.command = Vec::new();
+                security(spec).run_as_user = Some(Int64Value { value: 1000 });
+                security(spec).no_new_privs = no_new_privs;
+            })
+            .await?;
         assert_eq!(seen, expected);
     }
     Ok(())
@@ -116,15 +98,16 @@ async fn a_read_only_root_takes_no_file_but_dev_and_volumes_do() -> Result<()> {
     let world = World::start().await?;
     let volume = tempfile::tempdir()?;
     let script = "touch /file 2>&1; touch /dev/shm/file && touch /volume/file && echo fine";
-    let (_, seen) = printed(&world, script, |spec| {
-        security(spec).readonly_rootfs = true;
-        spec.mounts = vec![Mount {
-            host_path: volume.path().to_string_lossy().into_owned(),
-            container_path: "/volume".into(),
-            ..Default::default()
-        }];
-    })
-    .await?;
+    let (_, seen) = world
+        .printed(script, |spec| {
+            security(spec).readonly_rootfs = true;
+            spec.mounts = vec![Mount {
+                host_path: volume.path().to_string_lossy().into_owned(),
+                container_path: "/volume".into(),
+                ..Default::default()
+            }];
+        })
+        .await?;
     assert_eq!(seen, "touch: /file: Read-only file system\nfine");
     assert!(volume.path().join("file").exists());
     Ok(())
@@ -141,12 +124,13 @@ async fn masked_paths_are_empty_and_read_only_paths_refuse() -> Result<()> {
     ));
     let name = world.registry.publish("masked", "latest", &image)?;
     world.client.pull(&name).await?;
-    let (_, seen) = printed(&world, script, |spec| {
-        spec.image = Some(image_spec(&name));
-        security(spec).masked_paths = vec!["/proc/keys".into(), "/etc/empty".into(), "/not/there".into()];
-        security(spec).readonly_paths = vec!["/tmp".into(), "/proc/sys".into()];
-    })
-    .await?;
+    let (_, seen) = world
+        .printed(script, |spec| {
+            spec.image = Some(image_spec(&name));
+            security(spec).masked_paths = vec!["/proc/keys".into(), "/etc/empty".into(), "/not/there".into()];
+            security(spec).readonly_paths = vec!["/tmp".into(), "/proc/sys".into()];
+        })
+        .await?;
     let lines: Vec<_> = seen.lines().collect();
     assert_eq!(&lines[..2], ["0", "0"], "{seen}");
     assert!(seen.contains("touch: /tmp/x: Read-only file system"), "{seen}");
@@ -162,9 +146,9 @@ async fn seccomp_profiles_are_applied() -> Result<()> {
         let profile = SecurityProfile { profile_type: kind as i32, localhost_ref: path.into() };
         move |spec: &mut ContainerConfig| security(spec).seccomp = Some(profile)
     };
-    let (_, default) = printed(&world, script, change(ProfileType::RuntimeDefault, "")).await?;
+    let (_, default) = world.printed(script, change(ProfileType::RuntimeDefault, "")).await?;
     assert_eq!(default, "2");
-    let (_, unconfined) = printed(&world, script, change(ProfileType::Unconfined, "")).await?;
+    let (_, unconfined) = world.printed(script, change(ProfileType::Unconfined, "")).await?;
     assert_eq!(unconfined, "0");
 
     let profile = tempfile::NamedTempFile::new()?;
@@ -173,12 +157,9 @@ async fn seccomp_profiles_are_applied() -> Result<()> {
         r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}"#,
     )?;
     let path = profile.path().to_string_lossy().into_owned();
-    let (_, local) = printed(
-        &world,
-        "mkdir /tmp/x 2>&1; touch /tmp/y && echo fine",
-        change(ProfileType::Localhost, &path),
-    )
-    .await?;
+    let (_, local) = world
+        .printed("mkdir /tmp/x 2>&1; touch /tmp/y && echo fine", change(ProfileType::Localhost, &path))
+        .await?;
     assert_eq!(local, "mkdir: can't create directory '/tmp/x': Operation not permitted\nfine");
     Ok(())
 }
@@ -219,14 +200,15 @@ async fn volumes_are_mounted_as_asked_and_told_in_the_status() -> Result<()> {
 #[tokio::test]
 async fn a_device_of_the_host_is_there_with_its_permissions() -> Result<()> {
     let world = World::start().await?;
-    let (_, seen) = printed(&world, "ls -l /dev/zerox; head -c 3 /dev/zerox | wc -c", |spec| {
-        spec.devices = vec![Device {
-            container_path: "/dev/zerox".into(),
-            host_path: "/dev/zero".into(),
-            permissions: "r".into(),
-        }];
-    })
-    .await?;
+    let (_, seen) = world
+        .printed("ls -l /dev/zerox; head -c 3 /dev/zerox | wc -c", |spec| {
+            spec.devices = vec![Device {
+                container_path: "/dev/zerox".into(),
+                host_path: "/dev/zero".into(),
+                permissions: "r".into(),
+            }];
+        })
+        .await?;
     assert!(seen.starts_with('c') && seen.ends_with("\n3"), "{seen}");
     Ok(())
 }
@@ -250,10 +232,11 @@ async fn a_privileged_container_has_every_capability_and_device() -> Result<()> 
 #[tokio::test]
 async fn a_terminal_is_a_terminal() -> Result<()> {
     let world = World::start().await?;
-    let (_, seen) = printed(&world, "[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo terminal", |spec| {
-        (spec.tty, spec.stdin) = (true, true);
-    })
-    .await?;
+    let (_, seen) = world
+        .printed("[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo terminal", |spec| {
+            (spec.tty, spec.stdin) = (true, true);
+        })
+        .await?;
     assert_eq!(seen.trim_end_matches('\r'), "terminal");
     Ok(())
 }

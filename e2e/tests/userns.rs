@@ -9,7 +9,7 @@ use berth_e2e::client::{expect_refusal, image_spec};
 use berth_e2e::crictl::Crictl;
 use berth_e2e::images::{Layer, catalog};
 use berth_e2e::logs;
-use berth_e2e::world::World;
+use berth_e2e::world::{World, security};
 use berth_proto::cri::v1::*;
 use tonic::Code;
 
@@ -34,10 +34,6 @@ fn pod(world: &World, name: &str) -> PodSandboxConfig {
     let mut config = world.pod(name);
     options(&mut config).userns_options = Some(namespace(NamespaceMode::Pod, &[mapping()]));
     config
-}
-
-fn security(spec: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
-    spec.linux.get_or_insert_default().security_context.get_or_insert_default()
 }
 
 fn volume(path: &Path, place: &str) -> Mount {

@@ -22,7 +22,10 @@ pub async fn measure(
     image: &str,
     results: &mut Results,
 ) -> Result<()> {
-    for contender in contenders.iter().filter(|_| flags.containers > 0) {
+    if flags.containers == 0 {
+        return Ok(());
+    }
+    for contender in contenders {
         let client = contender.node.client().await?;
         let mut ids = Vec::new();
         for _ in 0..flags.containers.div_ceil(IN_POD) {

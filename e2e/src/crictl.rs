@@ -101,7 +101,7 @@ impl Running {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let start = Instant::now();
         while self.0.try_wait()?.is_none() {
-            if start.elapsed() > Duration::from_secs(60) {
+            if start.elapsed() > crate::bound(Duration::from_secs(60)) {
                 bail!("crictl does not end");
             }
             std::thread::sleep(Duration::from_millis(20));

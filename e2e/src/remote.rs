@@ -104,7 +104,7 @@ impl Remote {
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n\r\n") {
             // Not a byte more: what follows belongs to the WebSocket.
-            answer.push(tokio::time::timeout(PATIENCE, stream.read_u8()).await??);
+            answer.push(tokio::time::timeout(crate::bound(PATIENCE), stream.read_u8()).await??);
         }
         let answer = String::from_utf8_lossy(&answer).into_owned();
         ensure!(answer.starts_with("HTTP/1.1 101 "), "{url}: {answer}");
@@ -150,8 +150,9 @@ impl Remote {
 
     /// False at the end.
     async fn receive(&mut self, outcome: &mut Outcome) -> Result<bool> {
-        let message =
-            tokio::time::timeout(PATIENCE, self.socket.next()).await.context("the session is silent")?;
+        let message = tokio::time::timeout(crate::bound(PATIENCE), self.socket.next())
+            .await
+            .context("the session is silent")?;
         let bytes = match message {
             None | Some(Ok(Message::Close(_))) => return Ok(false),
             Some(Ok(Message::Binary(bytes))) => bytes,

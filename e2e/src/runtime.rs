@@ -2,10 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::node::{Node, Options};
+
+/// How long a CNI plugin may take.
+const PLUGIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A CRI runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,11 +105,12 @@ fn toml_list(paths: &[PathBuf]) -> String {
 fn berth_configuration(node: &Node, options: &Options) -> String {
     let network = node.network();
     format!(
-        "[registry]\nconfig_path = {:?}\n\n[cni]\nconf_dir = {:?}\nbin_dirs = {}\ntimeout = 5\n\n\
+        "[registry]\nconfig_path = {:?}\n\n[cni]\nconf_dir = {:?}\nbin_dirs = {}\ntimeout = {}\n\n\
          [network]\nbridge = {:?}\nsubnets = [{:?}, {:?}]\n\n[cgroup]\ndriver = {:?}\n\n{}\n",
         node.certs_dir(),
         node.conf_dir(),
         toml_list(&plugin_dirs(node)),
+        crate::bound(PLUGIN_TIMEOUT).as_secs(),
         network.bridge(),
         network.subnet(),
         network.subnet6(),

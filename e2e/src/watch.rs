@@ -21,7 +21,7 @@ impl Events {
 
     /// The next event; fails if none comes.
     pub async fn next(&mut self) -> Reply<ContainerEventResponse> {
-        let next = tokio::time::timeout(Duration::from_secs(20), self.stream.message()).await;
+        let next = tokio::time::timeout(crate::bound(Duration::from_secs(20)), self.stream.message()).await;
         let next = next.map_err(|_| Status::deadline_exceeded("no event within 20 s"))??;
         next.ok_or_else(|| Status::aborted("the stream has ended without a status"))
     }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use berth_e2e::bound;
 use berth_e2e::client::{Client, expect_refusal};
 use berth_e2e::crictl::Crictl;
 use berth_e2e::node::Options;
@@ -33,7 +34,7 @@ async fn answers_at_once(client: &Client, pod: &str, container: Option<&str>) ->
     }
     client.runtime.clone().status(StatusRequest { verbose: true }).await?;
     let took = start.elapsed();
-    anyhow::ensure!(took < Duration::from_secs(3), "{took:?}");
+    anyhow::ensure!(took < bound(Duration::from_secs(3)), "{took:?}");
     Ok(())
 }
 
@@ -62,7 +63,7 @@ async fn a_hung_shim_concerns_its_own_pod_only_and_can_be_ended() -> Result<()> 
     let start = Instant::now();
     let (other, _) = world.run(&world.pod("other"), &world.sleeper("main")).await?;
     world.client.end_pod(&other).await?;
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert!(start.elapsed() < bound(Duration::from_secs(20)), "{:?}", start.elapsed());
     answers_at_once(&world.client, &pod, Some(&id)).await?;
 
     world.client.stop_pod(&pod).await?;
@@ -155,7 +156,7 @@ async fn a_hung_network_plugin_delays_no_answer() -> Result<()> {
     let before = world.census()?;
     let config = world.pod("gone");
     let _ = tokio::time::timeout(Duration::from_millis(500), world.client.run_pod(&config)).await;
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    tokio::time::sleep(bound(Duration::from_secs(8))).await;
     world.expect_nothing_left(&before).await?;
     install_hanging(&world, "STATUS")?;
     answers_at_once(&world.client, &pod, Some(&id)).await?;
@@ -166,7 +167,7 @@ async fn a_hung_network_plugin_delays_no_answer() -> Result<()> {
     std::fs::remove_file(list)?;
     let start = Instant::now();
     while !network_condition(&world.client).await?.status {
-        anyhow::ensure!(start.elapsed() < Duration::from_secs(15), "the node does not recover");
+        anyhow::ensure!(start.elapsed() < bound(Duration::from_secs(15)), "the node does not recover");
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use berth_e2e::bound;
 use berth_e2e::crictl::{Crictl, Running};
 use berth_e2e::world::World;
 
@@ -39,7 +40,7 @@ async fn ports_are_forwarded_into_the_pod() -> Result<()> {
 /// Says something, ends its own side, and hears the answer.
 fn ask(port: u16, said: &[u8]) -> Result<Vec<u8>> {
     let mut connection = TcpStream::connect(("127.0.0.1", port))?;
-    connection.set_read_timeout(Some(LONG))?;
+    connection.set_read_timeout(Some(bound(LONG)))?;
     connection.write_all(said)?;
     connection.shutdown(Shutdown::Write)?;
     let mut heard = Vec::new();
@@ -57,7 +58,7 @@ async fn a_closed_port_is_told() -> Result<()> {
     let (_, rest) = line.split_once("127.0.0.1:").context("no address")?;
     let port: u16 = rest.split_whitespace().next().context("no port")?.parse()?;
     let mut connection = TcpStream::connect(("127.0.0.1", port))?;
-    connection.set_read_timeout(Some(LONG))?;
+    connection.set_read_timeout(Some(bound(LONG)))?;
     assert!(matches!(connection.read(&mut [0; 10]), Ok(0) | Err(_)));
     forwarding.0.kill()?;
     let output = forwarding.end()?;

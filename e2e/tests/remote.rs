@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use berth_e2e::bound;
 use berth_e2e::logs;
 use berth_e2e::process::{descriptors, memory, shims, zombies};
 use berth_e2e::remote::{Remote, Streams};
@@ -44,7 +45,7 @@ async fn expect_no_leak(world: &World, before: [usize; 2]) -> Result<()> {
             return Ok(());
         }
         ensure!(
-            start.elapsed() < Duration::from_secs(20),
+            start.elapsed() < bound(Duration::from_secs(20)),
             "descriptors {before:?} became {now:?}; {dead} zombies"
         );
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -114,7 +115,7 @@ async fn clients_that_vanish_leave_neither_descriptors_nor_processes() -> Result
     // The container's own init reaps nobody: what is dead may still be listed.
     let alive = "for p in $(pgrep sleep); do grep State: /proc/$p/status; done | grep -v Z || true";
     while !world.client.shell(&id, alive).await?.is_empty() {
-        ensure!(start.elapsed() < Duration::from_secs(20), "commands outlive their clients");
+        ensure!(start.elapsed() < bound(Duration::from_secs(20)), "commands outlive their clients");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let mut last = Remote::attach(&world.client, &id, STDIN).await?;
@@ -138,7 +139,7 @@ async fn an_attached_client_gets_a_flood_and_an_endless_line_whole_as_the_log_do
     let mut seen = Vec::new();
     let start = Instant::now();
     while !seen.ends_with(b"\n300000\n") {
-        ensure!(start.elapsed() < LONG, "{} bytes", seen.len());
+        ensure!(start.elapsed() < bound(LONG), "{} bytes", seen.len());
         seen.extend(attached.hear().await?.context("the session ended")?);
     }
     let mut expected = vec![b'x'; 30_000_000];
@@ -151,7 +152,7 @@ async fn an_attached_client_gets_a_flood_and_an_endless_line_whole_as_the_log_do
     let logged = loop {
         match logs::text(&path) {
             Ok(text) if text.ends_with("over\n") => break text,
-            other => ensure!(start.elapsed() < LONG, "{:?}", other.map(|text| text.len())),
+            other => ensure!(start.elapsed() < bound(LONG), "{:?}", other.map(|text| text.len())),
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     };

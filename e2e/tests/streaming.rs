@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use berth_e2e::bound;
 use berth_e2e::client::expect_refusal;
 use berth_e2e::crictl::{Crictl, Running};
 use berth_e2e::node::Options;
@@ -119,7 +120,7 @@ async fn a_command_ends_though_its_input_is_open() -> Result<()> {
         assert_eq!(running.hear(6)?, "first\n");
         let start = Instant::now();
         while running.0.try_wait()?.is_none() {
-            assert!(start.elapsed() < LONG, "{transport}: crictl waits for its own input");
+            assert!(start.elapsed() < bound(LONG), "{transport}: crictl waits for its own input");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -137,7 +138,7 @@ async fn a_background_child_does_not_hold_a_session() -> Result<()> {
     let crictl = Crictl::new(&world.node)?;
     let start = Instant::now();
     assert_eq!(crictl.run(&["exec", &id, "sh", "-c", "sleep 100 & echo started"])?, "started");
-    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    assert!(start.elapsed() < bound(Duration::from_secs(30)), "{:?}", start.elapsed());
     Ok(())
 }
 
@@ -247,7 +248,7 @@ async fn a_command_ends_with_its_client() -> Result<()> {
         writing.join().expect("the writer does not panic");
         let start = Instant::now();
         while world.client.shell(&id, ALIVE).await?.trim() != "0" {
-            assert!(start.elapsed() < LONG, "{script:?} lives on over {transport}");
+            assert!(start.elapsed() < bound(LONG), "{script:?} lives on over {transport}");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }

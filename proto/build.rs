@@ -16,6 +16,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // AuthConfig holds secrets: its Debug is written by hand.
     let mut prost = prost_build::Config::new();
     prost.btree_map(["."]).skip_debug(["runtime.v1.AuthConfig"]);
+    // Asked for every second: see src/cri/list.rs.
+    prost.extern_path(".runtime.v1.ListContainersResponse", "crate::cri::ListContainersResponse");
     tonic_prost_build::configure().compile_fds_with_config(cri, prost)?;
 
     let admin = protox::compile(["admin/admin.proto"], ["admin"])?;

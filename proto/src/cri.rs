@@ -1,9 +1,14 @@
 //! CRI v1, package `runtime.v1`: messages, client and server, generated from cri/api.proto.
 
+mod list;
+
+pub use list::ListContainersResponse;
+
 /// The generated package.
 pub mod v1 {
     #![allow(clippy::all, clippy::too_many_lines, missing_docs)]
     tonic::include_proto!("runtime.v1");
+    pub use super::ListContainersResponse;
 }
 
 /// Shows who logs in where, never with what (the contract marks the other fields debug_redact).

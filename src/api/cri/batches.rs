@@ -1,11 +1,17 @@
 //! Lists that may be too long for one message: as a stream of messages of bounded size, or whole if they fit. What does
 //! not live here: what is listed.
 
+use std::sync::Arc;
+
+use berth_proto::cri::v1;
 use prost::Message;
 use prost::encoding::encoded_len_varint;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
+
+use super::convert::container_item;
+use crate::containers::Container;
 
 /// Bytes of items in one message of a stream; a single item that is bigger travels alone.
 const BATCH: usize = 1 << 20;
@@ -57,15 +63,37 @@ pub(super) fn whole<T: Message>(items: impl IntoIterator<Item = T>, instead: &st
     let mut taken = Vec::new();
     for item in items {
         size += framed(&item);
-        if size > WHOLE {
-            return Err(Status::resource_exhausted(format!(
-                "the list does not fit in one message of {} MiB: use {instead}, or a filter",
-                WHOLE.div_ceil(1 << 20)
-            )));
-        }
+        fits(size, instead)?;
         taken.push(item);
     }
     Ok(taken)
+}
+
+/// The same of containers.
+pub(super) fn containers(
+    found: &[Arc<Container>],
+    instead: &str,
+) -> Result<v1::ListContainersResponse, Status> {
+    let mut list = v1::ListContainersResponse::default();
+    let mut item = Vec::new();
+    for container in found {
+        item.clear();
+        container_item::encode(container, &mut item);
+        list.push(&item);
+        fits(list.encoded_len(), instead)?;
+    }
+    Ok(list)
+}
+
+/// Refuses a list of so many bytes if no one message may have them.
+pub(super) fn fits(size: usize, instead: &str) -> Result<(), Status> {
+    if size <= WHOLE {
+        return Ok(());
+    }
+    Err(Status::resource_exhausted(format!(
+        "the list does not fit in one message of {} MiB: use {instead}, or a filter",
+        WHOLE.div_ceil(1 << 20)
+    )))
 }
 
 /// Cuts items into vectors of about `BATCH` encoded bytes, none of them empty.
@@ -102,11 +130,10 @@ fn framed(item: &impl Message) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use berth_proto::cri::v1::{Container, ListContainersResponse, StreamContainersResponse};
+    use berth_proto::cri::v1::{Container, StreamContainersResponse};
     use proptest::prelude::*;
     use tokio_stream::StreamExt;
 
@@ -186,7 +213,7 @@ mod tests {
     #[test]
     fn a_whole_list_fits_the_kubelets_limit_or_is_refused_by_name() {
         let fits = whole((0..16).map(|_| item(1023 << 10)), "StreamContainers").unwrap();
-        assert!(ListContainersResponse { containers: fits }.encoded_len() <= 16 << 20);
+        assert!(StreamContainersResponse { containers: fits }.encoded_len() <= 16 << 20);
         let error = whole((0..17).map(|_| item(1 << 20)), "StreamContainers").unwrap_err();
         assert_eq!(error.code(), tonic::Code::ResourceExhausted);
         assert!(error.message().contains("StreamContainers"), "{error}");

@@ -178,8 +178,7 @@ impl RuntimeService for RuntimeApi {
         request: Request<v1::ListContainersRequest>,
     ) -> Answer<v1::ListContainersResponse> {
         let found = self.services.containers.list(&container::filter(request.into_inner().filter));
-        let items = found.iter().map(|found| container_status::item(found));
-        answer(v1::ListContainersResponse { containers: batches::whole(items, "StreamContainers")? })
+        answer(batches::containers(&found, "StreamContainers")?)
     }
 
     async fn container_status(

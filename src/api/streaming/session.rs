@@ -89,21 +89,21 @@ async fn command<T>(
 ) where
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let wanted = process.wanted();
     match speaking {
         Commanding::Spdy(version) => {
             let (drive, streams) = spdy::serve(io, watch);
             let session = async {
-                if let Some(channels) = spdy::open(streams, wanted, version).await {
-                    process.serve(channels, streaming).await;
+                if let Some((channels, started)) = process.open(streams, version, streaming).await {
+                    process.serve(channels, started).await;
                 }
             };
             together(drive, session).await;
         }
         Commanding::WebSocket(protocol) => {
             let socket = websocket::socket(io).await;
-            let (drive, channels) = websocket::command(socket, protocol, wanted, watch);
-            together(drive, process.serve(channels, streaming)).await;
+            let (drive, channels) = websocket::command(socket, protocol, process.wanted(), watch);
+            let session = async { process.serve(channels, process.start(streaming).await).await };
+            together(drive, session).await;
         }
     }
 }
@@ -118,19 +118,41 @@ impl Process {
         }
     }
 
-    async fn serve<O: Output>(self, channels: Channels<O>, streaming: &Streaming) {
+    /// The client's streams and the process. A client opens its streams one after another and waits for each; meanwhile
+    /// a further process starts, whose output can wait in its pipes. The container's own must not wait for streams that
+    /// may never come. None: the client has gone.
+    async fn open(
+        &self,
+        streams: spdy::Streams,
+        version: spdy::Version,
+        streaming: &Streaming,
+    ) -> Option<(Channels<spdy::Writer>, Result<Session, ContainerError>)> {
+        let channels = async { spdy::open(streams, self.wanted(), version).await.ok_or(()) };
+        match self {
+            Self::Exec(..) => {
+                let started = async { Ok(self.start(streaming).await) };
+                tokio::try_join!(channels, started).ok()
+            }
+            Self::Attach(..) => {
+                let channels = channels.await.ok()?;
+                Some((channels, self.start(streaming).await))
+            }
+        }
+    }
+
+    async fn serve<O: Output>(&self, channels: Channels<O>, started: Result<Session, ContainerError>) {
         // An attached client is told of the end, but not of the exit code: that is the container's, not its own.
         let tells_code = matches!(self, Self::Exec(..));
-        match self.start(streaming).await {
+        match started {
             Ok(session) => channels.carry(session, tells_code).await,
             Err(error) => channels.tell(Outcome::Failed(chain(&error))).await,
         }
     }
 
-    async fn start(self, streaming: &Streaming) -> Result<Session, ContainerError> {
+    async fn start(&self, streaming: &Streaming) -> Result<Session, ContainerError> {
         match self {
-            Self::Exec(id, request) => streaming.containers.exec(&id, request).await,
-            Self::Attach(id, request) => streaming.containers.attach(&id, request).await,
+            Self::Exec(id, request) => streaming.containers.exec(id, request.clone()).await,
+            Self::Attach(id, request) => streaming.containers.attach(id, request.clone()).await,
         }
     }
 }

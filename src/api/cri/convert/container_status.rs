@@ -7,12 +7,12 @@ use crate::containers::spec::{Mount, Propagation};
 use crate::containers::state::{Exited, Phase};
 use crate::containers::{Container, ContainerSnapshot, ImageUse};
 
-fn metadata(container: &Container) -> v1::ContainerMetadata {
+pub(super) fn metadata(container: &Container) -> v1::ContainerMetadata {
     let metadata = &container.spec.metadata;
     v1::ContainerMetadata { name: metadata.name.clone(), attempt: metadata.attempt }
 }
 
-fn image(container: &Container) -> v1::ImageSpec {
+pub(super) fn image(container: &Container) -> v1::ImageSpec {
     v1::ImageSpec {
         image: container.spec.image.clone(),
         user_specified_image: container.spec.user_specified_image.clone(),
@@ -20,7 +20,7 @@ fn image(container: &Container) -> v1::ImageSpec {
     }
 }
 
-fn state(phase: &Phase) -> i32 {
+pub(super) fn state(phase: &Phase) -> i32 {
     let state = match phase {
         Phase::Created => v1::ContainerState::ContainerCreated,
         Phase::Running(_) => v1::ContainerState::ContainerRunning,

@@ -1,6 +1,7 @@
 //! CRI messages to domain types and back. Everything that can be wrong with a request by itself is found here.
 
 pub(super) mod container;
+pub(super) mod container_item;
 pub(super) mod container_status;
 pub(super) mod event;
 pub(super) mod image;

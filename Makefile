@@ -38,7 +38,7 @@ e2e-vm: setup
 	e2e/tools/build cri-tools cni
 	BERTH_E2E_BERTH=$(CURDIR)/$(TARGET)/debug/berth e2e/vm/test $(VM_FLAGS)
 
-# A one-node cluster of real Kubernetes on Berth; the first run builds Kubernetes itself. K8S_FLAGS='--test pods crash'
+# A one-node cluster of real Kubernetes on Berth; the first run builds Kubernetes itself. K8S_FLAGS='restarts:: logs::'
 # runs some scenarios only, K8S_COMMAND=bash gives a shell with kubectl instead, BERTH_E2E_RUNTIME=containerd compares,
 # K8S_GATES=EventedPLEG=true,PodAndContainerStatsFromCRI=true has the kubelet rely on more of CRI.
 e2e-kubernetes: setup

@@ -27,7 +27,7 @@ impl Directory {
 
     /// Makes the directories in it.
     pub fn make(&self) -> Result<()> {
-        for path in [self.disk(), self.pki(), self.logs(), self.0.join("pids"), self.0.join("held")] {
+        for path in [self.pki(), self.logs(), self.0.join("pids"), self.0.join("held")] {
             std::fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
         }
         Ok(())
@@ -38,9 +38,9 @@ impl Directory {
         &self.0
     }
 
-    /// Mount point of the node's own file system.
+    /// Mount point of the node's own file system, in its mount namespace. Short, for sockets are below it.
     pub fn disk(&self) -> PathBuf {
-        self.0.join("disk")
+        PathBuf::from("/mnt")
     }
 
     /// What is mounted there.

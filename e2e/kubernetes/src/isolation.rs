@@ -72,8 +72,7 @@ pub fn first() -> Result<i32> {
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), None::<&str>).context("mount /proc")?;
     nix::unistd::sethostname(NODE)?;
     let signals = block_signals()?;
-    let directory = Directory::from_env()?;
-    attend(&again("inside", directory.path())?, &signals)
+    attend(&again("inside", Directory::from_env()?.path())?, &signals)
 }
 
 fn again(stage: &str, directory: &Path) -> Result<Child> {
@@ -81,6 +80,10 @@ fn again(stage: &str, directory: &Path) -> Result<Child> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0(arguments.next().unwrap_or_default());
     command.args(arguments).env(STAGE, stage).env(directory::VARIABLE, directory);
+    if stage == "inside" {
+        // The runtime's scratch directory shall be on the node's own disk.
+        command.env("TMPDIR", Directory::new(directory).disk());
+    }
     command.spawn().context("run myself again")
 }
 

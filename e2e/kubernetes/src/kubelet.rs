@@ -11,11 +11,25 @@ use crate::directory::Directory;
 use crate::isolation::NODE;
 use crate::machine::ADDRESS;
 
+/// The kubelet sets flags of the whole kernel. Here it gets files instead, in a mount namespace of its own (over the
+/// node's /proc they would keep pods from mounting theirs in user namespaces), where volumes still propagate.
+const SPARE_THE_KERNEL: &str = r#"
+mount --make-private /proc
+for flag in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops \
+    kernel/keys/root_maxkeys kernel/keys/root_maxbytes; do
+    cat "/proc/sys/$flag" >"$0/${flag##*/}"
+    mount --bind "$0/${flag##*/}" "/proc/sys/$flag"
+done
+exec "$@"
+"#;
+
 /// Writes its configuration: its command. `gates` are feature gates as its flag has them: `Name=true,...`.
 pub fn command(directory: &Directory, node: &Node, gates: &str) -> Result<Command> {
     let config = configuration(directory, node, gates);
     std::fs::write(directory.kubelet_config(), serde_json::to_vec_pretty(&config)?)?;
-    let mut command = program("kubelet")?;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "unchanged", "sh", "-ec", SPARE_THE_KERNEL]);
+    command.arg(directory.path()).arg(program("kubelet")?.get_program());
     command.arg("--config").arg(directory.kubelet_config());
     command.arg("--root-dir").arg(directory.kubelet_root());
     command.arg("--kubeconfig").arg(directory.kubeconfig("kubelet"));
@@ -66,6 +80,5 @@ fn configuration(directory: &Directory, node: &Node, gates: &str) -> Value {
         "imageGCHighThresholdPercent": 85,
         "imageGCLowThresholdPercent": 80,
         "crashLoopBackOff": { "maxContainerRestartPeriod": "20s" },
-        "shutdownGracePeriod": "0s",
     })
 }

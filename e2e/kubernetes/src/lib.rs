@@ -1,5 +1,5 @@
 //! A one-node Kubernetes cluster on Berth (`cluster` brings it up), and what its users see of it through kubectl
-//! (`tests/`, by subject).
+//! (`tests/scenarios`, by subject, and `tests/disturbances`).
 //!
 //! # How a scenario is written
 //! ```ignore
@@ -13,8 +13,8 @@
 //!     })
 //! }
 //! ```
-//! Scenarios run at the same time. One that disturbs the node (restarts a daemon, fills the disk, cordons) is written
-//! with `disturbance`, and then runs alone. A failure prints the namespace's pods and events and the ends of the
+//! Scenarios run at the same time. One that disturbs the node (restarts a daemon, fills the disk, cordons) belongs to
+//! `tests/disturbances`, is written with `disturbance`, and runs alone. A failure prints the namespace's pods and events and the ends of the
 //! logs of kubelet and runtime. Expect a slow machine: wait for what a user would see, never for a time.
 //!
 //! `Scenario::restart("kubelet" | "runtime", signal)` ends a daemon, which is started again at once, as systemd does.

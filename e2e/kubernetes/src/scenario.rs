@@ -125,6 +125,13 @@ impl Scenario {
         self.kubectl_with(manifest, &["apply", "-f", "-"])
     }
 
+    /// `kubectl run` of a pod that is not restarted and not waited for when it is told to end.
+    pub fn run(&self, name: &str, image: &str, command: &[&str]) -> Result<()> {
+        let brief = r#"--overrides={"spec":{"terminationGracePeriodSeconds":1}}"#;
+        let run = ["run", name, "--image", image, "--restart=Never", brief, "--command", "--"];
+        self.kubectl(&[&run as &[&str], command].concat()).map(drop)
+    }
+
     /// `kubectl wait --for=CONDITION`: `condition=Ready`, `delete`, `jsonpath={.status.phase}=Failed`, ...
     pub fn wait(&self, object: &str, condition: &str) -> Result<String> {
         let seconds = berth_e2e::bound(PATIENCE).as_secs();

@@ -8,8 +8,7 @@ use nix::sys::signal::Signal;
 /// A pod that writes the time each tenth of a second: its container's id, and the number of lines that it has written.
 fn writer(s: &Scenario) -> Result<String> {
     let script = "while :; do date +%s; sleep 0.1; done";
-    let run = ["run", "writer", "--image", BUSYBOX, "--grace-period=1", "--command", "--"];
-    s.kubectl(&[&run as &[&str], &["sh", "-c", script]].concat())?;
+    s.run("writer", BUSYBOX, &["sh", "-c", script])?;
     s.wait("pod/writer", "condition=Ready")?;
     s.field("pod/writer", "{.status.containerStatuses[0].containerID}")
 }

@@ -8,7 +8,7 @@ use berth_e2e_kubernetes::scenario::scenario;
 fn an_ephemeral_container_sees_the_processes_of_its_target() -> Result<()> {
     scenario("debug", |s| {
         // No shell in it, as in many an image that someone has to debug.
-        s.kubectl(&["run", "bare", "--image", PAUSE])?;
+        s.run("bare", PAUSE, &["/pause"])?;
         s.wait("pod/bare", "condition=Ready")?;
         let script = "ps -o pid,comm; cat /proc/1/root/pause >/dev/null && echo reached; sleep 100000";
         let debug = ["debug", "bare", "--image", BUSYBOX, "--target=bare", "--container=look", "-q", "--"];
@@ -26,16 +26,7 @@ fn an_ephemeral_container_sees_the_processes_of_its_target() -> Result<()> {
 #[test]
 fn a_copy_of_a_pod_runs_with_another_command() -> Result<()> {
     scenario("debug-copy", |s| {
-        s.kubectl(&[
-            "run",
-            "bad",
-            "--image",
-            BUSYBOX,
-            "--restart=Never",
-            "--command",
-            "--",
-            "no-such-program",
-        ])?;
+        s.run("bad", BUSYBOX, &["no-such-program"])?;
         let reason = "{.status.containerStatuses[0].state.terminated.reason}";
         s.until(
             || s.field("pod/bad", reason),

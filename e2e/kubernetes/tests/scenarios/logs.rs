@@ -68,8 +68,7 @@ spec:
 #[test]
 fn logs_are_cut_by_count_and_carry_times() -> Result<()> {
     scenario("tail", |s| {
-        let command = ["run", "five", "--image", BUSYBOX, "--restart=Never", "--command", "--"];
-        s.kubectl(&[&command as &[&str], &["seq", "5"]].concat())?;
+        s.run("five", BUSYBOX, &["seq", "5"])?;
         s.wait("pod/five", "jsonpath={.status.phase}=Succeeded")?;
         assert_eq!(s.kubectl(&["logs", "five", "--tail=2"])?, "4\n5");
         let stamped = s.kubectl(&["logs", "five", "--timestamps", "--tail=1"])?;

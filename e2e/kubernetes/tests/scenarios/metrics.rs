@@ -12,8 +12,7 @@ fn node(s: &Scenario, path: &str) -> Result<String> {
 
 fn busy(s: &Scenario) -> Result<()> {
     let script = "head -c 20000000 /dev/zero > /dev/shm/held; head -c 3000000 /dev/zero > /written; while :; do :; done";
-    let run = ["run", "busy", "--image", BUSYBOX, "--restart=Never", "--command", "--", "sh", "-c", script];
-    s.kubectl(&run)?;
+    s.run("busy", BUSYBOX, &["sh", "-c", script])?;
     s.wait("pod/busy", "condition=Ready").map(drop)
 }
 

@@ -29,7 +29,7 @@ fn the_node_is_ready_and_names_its_runtime() -> Result<()> {
 fn the_nodes_images_are_listed_with_tag_and_digest() -> Result<()> {
     scenario("node-images", |s| {
         let pause = berth_e2e_kubernetes::images::PAUSE;
-        s.kubectl(&["run", "pause", "--image", pause, "--restart=Never"])?;
+        s.run("pause", pause, &["/pause"])?;
         s.wait("pod/pause", "condition=Ready")?;
         let names = || s.field(&format!("node/{NODE}"), "{.status.images[*].names}");
         let digest = "registry.k8s.io/pause@sha256:";

@@ -9,8 +9,7 @@ use berth_e2e_kubernetes::images::{BUSYBOX, NGINX};
 use berth_e2e_kubernetes::scenario::{Scenario, scenario};
 
 fn shell(s: &Scenario) -> Result<()> {
-    let command = ["run", "shell", "--image", BUSYBOX, "--restart=Never", "--command", "--"];
-    s.kubectl(&[&command as &[&str], &["sleep", "100000"]].concat())?;
+    s.run("shell", BUSYBOX, &["sleep", "100000"])?;
     s.wait("pod/shell", "condition=Ready").map(drop)
 }
 
@@ -85,7 +84,7 @@ fn cp_copies_files_and_trees_both_ways() -> Result<()> {
 #[test]
 fn port_forward_reaches_a_server_in_the_pod() -> Result<()> {
     scenario("port-forward", |s| {
-        s.kubectl(&["run", "web", "--image", NGINX, "--port=80"])?;
+        s.run("web", NGINX, &["nginx", "-g", "daemon off;"])?;
         s.wait("pod/web", "condition=Ready")?;
         let output = tempfile::NamedTempFile::new()?;
         let _forward = s.beside(&["port-forward", "pod/web", ":80"], output.path())?;

@@ -106,3 +106,12 @@ impl Cluster {
         Ok(command)
     }
 }
+
+impl Drop for Cluster {
+    /// The runtime's log is on the node's disk, which goes with the namespaces.
+    fn drop(&mut self) {
+        let log = self.directory.log("runtime");
+        let _ = std::fs::remove_file(&log);
+        let _ = std::fs::copy(self.node.log_file(), log);
+    }
+}

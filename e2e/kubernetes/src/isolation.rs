@@ -128,7 +128,8 @@ fn reap(child: Pid) -> Option<i32> {
 fn keep_logs(directory: &Directory) -> Result<()> {
     let kept = berth_e2e::cache().join("e2e-kubernetes");
     std::fs::create_dir_all(&kept)?;
-    for entry in std::fs::read_dir(directory.logs())?.flatten() {
+    // The runtime's is a link to nowhere if the cluster was killed.
+    for entry in std::fs::read_dir(directory.logs())?.flatten().filter(|entry| entry.path().exists()) {
         std::fs::copy(entry.path(), kept.join(entry.file_name()))?;
     }
     Ok(())

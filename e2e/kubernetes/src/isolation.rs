@@ -87,13 +87,19 @@ fn again(stage: &str, directory: &Path) -> Result<Child> {
     command.spawn().context("run myself again")
 }
 
+fn awaited_signals() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD].into_iter().collect()
+}
+
 fn block_signals() -> Result<SigSet> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD] {
-        signals.add(signal);
-    }
+    let signals = awaited_signals();
     signals.thread_block()?;
     Ok(signals)
+}
+
+/// As the process inside, before it has threads: programs inherit what is blocked.
+pub fn unblock_signals() -> Result<()> {
+    Ok(awaited_signals().thread_unblock()?)
 }
 
 /// Waits for a child, reaps all others, and passes on what asks this process to end.

@@ -28,6 +28,7 @@ fn main() -> Result<ExitCode> {
         Stage::Outside => isolation::enclose()?,
         Stage::First => isolation::first()?,
         Stage::Inside => {
+            isolation::unblock_signals()?;
             tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(inside(&flags))?
         }
     };

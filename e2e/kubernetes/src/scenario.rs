@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::control_plane::{program, tail};
 use crate::directory::Directory;
@@ -172,6 +173,12 @@ impl Scenario {
         let path = self.directory.pid(daemon);
         let text = std::fs::read_to_string(&path).with_context(|| format!("{daemon} does not run"))?;
         Ok(Pid::from_raw(text.trim().parse()?))
+    }
+
+    /// Whether the kubelet's feature gate was switched on for this cluster.
+    pub fn gate(&self, name: &str) -> Result<bool> {
+        let config: Value = serde_json::from_slice(&std::fs::read(self.directory.kubelet_config())?)?;
+        Ok(config["featureGates"][name] == true)
     }
 
     /// Prints what someone would look at first.

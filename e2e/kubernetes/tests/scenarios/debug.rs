@@ -13,7 +13,7 @@ fn an_ephemeral_container_sees_the_processes_of_its_target() -> Result<()> {
         let script = "ps -o pid,comm; cat /proc/1/root/pause >/dev/null && echo reached; sleep 100000";
         let debug = ["debug", "bare", "--image", BUSYBOX, "--target=bare", "--container=look", "-q", "--"];
         s.kubectl(&[&debug as &[&str], &["sh", "-c", script]].concat())?;
-        let log = s.until(|| s.kubectl(&["logs", "bare", "-c", "look"]), |log| log.contains("sleep"))?;
+        let log = s.until(|| s.kubectl(&["logs", "bare", "-c", "look"]), |log| log.contains("reached"))?;
         assert!(log.contains("1 pause"), "{log}");
         let state = s.field("pod/bare", "{.status.ephemeralContainerStatuses[0].state.running.startedAt}")?;
         assert!(!state.is_empty(), "no ephemeral container is said to run");

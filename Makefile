@@ -3,8 +3,9 @@
 TARGET := target/x86_64-unknown-linux-gnu
 TEST_FLAGS ?=
 VM_FLAGS ?=
+K8S_FLAGS ?=
 
-.PHONY: run build test unit e2e e2e-vm lint fmt conformance bench setup clean
+.PHONY: run build test unit e2e e2e-vm e2e-kubernetes lint fmt conformance bench setup clean
 
 run:
 	e2e/run
@@ -20,10 +21,10 @@ build:
 test: unit e2e
 
 unit: setup
-	cargo test --workspace --exclude berth-e2e $(TEST_FLAGS)
+	cargo test --workspace --exclude berth-e2e --exclude berth-e2e-kubernetes $(TEST_FLAGS)
 
 e2e: setup
-	cargo build --workspace --exclude berth-e2e
+	cargo build --workspace --exclude berth-e2e --exclude berth-e2e-kubernetes
 	cargo build --profile shim -p berth-shim
 	e2e/tools/build cri-tools cni
 	BERTH_E2E_BERTH=$(CURDIR)/$(TARGET)/debug/berth e2e/test $(TEST_FLAGS)
@@ -32,10 +33,16 @@ e2e: setup
 # everything there (an hour), VM_FLAGS='--only=security systemd' some test programs on one of the two nodes.
 e2e-vm: setup
 	e2e/setup vm
-	cargo build --workspace --exclude berth-e2e
+	cargo build --workspace --exclude berth-e2e --exclude berth-e2e-kubernetes
 	cargo build --profile shim -p berth-shim
 	e2e/tools/build cri-tools cni
 	BERTH_E2E_BERTH=$(CURDIR)/$(TARGET)/debug/berth e2e/vm/test $(VM_FLAGS)
+
+# A one-node cluster of real Kubernetes on Berth; the first run builds Kubernetes itself. K8S_FLAGS='restarts:: logs::'
+# runs some scenarios only, K8S_COMMAND=bash gives a shell with kubectl instead, BERTH_E2E_RUNTIME=containerd compares,
+# K8S_GATES=EventedPLEG=true,PodAndContainerStatsFromCRI=true has the kubelet rely on more of CRI.
+e2e-kubernetes: setup
+	e2e/kubernetes/run $(K8S_FLAGS)
 
 lint:
 	cargo fmt --all --check

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 /// Who makes cgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,15 @@ impl Parent {
             Driver::Cgroupfs => format!("/{}/{uid}", self.name),
             Driver::Systemd => format!("{}-{}.slice", self.name, uid.replace('-', "_")),
         }
+    }
+
+    /// Makes it in every hierarchy, as a kubelet with a `cgroupRoot` wants it (cgroupfs only).
+    pub fn make(&self) -> Result<()> {
+        for top in hierarchies() {
+            let path = top.join(&self.name);
+            fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// Every cgroup below it, in every hierarchy, the innermost first.

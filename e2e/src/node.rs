@@ -142,6 +142,11 @@ impl Node {
         self.daemon.as_ref().map(Child::id)
     }
 
+    /// Whether the daemon is gone, for whatever reason.
+    pub fn has_ended(&mut self) -> bool {
+        self.daemon.as_mut().is_none_or(|daemon| !matches!(daemon.try_wait(), Ok(None)))
+    }
+
     /// All that the daemon printed.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()

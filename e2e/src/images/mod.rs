@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::Digest as _;
 
+pub mod agnhost;
 pub mod artifact;
 pub mod big;
 pub mod catalog;

@@ -1,0 +1,3 @@
+//! Scenarios that disturb the node, and therefore run alone.
+
+mod daemons;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use tracing::{Span, field, info_span};
+use tracing::{Span, field, error_span};
 
 use crate::telemetry::subject::CALL;
 
@@ -56,7 +56,7 @@ macro_rules! rpc {
             method: $method,
             changes: $changes,
             span: || {
-                info_span!(
+                error_span!(
                     target: CALL,
                     $method,
                     pod = field::Empty,

@@ -35,7 +35,7 @@ impl Pods {
             let record = match record {
                 Ok(record) => record,
                 Err(error) => {
-                    tracing::error!(pod_id = key, %error, cause = ?error.source, "pod is left out, and left alone");
+                    tracing::error!(pod_id = key, error = chain(&error), "pod is left out, and left alone");
                     known.extend(PodId::parse(&key).ok());
                     continue;
                 }
@@ -70,7 +70,7 @@ impl Pods {
             match record {
                 Ok(record) => of_pod.entry(record.pod().clone()).or_default().push(record),
                 Err(error) => {
-                    tracing::error!(container_id = key, %error, cause = ?error.source, "container is left out");
+                    tracing::error!(container_id = key, error = chain(&error), "container is left out");
                     whole = false;
                 }
             }

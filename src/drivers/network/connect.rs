@@ -125,7 +125,7 @@ impl Network {
                 (Ok(pod), Ok(record)) => {
                     held.insert(pod, record);
                 }
-                (_, Err(error)) => tracing::warn!(pod_id = key, %error, "a network record is damaged and dropped"),
+                (_, Err(error)) => tracing::warn!(pod_id = key, error = chain(&error), "a network record is damaged and dropped"),
                 (Err(error), _) => {
                     tracing::warn!(key, %error, "a network record has no pod id and is dropped")
                 }

@@ -61,7 +61,7 @@ impl Connection {
         let answer = self.expect(id)?;
         let packet = Request { id, verb: Some(verb) }.encode_to_vec();
         if let Err(error) = self.send(&packet, fds).await {
-            tracing::debug!(pod_id = %self.pod, verb = name, %error, "cannot send to the shim");
+            tracing::debug!(verb = name, %error, "cannot send to the shim");
             self.forget(id);
             return Err(self.gone());
         }

@@ -27,6 +27,8 @@ pub struct Family {
     pub samples: Vec<(String, BTreeMap<String, String>, f64)>,
 }
 
+/// Debian's own: it has what e2e/setup installs, whatever else is called python3.
+const PYTHON: &str = "/usr/bin/python3";
 const PARSER: &str = "
 import json, sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
@@ -53,7 +55,7 @@ pub async fn get(address: &str, path: &str) -> Result<(StatusCode, String, Strin
 /// Whether the parser is there.
 pub fn parser_is_there() -> bool {
     let import = ["-c", "import prometheus_client.openmetrics.parser"];
-    Command::new("python3").args(import).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    Command::new(PYTHON).args(import).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 /// Fetches `http://ADDRESS/metrics`; a page that is not OpenMetrics is an error.
@@ -62,7 +64,7 @@ pub async fn scrape(address: &str) -> Result<Page> {
     ensure!(status == StatusCode::OK, "{status}: {text}");
     ensure!(kind.starts_with("application/openmetrics-text; version=1.0.0"), "{kind}");
     let mut parser =
-        Command::new("python3").args(["-c", PARSER]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        Command::new(PYTHON).args(["-c", PARSER]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     parser.stdin.take().context("the parser takes nothing")?.write_all(text.as_bytes())?;
     let output = parser.wait_with_output()?;
     if !output.status.success() {

@@ -25,8 +25,18 @@ use crate::api::streaming::{self, Streaming};
 use crate::config::Config;
 use crate::containers::Containers;
 use crate::drivers::{
-    Drivers, apparmor::Apparmor, background::Background, bundle::Bundles, cgroup::Cgroups, host::Host,
-    layers::Layers, network::Network, pod_files::PodFiles, registry::Registry, seccomp::SeccompCache, shim,
+    Drivers,
+    apparmor::Apparmor,
+    background::Background,
+    bundle::Bundles,
+    cgroup::Cgroups,
+    host::Host,
+    layers::Layers,
+    network::Network,
+    pod_files::PodFiles,
+    registry::Registry,
+    seccomp::SeccompCache,
+    shim,
     shim::Shims,
     store::{Durability, Record, Store},
 };
@@ -117,7 +127,8 @@ impl Record for Starts {
 
 /// A counter that goes on where the daemon before this one had it.
 async fn count_start(store: &Store) -> anyhow::Result<()> {
-    let Starts(before) = store.load::<Starts>()?.into_iter().find_map(|(_, starts)| starts.ok()).unwrap_or_default();
+    let Starts(before) =
+        store.load::<Starts>()?.into_iter().find_map(|(_, starts)| starts.ok()).unwrap_or_default();
     METRICS.restarts.inc_by(before);
     Ok(store.put("daemon", &Starts(before + 1), Durability::Process).await?)
 }

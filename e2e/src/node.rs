@@ -52,7 +52,8 @@ impl Node {
         let network = Network::claim()?;
         let name = format!("{}x{}", network.bridge(), std::process::id());
         let cgroup_parent = Parent::new(Driver::from_env()?, &name);
-        let mut node = Self { runtime, daemon: None, network, cgroup_parent, scratch, log: options.log.clone() };
+        let mut node =
+            Self { runtime, daemon: None, network, cgroup_parent, scratch, log: options.log.clone() };
         if let Some(mirror) = &options.mirror {
             write_mirrors(&node.certs_dir(), mirror)?;
         }

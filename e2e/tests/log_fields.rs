@@ -40,7 +40,8 @@ async fn lines_about_a_pod_have_its_name_through_its_whole_life() -> Result<()> 
         return Ok(());
     }
     let config = "[log]\nformat = \"json\"\n".to_owned();
-    let mut world = World::start_with(Options { config, log: "info,berth=debug".into(), ..Options::default() }).await?;
+    let mut world =
+        World::start_with(Options { config, log: "info,berth=debug".into(), ..Options::default() }).await?;
     let config = world.pod("logged");
     let mut ids = Vec::new();
 
@@ -97,7 +98,11 @@ async fn lines_about_a_pod_have_its_name_through_its_whole_life() -> Result<()> 
     for id in &ids {
         let lines = lines(&world, id)?;
         for line in &lines {
-            assert_eq!((field(line, "pod"), field(line, "container_id")), ("e2e/logged", id.as_str()), "{line}");
+            assert_eq!(
+                (field(line, "pod"), field(line, "container_id")),
+                ("e2e/logged", id.as_str()),
+                "{line}"
+            );
             assert!(!field(line, "container").is_empty() && !field(line, "image").is_empty(), "{line}");
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use tracing::{Span, field, error_span};
+use tracing::{Span, error_span, field};
 
 use crate::telemetry::subject::CALL;
 

@@ -235,16 +235,25 @@ impl Containers {
             && let Err(error) = self.drivers.cgroups.remove_container(&cgroup).await
         {
             Leak::Cgroup.found();
-            tracing::warn!(error = chain(&error), "cannot remove the cgroup of a container that was not made");
+            tracing::warn!(
+                error = chain(&error),
+                "cannot remove the cgroup of a container that was not made"
+            );
         }
         if let Err(error) = self.drivers.bundles.remove(id) {
             Leak::Bundle.found();
-            tracing::warn!(error = chain(&error), "cannot remove the directories of a container that was not made");
+            tracing::warn!(
+                error = chain(&error),
+                "cannot remove the directories of a container that was not made"
+            );
         }
         if let Err(error) =
             self.drivers.store.delete::<ContainerRecord>(id.as_str(), Durability::Process).await
         {
-            tracing::warn!(error = chain(&error), "cannot remove the record of a container that was not made");
+            tracing::warn!(
+                error = chain(&error),
+                "cannot remove the record of a container that was not made"
+            );
         }
     }
 }

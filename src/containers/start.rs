@@ -25,7 +25,9 @@ impl Containers {
     pub async fn start(self: &Arc<Self>, id: &str) -> Result<(), ContainerError> {
         let container = self.find(id)?;
         let (this, task) = (self.clone(), container.clone());
-        let started = tokio::spawn(async move { stage(Stage::ContainerStart, this.start_one(&task)).await }.in_current_span());
+        let started = tokio::spawn(
+            async move { stage(Stage::ContainerStart, this.start_one(&task)).await }.in_current_span(),
+        );
         started.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(&container.id))
     }
 

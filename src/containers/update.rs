@@ -24,7 +24,8 @@ impl Containers {
     ) -> Result<(), ContainerError> {
         let container = self.find(id)?;
         let (this, task) = (self.clone(), container.clone());
-        let updated = tokio::spawn(async move { this.update_one(&task, change, annotations).await }.in_current_span());
+        let updated =
+            tokio::spawn(async move { this.update_one(&task, change, annotations).await }.in_current_span());
         updated.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(&container.id))
     }
 

@@ -97,7 +97,8 @@ impl Bundles {
     /// Removes what belongs to none of these containers: a create that a crash cut short had no record yet.
     pub fn sweep(&self, known: &HashSet<ContainerId>) -> Result<(), BundleError> {
         let mut left: HashMap<ContainerId, Vec<Leak>> = HashMap::new();
-        for (dir, kind) in [(self.layout.bundles(), Leak::Bundle), (self.layout.snapshots(), Leak::Snapshot)] {
+        for (dir, kind) in [(self.layout.bundles(), Leak::Bundle), (self.layout.snapshots(), Leak::Snapshot)]
+        {
             let entries = fs::read_dir(&dir).map_err(BundleError::at("list", &dir))?;
             let ids =
                 entries.flatten().filter_map(|entry| ContainerId::parse(entry.file_name().to_str()?).ok());

@@ -211,9 +211,8 @@ impl Shared {
         }
         let (sender, receiver) = mpsc::channel(CHUNKS);
         let (layers, parents, size) = (self.layers.clone(), task.parents.clone(), task.blob().size);
-        let work = telemetry::blocking(move || {
-            layers.unpack(Chunks::new(receiver), size, parents.as_deref())
-        });
+        let work =
+            telemetry::blocking(move || layers.unpack(Chunks::new(receiver), size, parents.as_deref()));
         let fed = task.plan.source.feed(task.blob(), sender, task.meter()).await;
         let unpacked = work.await.map_err(|_| interrupted())?;
         // Wrong bytes explain why they do not unpack, so they come first.

@@ -42,7 +42,10 @@ impl Drop for Hold {
             let shared = Arc::clone(&self.shared);
             runtime.spawn(async move {
                 if let Err(error) = shared.collect().await {
-                    tracing::warn!(error = chain(&error), "cannot collect the layers of a removed image; the next removal does");
+                    tracing::warn!(
+                        error = chain(&error),
+                        "cannot collect the layers of a removed image; the next removal does"
+                    );
                 }
             });
         }

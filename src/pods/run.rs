@@ -163,7 +163,10 @@ impl Pods {
         rollback.push(async move {
             if let Err(error) = this.drivers.pod_files.drop_shm(&pod) {
                 Leak::Mount.found();
-                tracing::warn!(error = chain(&error), "cannot free the shared memory of a pod that was not made");
+                tracing::warn!(
+                    error = chain(&error),
+                    "cannot free the shared memory of a pod that was not made"
+                );
             }
             if let Err(error) = this.drivers.shims.remove_directory(&pod) {
                 Leak::Bundle.found();

@@ -93,7 +93,10 @@ mod tests {
     fn what_cannot_be_removed_is_found_and_not_mended() {
         let counts = || {
             let labels = Leak::Mount.labels();
-            (METRICS.leaks_found.get_or_create(&labels).get(), METRICS.leaks_mended.get_or_create(&labels).get())
+            (
+                METRICS.leaks_found.get_or_create(&labels).get(),
+                METRICS.leaks_mended.get_or_create(&labels).get(),
+            )
         };
         let before = counts();
         Leak::Mount.note_if_any::<()>(&Ok(false));

@@ -102,7 +102,12 @@ impl Metrics {
     /// Shows all of them under the prefix that `to` has.
     pub fn register(&self, to: &mut Registry) {
         let seconds = || Unit::Seconds;
-        to.register_with_unit("rpc_duration", "From an RPC's request to its answer", seconds(), self.rpc_duration.clone());
+        to.register_with_unit(
+            "rpc_duration",
+            "From an RPC's request to its answer",
+            seconds(),
+            self.rpc_duration.clone(),
+        );
         to.register("rpc_errors", "RPCs that ended with a status other than OK", self.rpc_errors.clone());
         to.register_with_unit(
             "pod_start_stage_duration",
@@ -123,11 +128,19 @@ impl Metrics {
             self.pull_duration.clone(),
         );
         to.register("image_pull_bytes", "Bytes of blobs that registries have sent", self.pull_bytes.clone());
-        to.register("image_pull_retries", "Requests to registries that were made again", self.pull_retries.clone());
+        to.register(
+            "image_pull_retries",
+            "Requests to registries that were made again",
+            self.pull_retries.clone(),
+        );
         to.register("image_pull_failures", "Pulls that failed", self.pull_failures.clone());
         to.register("image_pulls_in_progress", "Pulls under way", self.pulls_in_progress.clone());
         to.register("shim_unexpected_exits", "Shims that died under a ready pod", self.shim_exits.clone());
-        to.register("restarts", "Starts of the daemon that found an earlier one's state", self.restarts.clone());
+        to.register(
+            "restarts",
+            "Starts of the daemon that found an earlier one's state",
+            self.restarts.clone(),
+        );
         to.register("leaks_found", "Things on the node that nobody owned any more", self.leaks_found.clone());
         to.register("leaks_mended", "Those of them that were removed", self.leaks_mended.clone());
         to.register(
@@ -152,7 +165,11 @@ pub fn failure(OfRegistry { registry }: &OfRegistry, reason: &'static str) -> Fa
 
 fn bounded<'a>(known: &Mutex<BTreeSet<String>>, name: &'a str) -> &'a str {
     let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-    if known.contains(name) || known.len() < REGISTRIES_MAX && known.insert(name.to_string()) { name } else { OTHER }
+    if known.contains(name) || known.len() < REGISTRIES_MAX && known.insert(name.to_string()) {
+        name
+    } else {
+        OTHER
+    }
 }
 
 /// One more of something that is counted while it lasts.

@@ -73,7 +73,10 @@ pub async fn stage<T, E>(stage: Stage, work: impl Future<Output = Result<T, E>>)
     let start = Instant::now();
     let result = work.instrument(stage.span()).await;
     if result.is_ok() {
-        METRICS.stage_duration.get_or_create(&[("stage", stage.name())]).observe(start.elapsed().as_secs_f64());
+        METRICS
+            .stage_duration
+            .get_or_create(&[("stage", stage.name())])
+            .observe(start.elapsed().as_secs_f64());
     }
     result
 }

@@ -13,7 +13,8 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{
-    Sampler, SamplingResult, SdkTracerProvider, ShouldSample, SpanData, SpanExporter,
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SamplingResult, SdkTracerProvider, ShouldSample,
+    SpanData, SpanExporter,
 };
 use serde::{Deserialize, Deserializer, de};
 use tracing::{Level, Span, Subscriber};
@@ -22,6 +23,10 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 
+/// How long spans wait for others to be sent with.
+const BATCH: Duration = Duration::from_secs(1);
+/// How long a collector may take to accept them.
+const SEND: Duration = Duration::from_secs(3);
 /// How long the daemon's end may wait for the last spans to be sent.
 const LAST: Duration = Duration::from_secs(1);
 /// The header that names the caller's span (W3C Trace Context).
@@ -76,15 +81,18 @@ impl Traces {
     /// the caller has none: all others only continue one.
     pub fn open(config: &Config, begins: fn(&str) -> bool) -> Result<Option<Self>, ExporterBuildError> {
         let Some(endpoint) = &config.endpoint else { return Ok(None) };
-        let inner = Otlp::builder().with_tonic().with_endpoint(endpoint).build()?;
+        let inner = Otlp::builder().with_tonic().with_endpoint(endpoint).with_timeout(SEND).build()?;
         let root = Begins { begins, sampler: Sampler::TraceIdRatioBased(config.sampling_ratio) };
         let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
         let host = KeyValue::new("host.name", crate::drivers::host::hostname());
-        let resource = Resource::builder().with_service_name("berth").with_attributes([version, host]).build();
+        let resource =
+            Resource::builder().with_service_name("berth").with_attributes([version, host]).build();
+        let exporter = Reporting { inner, endpoint: endpoint.clone(), failing: AtomicBool::new(false) };
+        let batches = BatchConfigBuilder::default().with_scheduled_delay(BATCH).build();
         let provider = SdkTracerProvider::builder()
             .with_sampler(Sampler::ParentBased(Box::new(root)))
             .with_resource(resource)
-            .with_batch_exporter(Reporting { inner, endpoint: endpoint.clone(), failing: AtomicBool::new(false) })
+            .with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(batches).build())
             .build();
         Ok(Some(Self { provider }))
     }
@@ -141,7 +149,6 @@ struct Begins {
 }
 
 impl ShouldSample for Begins {
-    #[expect(clippy::too_many_arguments, reason = "the trait's own")]
     fn should_sample(
         &self,
         parent: Option<&Context>,
@@ -167,8 +174,9 @@ struct Reporting {
 impl SpanExporter for Reporting {
     async fn export(&self, mut batch: Vec<SpanData>) -> OTelSdkResult {
         // What came from outside is a call that was served.
-        let entries =
-            batch.iter_mut().filter(|span| span.parent_span_is_remote || span.parent_span_id == SpanId::INVALID);
+        let entries = batch
+            .iter_mut()
+            .filter(|span| span.parent_span_is_remote || span.parent_span_id == SpanId::INVALID);
         entries.for_each(|span| span.span_kind = SpanKind::Server);
         let sent = self.inner.export(batch).await;
         match (&sent, self.failing.swap(sent.is_err(), Ordering::Relaxed)) {

@@ -52,7 +52,8 @@ pub(super) async fn status(services: &Services, verbose: bool) -> v1::StatusResp
 
 /// Whether metrics are served, if they should be. The kubelet passes over conditions that it does not know.
 fn condition(metrics: Listening) -> Option<v1::RuntimeCondition> {
-    let condition = v1::RuntimeCondition { r#type: "MetricsReady".into(), status: true, ..Default::default() };
+    let condition =
+        v1::RuntimeCondition { r#type: "MetricsReady".into(), status: true, ..Default::default() };
     match metrics {
         Listening::Off => None,
         Listening::At(_) => Some(condition),
@@ -66,7 +67,8 @@ fn condition(metrics: Listening) -> Option<v1::RuntimeCondition> {
 }
 
 fn node(drivers: &Drivers, metrics: &Listening) -> Info {
-    let metrics = if let Listening::At(address) = metrics { Some(format!("http://{address}/metrics")) } else { None };
+    let metrics =
+        if let Listening::At(address) = metrics { Some(format!("http://{address}/metrics")) } else { None };
     let config = json!({
         "rootDir": drivers.layout.root(),
         "stateDir": drivers.layout.state(),

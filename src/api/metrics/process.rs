@@ -49,7 +49,11 @@ fn gauge(value: u64) -> ConstGauge<f64> {
 
 /// A metric with its description.
 trait Shown {
-    fn show(&self, encoder: &mut DescriptorEncoder<'_>, about: (&str, &str, Option<Unit>)) -> Result<(), Error>;
+    fn show(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        about: (&str, &str, Option<Unit>),
+    ) -> Result<(), Error>;
 }
 
 impl<M: EncodeMetric> Shown for M {

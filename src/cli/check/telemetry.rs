@@ -49,7 +49,9 @@ fn traces(endpoint: Option<&str>) -> Row {
     };
     match reach() {
         Ok(()) => row("traces", endpoint, true, ""),
-        Err(error) => row("traces", error.to_string(), false, &format!("traces are lost: no collector at {endpoint}")),
+        Err(error) => {
+            row("traces", error.to_string(), false, &format!("traces are lost: no collector at {endpoint}"))
+        }
     }
 }
 

@@ -153,9 +153,7 @@ impl Cgroups {
                 }
                 made
             }
-            Driver::Auto | Driver::Cgroupfs => {
-                self.make_pod(own_path(&above, pod), None, None, shared).await
-            }
+            Driver::Auto | Driver::Cgroupfs => self.make_pod(own_path(&above, pod), None, None, shared).await,
         }
     }
 

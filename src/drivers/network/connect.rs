@@ -125,7 +125,11 @@ impl Network {
                 (Ok(pod), Ok(record)) => {
                     held.insert(pod, record);
                 }
-                (_, Err(error)) => tracing::warn!(pod_id = key, error = chain(&error), "a network record is damaged and dropped"),
+                (_, Err(error)) => tracing::warn!(
+                    pod_id = key,
+                    error = chain(&error),
+                    "a network record is damaged and dropped"
+                ),
                 (Err(error), _) => {
                     tracing::warn!(key, %error, "a network record has no pod id and is dropped")
                 }
@@ -283,7 +287,12 @@ impl Network {
             Leak::Address.note(&released);
             if let Err(error) = released {
                 let (pod_id, error) = (pod.as_str(), chain(&error));
-                tracing::warn!(pod = owner, pod_id, error, "the network of a pod that is gone is not given back yet");
+                tracing::warn!(
+                    pod = owner,
+                    pod_id,
+                    error,
+                    "the network of a pod that is gone is not given back yet"
+                );
             }
         }
         if let Ok(Some(list)) = self.cni.configured() {

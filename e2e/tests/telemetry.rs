@@ -169,7 +169,7 @@ async fn sessions_are_counted_while_they_last() -> Result<()> {
     }
     let world = World::start().await?;
     let (_, id) = world.run(&world.pod("session"), &world.sleeper("main")).await?;
-    let streams = Streams { stdin: true, stdout: true, ..Streams::default() };
+    let streams = Streams { stdin: true, ..Streams::default() };
     let mut remote = Remote::exec(&world.client, &id, &["cat"], streams).await?;
     remote.say(b"here").await?;
     remote.hear().await?;

@@ -18,3 +18,4 @@ pub mod layout;
 pub mod pods;
 pub mod rollback;
 pub mod spread;
+pub mod telemetry;

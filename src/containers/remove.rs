@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Instrument;
+
 use super::state::Phase;
 use super::{Cause, Container, ContainerError, ContainerRecord, Containers};
 use crate::drivers::shim::ShimError;
@@ -26,7 +28,7 @@ impl Containers {
     ) -> Result<(), ContainerError> {
         self.stop_container(container, Duration::ZERO).await?;
         let (this, task) = (self.clone(), container.clone());
-        let removed = tokio::spawn(async move { this.remove_one(&task).await });
+        let removed = tokio::spawn(async move { this.remove_one(&task).await }.in_current_span());
         removed.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(&container.id))
     }
 
@@ -45,7 +47,8 @@ impl Containers {
         }
         self.drivers.cgroups.kill(&container.cgroup).await?;
         self.drivers.cgroups.remove_container(&container.cgroup).await?;
-        self.drivers.bundles.remove(&container.id)?;
+        // Its files may take longer to vanish than this call.
+        container.span().in_scope(|| self.drivers.bundles.remove(&container.id))?;
         self.drivers.store.delete::<ContainerRecord>(container.id.as_str(), Durability::Process).await?;
         let mut turn = self.events.turn();
         self.table().remove(&container.id);

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Instrument;
+
 use super::state::{Phase, Run};
 use super::{Cause, Container, ContainerError, Containers};
 use crate::drivers::shim::{Shim, ShimError};
@@ -28,7 +30,7 @@ impl Containers {
         grace: Duration,
     ) -> Result<(), ContainerError> {
         let (this, task) = (self.clone(), container.clone());
-        let stopped = tokio::spawn(async move { this.stop_one(&task, grace).await });
+        let stopped = tokio::spawn(async move { this.stop_one(&task, grace).await }.in_current_span());
         stopped.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(&container.id))
     }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::oci;
 use super::spec::Resources;
 use super::state::Phase;
@@ -22,7 +24,8 @@ impl Containers {
     ) -> Result<(), ContainerError> {
         let container = self.find(id)?;
         let (this, task) = (self.clone(), container.clone());
-        let updated = tokio::spawn(async move { this.update_one(&task, change, annotations).await });
+        let updated =
+            tokio::spawn(async move { this.update_one(&task, change, annotations).await }.in_current_span());
         updated.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(&container.id))
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use super::pod::State;
 use super::{Cause, Pod, PodError, PodRecord, Pods};
@@ -29,7 +30,7 @@ impl Pods {
     /// As `stop`, in a task of its own.
     pub(super) async fn stop_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<(), PodError> {
         let (this, task) = (self.clone(), pod.clone());
-        let stopped = tokio::spawn(async move { this.stop_one(&task).await });
+        let stopped = tokio::spawn(async move { this.stop_one(&task).await }.in_current_span());
         stopped.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(pod.id()))
     }
 
@@ -74,7 +75,7 @@ impl Pods {
                 ended => return Ok(ended?),
             }
         }
-        tracing::warn!(pod = %pod.id(), shim = shim.pid(), "the shim does not answer and is killed");
+        tracing::warn!(shim = shim.pid(), "the shim does not answer and is killed");
         self.drivers.cgroups.kill(&pod.sandbox.cgroup).await?;
         Ok(self.drivers.cgroups.wait_empty(&pod.sandbox.cgroup, DEATH).await?)
     }
@@ -83,7 +84,9 @@ impl Pods {
         let mut kills = JoinSet::new();
         for container in self.containers.of_pod(pod.id()) {
             let containers = self.containers.clone();
-            kills.spawn(async move { containers.stop_container(&container, Duration::ZERO).await });
+            let span = container.span();
+            let kill = async move { containers.stop_container(&container, Duration::ZERO).await };
+            kills.spawn(kill.instrument(span));
         }
         let mut all = Ok(());
         while let Some(killed) = kills.join_next().await {
@@ -98,7 +101,8 @@ impl Pods {
             self.drivers.network.detach(&network, Some(&attachment)).await.map_err(Box::new)?;
         }
         self.drivers.pod_files.drop_shm(pod.id())?;
-        Ok(self.drivers.pod_files.unpin_network(pod.id())?)
+        self.drivers.pod_files.unpin_network(pod.id())?;
+        Ok(())
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::spec::PodLimits;
 use super::{Cause, Pod, PodError, Pods};
 use crate::drivers::store::Durability;
@@ -11,7 +13,7 @@ impl Pods {
     pub async fn update(self: &Arc<Self>, id: &str, limits: PodLimits) -> Result<(), PodError> {
         let pod = self.find(id)?;
         let (this, task) = (self.clone(), pod.clone());
-        let updated = tokio::spawn(async move { this.update_one(&task, limits).await });
+        let updated = tokio::spawn(async move { this.update_one(&task, limits).await }.in_current_span());
         updated.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(pod.id()))
     }
 

@@ -6,6 +6,8 @@ use berth_proto::cri::v1;
 use serde_json::json;
 use tonic::Status;
 
+use super::Services;
+use crate::api::metrics::Listening;
 use crate::containers::Container;
 use crate::containers::state::Phase;
 use crate::drivers::Drivers;
@@ -16,7 +18,8 @@ use crate::pods::Pod;
 type Info = BTreeMap<String, String>;
 
 /// The node's conditions.
-pub(super) async fn status(drivers: &Drivers, verbose: bool) -> v1::StatusResponse {
+pub(super) async fn status(services: &Services, verbose: bool) -> v1::StatusResponse {
+    let drivers = &services.drivers;
     let ready = v1::RuntimeCondition { r#type: "RuntimeReady".into(), status: true, ..Default::default() };
     let mut network =
         v1::RuntimeCondition { r#type: "NetworkReady".into(), status: true, ..Default::default() };
@@ -26,9 +29,11 @@ pub(super) async fn status(drivers: &Drivers, verbose: bool) -> v1::StatusRespon
         network.message = not_ready.message;
     }
     let user_namespaces = drivers.layers.maps_ids().is_ok();
-    let info = if verbose { node(drivers) } else { Info::new() };
+    let metrics = services.metrics.listening();
+    let info = if verbose { node(drivers, &metrics) } else { Info::new() };
+    let conditions = [ready, network].into_iter().chain(condition(metrics)).collect();
     v1::StatusResponse {
-        status: Some(v1::RuntimeStatus { conditions: vec![ready, network] }),
+        status: Some(v1::RuntimeStatus { conditions }),
         info,
         runtime_handlers: vec![v1::RuntimeHandler {
             name: String::new(),
@@ -45,7 +50,25 @@ pub(super) async fn status(drivers: &Drivers, verbose: bool) -> v1::StatusRespon
     }
 }
 
-fn node(drivers: &Drivers) -> Info {
+/// Whether metrics are served, if they should be. The kubelet passes over conditions that it does not know.
+fn condition(metrics: Listening) -> Option<v1::RuntimeCondition> {
+    let condition =
+        v1::RuntimeCondition { r#type: "MetricsReady".into(), status: true, ..Default::default() };
+    match metrics {
+        Listening::Off => None,
+        Listening::At(_) => Some(condition),
+        Listening::Failed { address, error, since } => {
+            let since = httpdate::fmt_http_date(since);
+            let (reason, message) =
+                ("AddressUnavailable".into(), format!("cannot listen at {address} since {since}: {error}"));
+            Some(v1::RuntimeCondition { status: false, reason, message, ..condition })
+        }
+    }
+}
+
+fn node(drivers: &Drivers, metrics: &Listening) -> Info {
+    let metrics =
+        if let Listening::At(address) = metrics { Some(format!("http://{address}/metrics")) } else { None };
     let config = json!({
         "rootDir": drivers.layout.root(),
         "stateDir": drivers.layout.state(),
@@ -53,6 +76,7 @@ fn node(drivers: &Drivers) -> Info {
         "userNamespaces": drivers.layers.maps_ids().err().map_or(json!(true), |why| json!(why)),
         "apparmor": apparmor(&drivers.apparmor),
         "selinux": drivers.host.selinux,
+        "metrics": metrics,
         "cgroupMode": format!("{:?}", drivers.cgroups.mode()).to_lowercase(),
     });
     Info::from([("config".to_string(), config.to_string())])

@@ -15,6 +15,7 @@ use std::sync::Arc;
 pub use image::ImageApi;
 pub use runtime::RuntimeApi;
 
+use crate::api::metrics::Endpoint;
 use crate::api::streaming::Streaming;
 use crate::containers::Containers;
 use crate::drivers::Drivers;
@@ -34,4 +35,6 @@ pub struct Services {
     pub streaming: Arc<Streaming>,
     /// What the node can do.
     pub drivers: Arc<Drivers>,
+    /// Where the daemon's metrics are served.
+    pub metrics: Arc<Endpoint>,
 }

@@ -51,7 +51,7 @@ impl RuntimeService for RuntimeApi {
     }
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Answer<v1::StatusResponse> {
-        answer(info::status(&self.services.drivers, request.into_inner().verbose).await)
+        answer(info::status(&self.services, request.into_inner().verbose).await)
     }
 
     async fn runtime_config(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tracing::{Instrument, Span};
 
 use super::handshake::{Commanding, Forwarding};
 use super::outcome::Outcome;
@@ -19,6 +20,8 @@ use crate::containers::{AttachRequest, ContainerError, ExecRequest};
 use crate::error::chain;
 use crate::ids::{ContainerId, PodId};
 use crate::pods::Pods;
+use crate::telemetry::metrics::Ongoing;
+use crate::telemetry::{METRICS, subject};
 
 /// What was promised, and what the client speaks.
 pub enum Plan {
@@ -39,6 +42,31 @@ enum Process {
 impl Plan {
     /// Runs the session. When the client goes, everything that was done for it is dropped.
     pub async fn run<T>(self, io: T, watch: Arc<Watch>, streaming: &Streaming)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let (kind, span) = self.subject(streaming);
+        let _ongoing = Ongoing::new(&METRICS.streams.get_or_create_owned(&[("kind", kind)]));
+        self.serve(io, watch, streaming).instrument(span).await;
+    }
+
+    /// What kind of session it is, and the span of whom it concerns.
+    fn subject(&self, streaming: &Streaming) -> (&'static str, Span) {
+        let container = |id: &ContainerId| {
+            streaming.containers.find(id.as_str()).map_or_else(|_| Span::none(), |found| found.span())
+        };
+        match self {
+            Self::Exec(id, ..) => ("exec", container(id)),
+            Self::Attach(id, ..) => ("attach", container(id)),
+            Self::PortForward(id, ..) => {
+                let pod = streaming.pods.find(id.as_str());
+                let span = pod.map(|pod| subject::pod(&pod.sandbox.spec.metadata, id));
+                ("port_forward", span.unwrap_or_else(|_| Span::none()))
+            }
+        }
+    }
+
+    async fn serve<T>(self, io: T, watch: Arc<Watch>, streaming: &Streaming)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send,
     {

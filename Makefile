@@ -5,7 +5,7 @@ TEST_FLAGS ?=
 VM_FLAGS ?=
 K8S_FLAGS ?=
 
-.PHONY: run build test unit e2e e2e-vm e2e-kubernetes lint fmt conformance bench setup clean
+.PHONY: run build test unit e2e e2e-vm e2e-kubernetes node-conformance lint fmt conformance bench setup clean
 
 run:
 	e2e/run
@@ -44,6 +44,10 @@ e2e-vm: setup
 # K8S_GATES=EventedPLEG=true,PodAndContainerStatsFromCRI=true has the kubelet rely on more of CRI.
 e2e-kubernetes: setup
 	e2e/kubernetes/run $(K8S_FLAGS)
+
+# Kubernetes' own tests of a node in the same cluster; FOCUS='expression' runs some only.
+node-conformance: setup
+	e2e/kubernetes/suite $(if $(FOCUS),'$(FOCUS)')
 
 lint:
 	cargo fmt --all --check

@@ -29,6 +29,7 @@ pub fn publish(registry: &Registry) -> Result<()> {
     publish(AGNHOST, &agnhost::image()?)?;
     publish(HTTPD, &catalog::httpd()?)?;
     publish(NGINX_NEW, &nginx.clone().label("version", "new"))?;
+    publish("registry.k8s.io/e2e-test-images/nonroot:1.5", &busybox.clone().user("1234"))?;
     publish("registry.k8s.io/e2e-test-images/nonewprivs:1.4", &catalog::setuid_probe()?)?;
     for (image, names) in [
         (&busybox, [BUSYBOX, "docker.io/library/busybox:latest"]),

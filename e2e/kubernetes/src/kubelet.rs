@@ -65,7 +65,6 @@ fn configuration(directory: &Directory, node: &Node, gates: &str) -> Value {
         "makeIPTablesUtilChains": false,
         "syncFrequency": "10s",
         "fileCheckFrequency": "1s",
-        "nodeStatusUpdateFrequency": "5s",
         "volumeStatsAggPeriod": "10s",
         "maxPods": 110,
         "serializeImagePulls": false,

@@ -29,6 +29,8 @@ pub fn publish(registry: &Registry) -> Result<()> {
     publish(AGNHOST, &agnhost::image()?)?;
     publish(HTTPD, &catalog::httpd()?)?;
     publish(NGINX_NEW, &nginx.clone().label("version", "new"))?;
+    // Programs with the C library: those of busybox here.
+    publish("registry.k8s.io/e2e-test-images/glibc-dns-testing:2.0.0", &busybox)?;
     publish("registry.k8s.io/e2e-test-images/nonroot:1.5", &busybox.clone().user("1234"))?;
     publish("registry.k8s.io/e2e-test-images/nonewprivs:1.4", &catalog::setuid_probe()?)?;
     for (image, names) in [

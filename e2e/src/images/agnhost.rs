@@ -11,9 +11,14 @@ pub fn image() -> Result<Image> {
     let program = tool("kubernetes", "agnhost")?;
     // The directory's name holds the key of what is in it.
     let group = program.parent().and_then(|group| group.file_name()).context("agnhost has no directory")?;
-    let content = std::fs::read(&program).with_context(|| format!("read {}", program.display()))?;
+    let read = |name: &str| {
+        let path = program.with_file_name(name);
+        std::fs::read(&path).with_context(|| format!("read {}", path.display()))
+    };
     let layer = Layer::default()
-        .file("agnhost", 0o755, content)
+        .file("agnhost", 0o755, read("agnhost")?)
+        .file("localhost.crt", 0o644, read("localhost.crt")?)
+        .file("localhost.key", 0o644, read("localhost.key")?)
         .symlink("agnhost-2", "agnhost")
         .dir("uploads")
         .kept(&format!("agnhost-{}", group.display()));

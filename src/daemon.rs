@@ -27,6 +27,7 @@ use crate::drivers::{
     layers::Layers, network::Network, pod_files::PodFiles, registry::Registry, seccomp::SeccompCache, shim,
     shim::Shims, store::Store,
 };
+use crate::health::Health;
 use crate::images::Images;
 use crate::layout::Layout;
 use crate::pods::Pods;
@@ -74,6 +75,7 @@ async fn build(
     config: Config,
     layout: &Layout,
 ) -> anyhow::Result<(Services, mpsc::UnboundedReceiver<shim::Event>, streaming::Server)> {
+    let whole = Arc::new(config.clone());
     let store = Arc::new(Store::open(&layout.store())?);
     let registry = Registry::new(config.registry)?;
     let images = Arc::new(Images::open(layout, store.clone(), registry, config.image, &config.layers).await?);
@@ -96,7 +98,8 @@ async fn build(
     let containers = Arc::new(Containers::new(drivers.clone(), images.clone()));
     let pods = Arc::new(Pods::new(drivers.clone(), containers.clone()));
     let (streaming, server) = Streaming::bind(config.streaming, containers.clone(), pods.clone()).await?;
-    Ok((Services { pods, containers, images, streaming, drivers }, events, server))
+    let health = Arc::new(Health::new(drivers.clone(), whole.layers.reserve_mib << 20));
+    Ok((Services { pods, containers, images, streaming, health, config: whole, drivers }, events, server))
 }
 
 /// What a pull or a burst of pods has freed goes back to the node.

@@ -6,7 +6,7 @@ mod path;
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::path::{absolute, absolute_list, absolute_or_none};
 
@@ -14,7 +14,7 @@ pub use self::path::{absolute, absolute_list, absolute_or_none};
 pub const DEFAULT: &str = include_str!("default.toml");
 
 /// The whole file.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// `[registry]`

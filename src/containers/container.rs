@@ -7,7 +7,7 @@ use oci_spec::runtime::Process;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::gauges::Gauges;
+use super::gauges::{Gauges, WritableLayer};
 use super::sandbox::Sandbox;
 use super::signal::SIGTERM;
 use super::spec::{ContainerSpec, Resources};
@@ -164,6 +164,11 @@ impl Container {
     pub(super) fn set_resources(&self, resources: Resources, annotations: BTreeMap<String, String>) {
         *self.resources.lock().unwrap_or_else(PoisonError::into_inner) = resources;
         *self.update_annotations.lock().unwrap_or_else(PoisonError::into_inner) = annotations;
+    }
+
+    /// What its writable layer occupied at the last look, if there was one.
+    pub fn writable_layer(&self) -> Option<WritableLayer> {
+        self.gauges.disk().known
     }
 
     /// What it is asked to stop with: the request's signal, else the image's, else SIGTERM.

@@ -16,6 +16,18 @@ impl Images {
         self.shared.catalog().visible()
     }
 
+    /// The blob that an image's id is the digest of: its config, an artifact's manifest. None if it is damaged.
+    pub async fn config_blob(&self, id: &Digest) -> Option<Vec<u8>> {
+        let (layers, id) = (self.shared.layers.clone(), id.clone());
+        tokio::task::spawn_blocking(move || layers.kept_blob(&id)).await.ok().flatten()
+    }
+
+    /// Bytes on disk of these layers.
+    pub fn layer_sizes(&self, layers: &[Digest]) -> Vec<Option<u64>> {
+        let catalog = self.shared.catalog();
+        layers.iter().map(|id| catalog.layer(id).map(|layer| layer.bytes)).collect()
+    }
+
     /// By id (with or without `sha256:`), by 12 or more first digits of the id that only one image has, or by a
     /// reference with tag or digest in any form that users write.
     pub fn find(&self, name_or_id: &str) -> Option<Arc<Image>> {

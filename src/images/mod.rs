@@ -38,6 +38,7 @@ pub use self::error::ImageError;
 use self::flight::Flights;
 use self::image::Image;
 use self::layer::Layer;
+pub use self::layer::chain_ids;
 pub use self::manifest::ManifestError;
 pub use self::pinned::Config;
 use self::platform::Platform;

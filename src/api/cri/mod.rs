@@ -16,8 +16,10 @@ pub use image::ImageApi;
 pub use runtime::RuntimeApi;
 
 use crate::api::streaming::Streaming;
+use crate::config::Config;
 use crate::containers::Containers;
 use crate::drivers::Drivers;
+use crate::health::Health;
 use crate::images::Images;
 use crate::pods::Pods;
 
@@ -32,6 +34,10 @@ pub struct Services {
     pub images: Arc<Images>,
     /// Sessions of exec, attach and port-forward.
     pub streaming: Arc<Streaming>,
+    /// What is wrong with the node.
+    pub health: Arc<Health>,
+    /// The configuration in force.
+    pub config: Arc<Config>,
     /// What the node can do.
     pub drivers: Arc<Drivers>,
 }

@@ -10,11 +10,11 @@ use serde_json::Value;
 
 use super::builtin::{BuiltIn, BuiltInError, Holding};
 use super::cni::{Cni, CniError, NetworkList, Told};
-use super::ready::Looks;
 use super::{AttachedBy, Attachment, BuiltInConfig, CniConfig, PodNetwork, Subnet, SubnetError};
 use crate::drivers::store::{Durability, Record, Store, StoreError};
 use crate::ids::PodId;
 use crate::layout::Layout;
+use crate::looks::Looks;
 
 /// Why a pod is not connected, or not disconnected.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +106,7 @@ pub struct Network {
     cni: Cni,
     store: Arc<Store>,
     held: Mutex<BTreeMap<PodId, Held>>,
-    pub(super) looks: Looks,
+    pub(super) looks: Looks<Result<(), NotReady>>,
 }
 
 impl Network {

@@ -162,13 +162,38 @@ impl Drop for Entry {
 }
 
 /// Runs `work`, which everybody can see until its end. `id` may come later: see [`identify`].
-pub async fn track<F: Future>(verb: Verb, subject: String, id: &str, work: F) -> F::Output {
+pub fn track<F: Future>(
+    verb: Verb,
+    subject: String,
+    id: &str,
+    work: F,
+) -> impl Future<Output = F::Output> + use<F> {
     let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
     let notes = Mutex::new(Notes { id: id.to_string(), ..Notes::default() });
     let activity = Arc::new(Activity { number, verb, subject, began: Instant::now(), notes });
     table().insert(number, activity.clone());
-    let _entry = Entry(number);
-    CURRENT.scope(activity, work).await
+    let entry = Entry(number);
+    async move {
+        let _entry = entry;
+        CURRENT.scope(activity, work).await
+    }
+}
+
+/// For work that goes on in a task of its own: what it notes belongs to the verb of this task.
+pub async fn part<F: Future>(current: Option<Current>, work: F) -> F::Output {
+    match current {
+        Some(Current(activity)) => CURRENT.scope(activity, work).await,
+        None => work.await,
+    }
+}
+
+/// The verb that a task runs.
+#[derive(Clone)]
+pub struct Current(Arc<Activity>);
+
+/// The verb that this task runs, if any.
+pub fn current_verb() -> Option<Current> {
+    current(|activity| Current(activity.clone()))
 }
 
 fn current<T>(note: impl FnOnce(&Arc<Activity>) -> T) -> Option<T> {

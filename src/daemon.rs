@@ -75,7 +75,7 @@ async fn build(
     config: Config,
     layout: &Layout,
 ) -> anyhow::Result<(Services, mpsc::UnboundedReceiver<shim::Event>, streaming::Server)> {
-    let whole = Arc::new(config.clone());
+    let (started, whole) = (Instant::now(), Arc::new(config.clone()));
     let store = Arc::new(Store::open(&layout.store())?);
     let registry = Registry::new(config.registry)?;
     let images = Arc::new(Images::open(layout, store.clone(), registry, config.image, &config.layers).await?);
@@ -99,7 +99,11 @@ async fn build(
     let pods = Arc::new(Pods::new(drivers.clone(), containers.clone()));
     let (streaming, server) = Streaming::bind(config.streaming, containers.clone(), pods.clone()).await?;
     let health = Arc::new(Health::new(drivers.clone(), whole.layers.reserve_mib << 20));
-    Ok((Services { pods, containers, images, streaming, health, config: whole, drivers }, events, server))
+    Ok((
+        Services { pods, containers, images, streaming, health, started, config: whole, drivers },
+        events,
+        server,
+    ))
 }
 
 /// What a pull or a burst of pods has freed goes back to the node.
@@ -129,7 +133,7 @@ async fn serve(services: Services, listener: UnixListener) -> anyhow::Result<()>
     let runtime = RuntimeServiceServer::new(RuntimeApi::new(services.clone()))
         .max_decoding_message_size(MESSAGE)
         .max_encoding_message_size(MESSAGE);
-    let admin = AdminServer::new(AdminApi::new(services.images.clone()));
+    let admin = AdminServer::new(AdminApi::new(services.clone()));
     let image = ImageServiceServer::new(ImageApi::new(services))
         .max_decoding_message_size(MESSAGE)
         .max_encoding_message_size(MESSAGE);

@@ -1,11 +1,14 @@
 //! `berth COMMAND`: what each command takes, and the way to it.
 
+mod age;
 mod bars;
 mod check;
 mod client;
+mod debug;
 mod image;
 mod serve;
 mod table;
+mod top;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -39,6 +42,10 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Show what pods use, live on a terminal
+    Top(top::Top),
+    /// Look at what the daemon is doing
+    Debug(debug::DebugArgs),
     /// Print the version, and what this program was built for
     Version,
 }
@@ -102,6 +109,8 @@ impl Cli {
                 print(&table)?;
                 return Ok(if runs { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             }
+            Command::Top(top) => top.run()?,
+            Command::Debug(debug) => debug.run()?,
             Command::Version => print(&version())?,
         }
         Ok(ExitCode::SUCCESS)

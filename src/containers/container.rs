@@ -1,7 +1,7 @@
 //! One container: its fixed facts, its state behind a lock, its record. The verbs are files of their own.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use oci_spec::runtime::Process;
 use serde::{Deserialize, Serialize};
@@ -145,9 +145,23 @@ impl Container {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// `namespace/pod/name`.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.sandbox.name(), self.spec.metadata.name)
+    }
+
     /// What it is now.
     pub fn phase(&self) -> Phase {
         self.state().phase()
+    }
+
+    /// What it is now, unless it is changing at this moment.
+    pub fn settled_phase(&self) -> Option<Phase> {
+        match self.state.try_lock() {
+            Ok(state) => Some(state.phase()),
+            Err(TryLockError::Poisoned(state)) => Some(state.into_inner().phase()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Limits in force.

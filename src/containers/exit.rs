@@ -6,6 +6,7 @@ use berth_proto::shim::v1;
 
 use super::state::{Exit, Exited, Reason, Run, State};
 use super::{Container, Containers};
+use crate::activity::{self, Verb};
 use crate::drivers::store::Durability;
 use crate::events::Happening;
 use crate::ids::ContainerId;
@@ -22,7 +23,8 @@ impl Containers {
         };
         let container = self.table().get(&id).cloned();
         if let Some(container) = container {
-            self.end(&container, exit).await;
+            let end = self.end(&container, exit);
+            activity::track(Verb::ContainerExit, container.name(), id.as_str(), end).await;
         }
     }
 

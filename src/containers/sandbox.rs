@@ -28,6 +28,11 @@ impl Sandbox {
         Self { id, spec, cgroup, gauges: Gauges::default(), shim: Mutex::new(shim) }
     }
 
+    /// The pod's `namespace/name`.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.spec.metadata.namespace, self.spec.metadata.name)
+    }
+
     /// The shim of a ready sandbox.
     pub fn shim(&self) -> Option<Shim> {
         self.shim.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Images;
 use super::image::Image;
+use super::progress::Pulling;
 use super::reference::Reference;
 use crate::ids::Digest;
 
@@ -20,6 +21,16 @@ impl Images {
     pub async fn config_blob(&self, id: &Digest) -> Option<Vec<u8>> {
         let (layers, id) = (self.shared.layers.clone(), id.clone());
         tokio::task::spawn_blocking(move || layers.kept_blob(&id)).await.ok().flatten()
+    }
+
+    /// The pulls under way, and how far each is.
+    pub fn pulls(&self) -> Vec<Pulling> {
+        self.shared.pulls.now()
+    }
+
+    /// How many more layers could be unpacked at once.
+    pub fn free_permits(&self) -> usize {
+        self.shared.permits.available_permits()
     }
 
     /// Bytes on disk of these layers.

@@ -11,6 +11,7 @@ use super::publish::Names;
 use super::reference::Reference;
 use super::source::{Origin, Source};
 use super::{Images, Shared, platform};
+use crate::activity::{self, Verb};
 use crate::drivers::registry::Credentials;
 use crate::ids::Digest;
 
@@ -40,7 +41,9 @@ impl Images {
         progress: Arc<Progress>,
     ) -> Result<Arc<Image>, ImageError> {
         let shared = Arc::clone(&self.shared);
-        let image: Arc<str> = reference.to_string().into();
+        let image_name = reference.to_string();
+        let image: Arc<str> = image_name.as_str().into();
+        shared.pulls.add(&progress, &image);
         let origin = Origin::Registry(
             Arc::clone(&shared.registry),
             Arc::new(reference.clone()),
@@ -48,7 +51,9 @@ impl Images {
         );
         let source = Source { image, origin, progress };
         let interrupted = ImageError::Interrupted { image: source.image.to_string() };
-        tokio::spawn(async move { shared.pull(source).await }).await.map_err(|_| interrupted)?
+        let name = image_name;
+        let pull = async move { shared.pull(source).await };
+        tokio::spawn(activity::track(Verb::PullImage, name, "", pull)).await.map_err(|_| interrupted)?
     }
 }
 
@@ -57,6 +62,7 @@ impl Shared {
         let Origin::Registry(registry, reference, credentials) = source.origin.clone() else {
             return Err(ImageError::Interrupted { image: source.image.to_string() });
         };
+        activity::step("manifest");
         let top =
             registry.manifest(&reference, &credentials).await.map_err(|error| source.registry(error))?;
         let names = Names {
@@ -127,6 +133,7 @@ impl Shared {
             Some(bytes) => bytes,
             None => source.small(&manifest.config, manifest::CONFIG_MAX).await?,
         };
+        activity::step("layers");
         let config = manifest::parse_config(&manifest, &bytes).map_err(|error| source.bad(error))?;
         if self.platform.fit(&config.platform).is_none() {
             return Err(self.no_platform(&source, config.platform.to_string()));

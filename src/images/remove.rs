@@ -6,6 +6,7 @@ use super::error::ImageError;
 use super::image::Image;
 use super::layer::Layer;
 use super::{Images, Shared, store_error};
+use crate::activity::{self, Verb};
 use crate::drivers::store::{Durability, Transaction};
 use crate::ids::Digest;
 
@@ -84,7 +85,11 @@ impl Images {
         let shared = Arc::clone(&self.shared);
         let name = name_or_id.to_string();
         let interrupted = ImageError::Interrupted { image: name.clone() };
-        tokio::spawn(async move { shared.remove(&name, &image.id).await }).await.map_err(|_| interrupted)?
+        let (subject, id) = (name.clone(), image.id.to_string());
+        let remove = async move { shared.remove(&name, &image.id).await };
+        tokio::spawn(activity::track(Verb::RemoveImage, subject, &id, remove))
+            .await
+            .map_err(|_| interrupted)?
     }
 
     /// Frees everything that no image and no container uses: once at start, when all containers hold their images.

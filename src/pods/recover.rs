@@ -16,6 +16,8 @@ use tokio::task::JoinSet;
 
 use super::pod::State;
 use super::{Pod, PodRecord, Pods};
+use crate::activity::{self, Verb};
+use crate::clock;
 use crate::containers::{ContainerRecord, Sandbox};
 use crate::drivers::cgroup::CgroupError;
 use crate::drivers::shim::Shim;
@@ -90,7 +92,7 @@ impl Pods {
             }
             (Err(error), State::Ready { network }) => {
                 tracing::warn!(pod = %id, %error, "the shim is gone: the pod is not ready any more");
-                (None, Vec::new(), State::NotReady { network })
+                (None, Vec::new(), State::NotReady { network, since: clock::now() })
             }
             (Err(_), state) => (None, Vec::new(), state),
         };
@@ -174,7 +176,13 @@ impl Pods {
         let Some(pod) = self.table().get(id).cloned() else {
             return;
         };
-        let _verb = pod.verb.lock().await;
+        let gone = self.take_shim_gone(&pod);
+        activity::track(Verb::ShimLost, pod.name(), id.as_str(), gone).await;
+    }
+
+    async fn take_shim_gone(&self, pod: &Pod) {
+        let id = pod.id();
+        let _verb = activity::lock(&pod.verb, "pod").await;
         if !pod.is_ready() {
             return;
         }
@@ -186,7 +194,7 @@ impl Pods {
         tracing::warn!(pod = %id, "the shim has died: the pod is not ready any more");
         pod.sandbox.set_shim(None);
         self.containers.on_shim_lost(&pod.sandbox).await;
-        if let Err(error) = self.set_not_ready(&pod, pod.network()).await {
+        if let Err(error) = self.set_not_ready(pod, pod.network()).await {
             tracing::error!(pod = %id, %error, "cannot record the pod");
         }
     }

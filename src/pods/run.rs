@@ -10,6 +10,7 @@ use berth_proto::shim::v1;
 use super::pod::State;
 use super::spec::{PodLimits, PodPid, PodSpec};
 use super::{Cause, Pod, PodError, PodRecord, Pods};
+use crate::activity::{self, Verb};
 use crate::clock;
 use crate::containers::Sandbox;
 use crate::containers::selinux;
@@ -29,9 +30,10 @@ impl Pods {
     /// Makes a pod sandbox. A second call with the same metadata joins the first.
     pub async fn run(self: &Arc<Self>, spec: PodSpec) -> Result<PodId, PodError> {
         let name = format!("{}/{}", spec.metadata.namespace, spec.metadata.name);
-        let this = self.clone();
-        let run =
-            self.starting.join_or_start(spec.metadata.clone(), || async move { this.run_one(spec).await });
+        let (this, subject) = (self.clone(), name.clone());
+        let run = self.starting.join_or_start(spec.metadata.clone(), || {
+            activity::track(Verb::RunPodSandbox, subject, "", this.run_one(spec))
+        });
         run.await.unwrap_or_else(|lost| Err(Cause::from(lost).of(name)))
     }
 
@@ -47,6 +49,7 @@ impl Pods {
             };
         }
         let id = PodId::generate();
+        activity::identify(&id);
         let mut rollback = Rollback::new();
         match self.run_as(&id, spec, &mut rollback).await {
             Ok(()) => {
@@ -54,6 +57,7 @@ impl Pods {
                 Ok(id)
             }
             Err(cause) => {
+                activity::step("undo");
                 rollback.undo().await;
                 Err(cause.of(name))
             }
@@ -82,6 +86,7 @@ impl Pods {
         self.record_intent(id, &spec, created_at, rollback).await?;
         let shim = self.start_shim(id, rollback).await?;
         let cgroup = self.make_cgroup(id, &spec, &shim, rollback).await?;
+        activity::step("namespaces");
         let mut setup = setup_of(&spec, &cgroup, &self.drivers.layout.pod_shm(id));
         setup.mount_label = label.clone().unwrap_or_default();
         let netns = shim.setup(setup).await?.network;
@@ -89,6 +94,7 @@ impl Pods {
             Some(netns) => Some(self.connect(id, &spec, netns, rollback).await?),
             None => None,
         };
+        activity::step("ready");
         self.write_files(id, &spec, network.as_ref(), rollback)?;
         if let Some(label) = label {
             self.drivers.pod_files.label(id, &label)?;
@@ -117,6 +123,7 @@ impl Pods {
         created_at: i64,
         rollback: &mut Rollback,
     ) -> Result<(), Cause> {
+        activity::step("record");
         let (this, id) = (self.clone(), id.clone());
         let record = PodRecord {
             id: id.clone(),
@@ -137,6 +144,7 @@ impl Pods {
     }
 
     async fn start_shim(self: &Arc<Self>, id: &PodId, rollback: &mut Rollback) -> Result<Shim, Cause> {
+        activity::step("shim");
         let (this, pod) = (self.clone(), id.clone());
         rollback.push(async move {
             if let Err(error) = this.drivers.pod_files.drop_shm(&pod) {
@@ -163,6 +171,7 @@ impl Pods {
         shim: &Shim,
         rollback: &mut Rollback,
     ) -> Result<PodCgroup, Cause> {
+        activity::step("cgroup");
         let cgroup = self.drivers.cgroups.create_pod(&spec.cgroup_parent, id, Some(shim.pid())).await?;
         let (this, undo, pod, shim) = (self.clone(), cgroup.clone(), id.clone(), shim.clone());
         rollback.push(async move {
@@ -184,6 +193,7 @@ impl Pods {
         netns: OwnedFd,
         rollback: &mut Rollback,
     ) -> Result<Attachment, Cause> {
+        activity::step("network");
         let (this, pod) = (self.clone(), id.clone());
         rollback.push(async move {
             if let Err(error) = this.drivers.pod_files.unpin_network(&pod) {

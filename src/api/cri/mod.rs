@@ -11,6 +11,7 @@ mod usage;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use image::ImageApi;
 pub use runtime::RuntimeApi;
@@ -36,6 +37,8 @@ pub struct Services {
     pub streaming: Arc<Streaming>,
     /// What is wrong with the node.
     pub health: Arc<Health>,
+    /// When the daemon began.
+    pub started: Instant,
     /// The configuration in force.
     pub config: Arc<Config>,
     /// What the node can do.

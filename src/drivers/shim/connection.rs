@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Event, ShimError};
+use crate::activity;
 use crate::drivers::watched::watched;
 use crate::ids::PodId;
 
@@ -63,6 +64,7 @@ impl Connection {
             self.forget(id);
             return Err(self.gone());
         }
+        let _waiting = activity::wait(|| format!("the shim to answer {name}"));
         match tokio::time::timeout(limit, answer).await {
             Ok(Ok((Body::Error(e), _))) => {
                 Err(ShimError::Refused { step: e.step, errno: e.errno, message: e.message })

@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod debug;
 mod image;
+mod import;
 mod serve;
 mod table;
 mod top;
@@ -73,6 +74,11 @@ struct Serve {
 enum ConfigCommand {
     /// Print the default configuration, with comments
     Default,
+    /// Print the configuration of containerd or CRI-O as one of Berth's, and on standard error what has no equal
+    #[command(
+        after_help = "Exit codes: 0 everything has its equal, 1 nothing could be made, 2 something has no equal"
+    )]
+    Import(import::Import),
 }
 
 /// To standard output; a reader that has had enough, as head(1) does, is fine.
@@ -104,6 +110,7 @@ impl Cli {
             Command::Serve(serve) => serve.run()?,
             Command::Image(image) => image.run()?,
             Command::Config(ConfigCommand::Default) => print(crate::config::DEFAULT)?,
+            Command::Config(ConfigCommand::Import(import)) => return import.run(),
             Command::Check { config } => {
                 let (table, runs) = check::report(&serve::read_config(config.as_deref())?);
                 print(&table)?;

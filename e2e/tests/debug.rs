@@ -103,7 +103,7 @@ async fn a_stopped_shim_is_told_and_who_waits_for_it() -> Result<()> {
         (&after["pods"][0]["state"], &after["pods"][0]["calls"]),
         (&"not ready".into(), &serde_json::json!([]))
     );
-    world.client.end_pod(&pod).await
+    Ok(world.client.end_pod(&pod).await?)
 }
 
 #[tokio::test]
@@ -145,13 +145,13 @@ async fn top_prints_what_pods_use_and_how_often_they_were_restarted() -> Result<
         let idle = rows.iter().position(|row| row[0] == "e2e/idle").context("no e2e/idle")?;
         let cpu: u32 = rows[busy][1].trim_end_matches('m').parse().unwrap_or(0);
         // The writable layer is looked at again some seconds after the file was written.
-        if cpu > 100 && busy < idle && rows[busy][4] == "3.00" {
-            assert_eq!(rows[busy][6..8], ["4", "1"], "{text}");
+        if cpu > 100 && busy < idle && rows[busy][3] == "3.0Mi" {
+            assert_eq!(rows[busy][4..6], ["4", "1"], "{text}");
             break;
         }
         anyhow::ensure!(Instant::now() < end, "{text}");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     world.client.end_pod(&pod).await?;
-    world.client.end_pod(&idle).await
+    Ok(world.client.end_pod(&idle).await?)
 }

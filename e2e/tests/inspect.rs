@@ -58,7 +58,7 @@ async fn a_pod_shows_its_process_namespaces_and_network() -> Result<()> {
     world.client.stop_pod(&pod).await?;
     let info = json(&crictl.run(&["inspectp", &pod])?)?["info"].clone();
     assert_eq!((&info["pid"], &info["netNamespaceClosed"]), (&0.into(), &true.into()), "{info}");
-    world.client.end_pod(&pod).await
+    Ok(world.client.end_pod(&pod).await?)
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn a_container_shows_its_layers_cgroup_and_spec() -> Result<()> {
     world.client.exec(&id, &["sh", "-c", "echo written > /here"], 10).await?;
     let upper = info["rootfs"]["upper"].as_str().context("no upper")?;
     assert_eq!(std::fs::read_to_string(format!("{upper}/here"))?, "written\n");
-    world.client.end_pod(&pod).await
+    Ok(world.client.end_pod(&pod).await?)
 }
 
 #[tokio::test]

@@ -65,9 +65,10 @@ fn text(dump: &DumpResponse) -> String {
     dump.pulls.iter().for_each(|pull| write_pull(&mut text, pull));
     let _ = writeln!(text, "\nQUEUES");
     let queue = |queue: &berth_proto::admin::v1::DumpedQueue| {
-        vec![format!("  {}", queue.name), queue.length.to_string(), queue.meaning.clone()]
+        vec![queue.name.clone(), queue.length.to_string(), queue.meaning.clone()]
     };
-    text + &table(&dump.queues.iter().map(queue).collect::<Vec<_>>(), &[])
+    let queues = table(&dump.queues.iter().map(queue).collect::<Vec<_>>(), &[]);
+    text + &queues.lines().map(|line| format!("  {line}\n")).collect::<String>()
 }
 
 fn since(state: &str, age: i64) -> String {

@@ -130,6 +130,48 @@ mod tests {
 
     use super::*;
 
+    /// Every file for people, and the commands in it: lines of code that begin with `berth`, or `# berth` after a prompt.
+    fn commands_in_documents() -> Vec<(String, Vec<String>)> {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut paths: Vec<_> =
+            root.join("docs").read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.push(root.join("README.md"));
+        let mut found = Vec::new();
+        for path in paths.iter().filter(|path| path.extension().is_some_and(|end| end == "md")) {
+            let text = std::fs::read_to_string(path).unwrap();
+            let blocks = text.split("```").skip(1).step_by(2).flat_map(str::lines);
+            let spans = text.split("```").step_by(2).flat_map(|prose| prose.split('`').skip(1).step_by(2));
+            for code in blocks.chain(spans) {
+                let code = code.trim_start_matches("# ").trim_start_matches("$ ").trim_start_matches("sudo ");
+                let command = code.split(" # ").next().unwrap_or_default();
+                let command = command.split(['|', '>', '<', ';', '&']).next().unwrap_or_default();
+                if command.starts_with("berth ") {
+                    let words =
+                        command.split_whitespace().map(|word| word.trim_matches(['"', '\'']).to_string());
+                    found.push((path.display().to_string(), words.collect()));
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_command_in_the_documents_is_one() {
+        let found = commands_in_documents();
+        assert!(found.len() > 20, "{found:#?}");
+        for (path, words) in found {
+            // A command without what it needs is a name, such as `berth config`.
+            let wrong = Cli::try_parse_from(&words).err().filter(|error| {
+                use clap::error::ErrorKind::{
+                    DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand as NoWord, MissingRequiredArgument,
+                    MissingSubcommand,
+                };
+                !matches!(error.kind(), DisplayHelp | NoWord | MissingRequiredArgument | MissingSubcommand)
+            });
+            assert!(wrong.is_none(), "{path}: {}: {}", words.join(" "), wrong.unwrap());
+        }
+    }
+
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();

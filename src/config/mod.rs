@@ -3,6 +3,8 @@
 
 pub mod duration;
 mod path;
+#[cfg(test)]
+mod reference;
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,5 @@
 //! What `berth top` shows, as lines of text. What does not live here: the terminal (screen).
 
-use indicatif::HumanBytes;
-
 use super::Order;
 use super::usage::{PodUsage, Usage};
 use crate::cli::age::age;
@@ -10,7 +8,7 @@ use crate::drivers::host;
 
 const HEADS: [&str; 7] = ["CPU", "MEMORY", "DISK", "RESTARTS", "RUNNING", "AGE", ""];
 /// Of all columns but the name, which takes the rest.
-const WIDTHS: [usize; 6] = [7, 11, 11, 9, 8, 7];
+const WIDTHS: [usize; 6] = [7, 8, 8, 9, 8, 7];
 /// Narrower than this the name makes no sense.
 const NAME_MIN: usize = 12;
 /// Lines above and below the pods.
@@ -46,11 +44,22 @@ fn millicores(nano_cores: Option<u64>) -> String {
     nano_cores.map_or_else(|| "-".to_string(), |nano| format!("{}m", nano.div_ceil(1_000_000)))
 }
 
+/// With two digits at least, in the units of Kubernetes.
+fn size(bytes: u64) -> String {
+    let units = ["B", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+    let power = (0..units.len() - 1).find(|power| bytes >> (10 * power) < 1024).unwrap_or(units.len() - 1);
+    let tenths = (u128::from(bytes) * 10) >> (10 * power);
+    match (power, tenths) {
+        (1.., ..100) => format!("{}.{}{}", tenths / 10, tenths % 10, units[power]),
+        _ => format!("{}{}", tenths / 10, units[power]),
+    }
+}
+
 fn cells(pod: &PodUsage) -> [String; 6] {
     [
         millicores(pod.nano_cores),
-        HumanBytes(pod.memory).to_string(),
-        HumanBytes(pod.disk).to_string(),
+        size(pod.memory),
+        size(pod.disk),
         pod.restarts.to_string(),
         pod.containers.to_string(),
         age(pod.age),
@@ -87,8 +96,8 @@ impl View {
     fn summary(&self, count: usize, room: usize) -> String {
         let pods = &self.usage.pods;
         let cores: u64 = pods.iter().filter_map(|pod| pod.nano_cores).sum();
-        let memory = HumanBytes(pods.iter().map(|pod| pod.memory).sum());
-        let disk = HumanBytes(pods.iter().map(|pod| pod.disk).sum());
+        let memory = size(pods.iter().map(|pod| pod.memory).sum());
+        let disk = size(pods.iter().map(|pod| pod.disk).sum());
         let shown = match count > room {
             true => format!(" ({}-{})", self.top + 1, (self.top + room).min(count)),
             false => String::new(),
@@ -104,11 +113,22 @@ impl View {
 /// The name to the left, numbers to the right.
 fn row(name: &str, cells: &[impl AsRef<str>], width: usize) -> String {
     let rest = width.saturating_sub(WIDTHS.iter().sum::<usize>()).max(NAME_MIN);
-    let mut line = format!("{:rest$}", cut(name, rest));
+    let mut line = format!("{:rest$}", shorten(name, rest - 1));
     for (cell, width) in cells.iter().zip(WIDTHS) {
         line.push_str(&format!("{:>width$}", cell.as_ref()));
     }
     line
+}
+
+/// Of a name that is too long the middle goes: pods of one Deployment differ at the end.
+fn shorten(name: &str, width: usize) -> String {
+    let count = name.chars().count();
+    if count <= width {
+        return name.to_string();
+    }
+    let last = width.saturating_sub(1) * 2 / 3;
+    let first = width.saturating_sub(1 + last);
+    name.chars().take(first).chain(['…']).chain(name.chars().skip(count - last)).collect()
 }
 
 /// A text that is too long ends in `…`.
@@ -153,7 +173,7 @@ mod tests {
         assert!(lines[0].contains("110 pods (1-21) by cpu, cpu 5995m"), "{}", lines[0]);
         assert_eq!(
             lines[2],
-            "default/a-deployment-with…   109m 391.00 MiB 109.00 KiB        1       1 1h50m"
+            "default/a-d…with-a-long-name-109    109m   391Mi   109Ki        1       1  1h50m"
         );
         assert_eq!(lines[23], KEYS[..79].to_string() + "…");
     }
@@ -167,6 +187,23 @@ mod tests {
         assert!(lines[2].contains("name-100") && lines[11].contains("name-109"), "{lines:#?}");
         assert!(lines[0].contains("(101-110)"), "{}", lines[0]);
         assert!(view.lines(10, 2).len() == 2 && view.lines(0, 0).is_empty());
+    }
+
+    #[test]
+    fn sizes_have_two_digits_at_least() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1.0Ki"),
+            (592 << 10, "592Ki"),
+            ((3 << 20) + (8 << 10), "3.0Mi"),
+            ((9 << 20) + (1023 << 10), "9.9Mi"),
+            (10 << 20, "10Mi"),
+            (1023 << 20, "1023Mi"),
+            (u64::MAX, "15Ei"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub enum Verb {
     Exec,
     /// A session of attach.
     Attach,
+    /// A session of port-forward.
+    PortForward,
     /// PullImage.
     PullImage,
     /// `berth image import`.
@@ -63,6 +65,7 @@ impl Verb {
             Self::ExecSync
                 | Self::Exec
                 | Self::Attach
+                | Self::PortForward
                 | Self::PullImage
                 | Self::ImportImage
                 | Self::StopContainer

@@ -59,9 +59,8 @@ impl Health {
 
     /// All conditions, told within a few seconds whatever hangs.
     pub async fn conditions(&self) -> Vec<Condition> {
-        let network = self.drivers.network.ready().await;
+        let (network, (writable, room)) = tokio::join!(self.drivers.network.ready(), self.storage());
         let network = network.map_err(|error| Wrong { reason: error.reason, message: error.message });
-        let (writable, room) = self.storage().await;
         let mut found = vec![
             ("RuntimeReady", writable),
             ("NetworkReady", network),

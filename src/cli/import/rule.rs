@@ -75,10 +75,10 @@ impl Do {
     pub fn of(&self, setting: &Setting) -> Fate {
         let value = &setting.value;
         match *self {
-            Self::Needless(why) => Fate::Moot(why.into()),
             Self::Only(same, why) if same.contains(&plain(value).as_str()) => Fate::Moot(why.into()),
             Self::Only(_, why) if value.as_str() != Some("") => Fate::Lost(why.into()),
             _ if setting.is_unset() && !matches!(self, Self::With(..)) => Fate::Unset,
+            Self::Needless(why) => Fate::Moot(why.into()),
             Self::FirstPath(section, key) => first_path(section, key, value),
             Self::Copy(section, key) => Fate::Set(section, key, value.clone()),
             Self::List(section, key) => Fate::Set(section, key, Value::Array(vec![value.clone()])),

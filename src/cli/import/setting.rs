@@ -25,7 +25,7 @@ impl Setting {
     /// Zero and emptiness are how others spell "not set".
     pub fn is_unset(&self) -> bool {
         match &self.value {
-            Value::String(text) => text.is_empty() || is_zero_duration(text),
+            Value::String(text) => text.is_empty() || text == "0" || is_zero_duration(text),
             Value::Integer(number) => *number == 0,
             Value::Boolean(on) => !on,
             Value::Array(list) => list.is_empty(),

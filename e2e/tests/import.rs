@@ -28,7 +28,12 @@ fn containerd_s_own_default_configuration_has_its_equal() -> Result<()> {
     assert!(!told.contains("Without an equal") && told.contains("snapshotter = \"overlayfs\""), "{told}");
     std::fs::write(&made, &import.stdout)?;
     let made_text = String::from_utf8_lossy(&import.stdout);
-    for line in ["driver = \"cgroupfs\"", "bin_dirs = [\"/opt/cni/bin\"]", "idle_timeout = \"4h\"", "no_progress = \"5m\""] {
+    for line in [
+        "driver = \"cgroupfs\"",
+        "bin_dirs = [\"/opt/cni/bin\"]",
+        "idle_timeout = \"4h\"",
+        "no_progress = \"5m\"",
+    ] {
         assert!(made_text.lines().any(|made| made == line), "{line}\n{made_text}");
     }
     // The daemon's own reader takes it; whether this node can run pods is another question.
@@ -36,7 +41,10 @@ fn containerd_s_own_default_configuration_has_its_equal() -> Result<()> {
     assert!(check.stderr.is_empty(), "{}", String::from_utf8_lossy(&check.stderr));
 
     // A setting that changes what pods get is named, and the exit code says so.
-    std::fs::write(&file, text.replace("enable_unprivileged_ports = true", "enable_unprivileged_ports = false"))?;
+    std::fs::write(
+        &file,
+        text.replace("enable_unprivileged_ports = true", "enable_unprivileged_ports = false"),
+    )?;
     let import = Command::new(berth()?).args(["config", "import"]).arg(&file).output()?;
     let told = String::from_utf8_lossy(&import.stderr);
     assert_eq!(import.status.code(), Some(2), "{told}");

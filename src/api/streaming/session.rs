@@ -14,6 +14,7 @@ use super::port_forward::Port;
 use super::remote_command::{Channels, Wanted};
 use super::watch::Watch;
 use super::{Streaming, port_forward, spdy, websocket};
+use crate::activity::{self, Verb};
 use crate::containers::session::Session;
 use crate::containers::{AttachRequest, ContainerError, ExecRequest};
 use crate::error::chain;
@@ -39,6 +40,23 @@ enum Process {
 impl Plan {
     /// Runs the session. When the client goes, everything that was done for it is dropped.
     pub async fn run<T>(self, io: T, watch: Arc<Watch>, streaming: &Streaming)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let container = |id: &ContainerId| streaming.containers.find(id.as_str()).map(|found| found.name());
+        let (verb, name, id) = match &self {
+            Self::Exec(id, ..) => (Verb::Exec, container(id).ok(), id.to_string()),
+            Self::Attach(id, ..) => (Verb::Attach, container(id).ok(), id.to_string()),
+            Self::PortForward(id, ..) => {
+                let name = streaming.pods.find(id.as_str()).map(|pod| pod.name());
+                (Verb::PortForward, name.ok(), id.to_string())
+            }
+        };
+        let session = self.serve(io, watch, streaming);
+        activity::track(verb, name.unwrap_or_default(), &id, session).await;
+    }
+
+    async fn serve<T>(self, io: T, watch: Arc<Watch>, streaming: &Streaming)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send,
     {

@@ -65,7 +65,6 @@ pub(super) const RULES: &[Rule] = &[
     rule("cgroup.path", Do::No("the systemd unit decides the daemon's own cgroup")),
     // The same for every containerd, and of use with encrypted images only.
     rule("stream_processors.io.containerd.ocicrypt.decoder.v1.tar.**", Do::Needless(ENCRYPTED)),
-    rule("stream_processors.io.containerd.ocicrypt.decoder.v1.tar.gzip.**", Do::Needless(ENCRYPTED)),
     rule("stream_processors.**", Do::No("layers are plain, gzip or zstd")),
     // Images.
     rule("cri.registry.config_path", Do::FirstPath("registry", "config_path")),

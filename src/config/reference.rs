@@ -24,6 +24,32 @@ Directories, the socket and the log are no part of the file but flags of the dae
 <!-- Made by a test of src/config/reference.rs: UPDATE=1 cargo test -p berth --lib config::reference -->
 ";
 
+const TAIL: &str = "
+## Registries: hosts.toml
+A registry's own settings stand in HOST/hosts.toml below `config_path` of `[registry]`, in containerd's format; containerd and Berth can share the directory. `HOST` is
+what image names begin with (`docker.io`, `registry.example:5000`), and `_default` stands for all others. Mirrors are asked in the order of the file, the server last.
+
+```toml
+# /etc/berth/certs.d/docker.io/hosts.toml
+server = \"https://registry-1.docker.io\"
+
+[host.\"https://mirror.example\"]
+  capabilities = [\"pull\", \"resolve\"]
+  ca = \"/etc/ssl/mirror.pem\"
+```
+| key | meaning |
+|---|---|
+| `server` | the registry itself, asked last |
+| `capabilities` | `pull`: layers and manifests by digest; `resolve`: tags, too |
+| `ca` | PEM file, or a list, of who vouches for the host; relative to the directory |
+| `client` | PEM of a certificate and its key, `[[cert, key]]` |
+| `skip_verify` | trust any certificate |
+| `header` | a table of headers to send |
+| `override_path` | the URL has the API's prefix (`/v2`) already |
+
+Credentials come from imagePullSecrets or the kubelet's credential providers, and go to the registry itself only.
+";
+
 /// A key, and the comment above it.
 struct Key<'a> {
     name: &'a str,
@@ -97,7 +123,7 @@ fn page() -> String {
             let _ = writeln!(text, "| `{}` | {} | `{}` | {meaning} |", key.name, kind(key), key.default);
         }
     }
-    text
+    text + TAIL
 }
 
 #[test]

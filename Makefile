@@ -13,8 +13,9 @@ run:
 setup:
 	e2e/setup
 
+# The metric berth_build_info tells the commit.
 build:
-	cargo build --release -p berth
+	BERTH_COMMIT=$$(git rev-parse --short HEAD || echo unknown) cargo build --release -p berth
 	cargo build --profile shim -p berth-shim
 
 # Unit and driver tests, then the end-to-end tests. Those drive the daemon of the unit tests' profile: one build less.

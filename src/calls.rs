@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tracing::Instrument;
 
 /// How long a result waits for somebody to ask again.
 const UNCLAIMED: Duration = Duration::from_secs(120);
@@ -58,6 +59,8 @@ impl<K: Clone + Eq + Hash + Send + 'static, T: Clone + Send + Sync + 'static> Ca
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let (sender, result) = watch::channel(None);
         let under_way = self.under_way.clone();
+        // The caller's span ends with the call, not with the wait for somebody to claim the result.
+        let call = call.in_current_span();
         tokio::spawn(async move {
             sender.send_replace(Some(call.await));
             // Ends as soon as somebody has received it: a result may hold much.

@@ -5,12 +5,13 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use berth_proto::admin::v1::admin_server::AdminServer;
 use berth_proto::cri::v1::image_service_server::ImageServiceServer;
 use berth_proto::cri::v1::runtime_service_server::RuntimeServiceServer;
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -18,19 +19,32 @@ use tonic::service::Routes;
 
 use crate::api::admin::AdminApi;
 use crate::api::cri::{ImageApi, RuntimeApi, Services};
+use crate::api::metrics::{self, Endpoint};
 use crate::api::server;
 use crate::api::streaming::{self, Streaming};
 use crate::config::Config;
 use crate::containers::Containers;
 use crate::drivers::{
-    Drivers, apparmor::Apparmor, background::Background, bundle::Bundles, cgroup::Cgroups, host::Host,
-    layers::Layers, network::Network, pod_files::PodFiles, registry::Registry, seccomp::SeccompCache, shim,
-    shim::Shims, store::Store,
+    Drivers,
+    apparmor::Apparmor,
+    background::Background,
+    bundle::Bundles,
+    cgroup::Cgroups,
+    host::Host,
+    layers::Layers,
+    network::Network,
+    pod_files::PodFiles,
+    registry::Registry,
+    seccomp::SeccompCache,
+    shim,
+    shim::Shims,
+    store::{Durability, Record, Store},
 };
 use crate::health::Health;
 use crate::images::Images;
 use crate::layout::Layout;
 use crate::pods::Pods;
+use crate::telemetry::METRICS;
 
 /// Largest message taken or sent: what the kubelet's own client allows.
 const MESSAGE: usize = 16 << 20;
@@ -53,11 +67,14 @@ pub struct Places {
 pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
     make_directories(&places.layout)?;
     let _locks = lock(&places.layout)?;
-    let (services, events, streaming) = build(config, &places.layout).await?;
+    let (metrics, page) = Endpoint::open(&config.metrics).await;
+    let (services, events, streaming) = build(config, &places.layout, Arc::new(metrics)).await?;
+    count_start(&services.drivers.store).await?;
     tokio::spawn(follow_shims(services.clone(), events));
     tokio::spawn(give_back_memory());
     services.pods.recover().await.context("cannot take over the pods of the daemon before this one")?;
     services.images.collect().await.context("cannot clear the layer cache")?;
+    tokio::spawn(services.metrics.clone().run(page, metrics::registry(&services)));
     let listener = listen(&places.socket)?;
     tokio::spawn(streaming.run());
     tracing::info!(socket = %places.socket.display(), "serving");
@@ -74,8 +91,9 @@ pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
 async fn build(
     config: Config,
     layout: &Layout,
+    metrics: Arc<Endpoint>,
 ) -> anyhow::Result<(Services, mpsc::UnboundedReceiver<shim::Event>, streaming::Server)> {
-    let (started, whole) = (Instant::now(), Arc::new(config.clone()));
+    let (started, whole) = (SystemTime::now(), Arc::new(config.clone()));
     let store = Arc::new(Store::open(&layout.store())?);
     let registry = Registry::new(config.registry)?;
     let images = Arc::new(Images::open(layout, store.clone(), registry, config.image, &config.layers).await?);
@@ -99,11 +117,25 @@ async fn build(
     let pods = Arc::new(Pods::new(drivers.clone(), containers.clone()));
     let (streaming, server) = Streaming::bind(config.streaming, containers.clone(), pods.clone()).await?;
     let health = Arc::new(Health::new(drivers.clone(), whole.layers.reserve_mib << 20));
-    Ok((
-        Services { pods, containers, images, streaming, health, started, config: whole, drivers },
-        events,
-        server,
-    ))
+    let services =
+        Services { pods, containers, images, streaming, health, started, config: whole, drivers, metrics };
+    Ok((services, events, server))
+}
+
+/// How many daemons have begun with these records.
+#[derive(Default, Serialize, Deserialize)]
+struct Starts(u64);
+
+impl Record for Starts {
+    const TABLE: &'static str = "starts";
+}
+
+/// A counter that goes on where the daemon before this one had it.
+async fn count_start(store: &Store) -> anyhow::Result<()> {
+    let Starts(before) =
+        store.load::<Starts>()?.into_iter().find_map(|(_, starts)| starts.ok()).unwrap_or_default();
+    METRICS.restarts.inc_by(before);
+    Ok(store.put("daemon", &Starts(before + 1), Durability::Process).await?)
 }
 
 /// What a pull or a burst of pods has freed goes back to the node.

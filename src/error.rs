@@ -34,6 +34,26 @@ pub enum Kind {
     Internal,
 }
 
+impl Kind {
+    /// In a word, for metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::InvalidArgument => "invalid_argument",
+            Self::AlreadyExists => "already_exists",
+            Self::FailedPrecondition => "failed_precondition",
+            Self::Unavailable => "unavailable",
+            Self::RegistryUnavailable => "registry_unavailable",
+            Self::ResourceExhausted => "resource_exhausted",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::PermissionDenied => "permission_denied",
+            Self::DataLoss => "data_loss",
+            Self::Unimplemented => "unimplemented",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// Any failure of the domain.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

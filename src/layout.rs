@@ -98,9 +98,14 @@ impl Layout {
         self.root.join("trash")
     }
 
+    /// All pods' files.
+    pub fn all_pod_files(&self) -> PathBuf {
+        self.root.join("pods")
+    }
+
     /// Files that each container of a pod mounts.
     pub fn pod_files(&self, pod: &PodId) -> PathBuf {
-        self.root.join("pods").join(pod.as_str())
+        self.all_pod_files().join(pod.as_str())
     }
 
     /// The pod's resolv.conf.
@@ -187,7 +192,7 @@ impl Layout {
             self.blobs(),
             self.staging(),
             self.trash(),
-            self.root.join("pods"),
+            self.all_pod_files(),
             self.snapshots(),
             self.shims(),
             self.network_namespaces(),

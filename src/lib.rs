@@ -21,3 +21,4 @@ pub mod looks;
 pub mod pods;
 pub mod rollback;
 pub mod spread;
+pub mod telemetry;

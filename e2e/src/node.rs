@@ -26,6 +26,8 @@ pub struct Options {
     pub mirror: Option<String>,
     /// Lines for Berth's configuration file.
     pub config: String,
+    /// What Berth logs; empty: what it logs by default.
+    pub log: String,
 }
 
 /// A running daemon. Dropping it removes its pods, ends it and deletes what it stored.
@@ -35,6 +37,7 @@ pub struct Node {
     network: Network,
     cgroup_parent: Parent,
     scratch: TempDir,
+    log: String,
 }
 
 impl Node {
@@ -49,7 +52,8 @@ impl Node {
         let network = Network::claim()?;
         let name = format!("{}x{}", network.bridge(), std::process::id());
         let cgroup_parent = Parent::new(Driver::from_env()?, &name);
-        let mut node = Self { runtime, daemon: None, network, cgroup_parent, scratch };
+        let mut node =
+            Self { runtime, daemon: None, network, cgroup_parent, scratch, log: options.log.clone() };
         if let Some(mirror) = &options.mirror {
             write_mirrors(&node.certs_dir(), mirror)?;
         }
@@ -59,6 +63,11 @@ impl Node {
         std::fs::write(node.config_file(), runtime.configuration(&node, options)?)?;
         node.launch().await?;
         Ok(node)
+    }
+
+    /// What it logs; empty: what it logs by default.
+    pub(crate) fn log_filter(&self) -> &str {
+        &self.log
     }
 
     /// Which program it is.

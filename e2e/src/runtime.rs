@@ -38,6 +38,9 @@ impl Runtime {
                 command.arg("--root").arg(node.root()).arg("--state").arg(node.state());
                 command.arg("--socket").arg(node.socket()).arg("--config").arg(node.config_file());
                 command.env("BERTH_SHIM", berth_shim()?);
+                if !node.log_filter().is_empty() {
+                    command.arg("--log").arg(node.log_filter());
+                }
                 Ok(command)
             }
             Self::Containerd => {
@@ -104,9 +107,12 @@ fn toml_list(paths: &[PathBuf]) -> String {
 
 fn berth_configuration(node: &Node, options: &Options) -> String {
     let network = node.network();
+    // Daemons side by side need a place each.
+    let metrics =
+        if options.config.contains("[metrics]") { "" } else { "[metrics]\naddress = \"127.0.0.1:0\"\n\n" };
     format!(
         "[registry]\nconfig_path = {:?}\n\n[cni]\nconf_dir = {:?}\nbin_dirs = {}\ntimeout = {}\n\n\
-         [network]\nbridge = {:?}\nsubnets = [{:?}, {:?}]\n\n[cgroup]\ndriver = {:?}\n\n{}\n",
+         [network]\nbridge = {:?}\nsubnets = [{:?}, {:?}]\n\n[cgroup]\ndriver = {:?}\n\n{metrics}{}\n",
         node.certs_dir(),
         node.conf_dir(),
         toml_list(&plugin_dirs(node)),

@@ -2,5 +2,8 @@
 
 pub mod admin;
 pub mod cri;
+pub mod metrics;
+mod observe;
+pub mod rpc;
 pub mod server;
 pub mod streaming;

@@ -11,7 +11,8 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
 use tonic::service::Routes;
-use tower::ServiceExt;
+
+use super::observe::observe;
 
 /// How long to wait when the process or the node has no descriptors left; then somebody may have closed one.
 const BREATH: Duration = Duration::from_millis(50);
@@ -44,10 +45,10 @@ pub async fn serve(
 }
 
 fn connect(graceful: &GracefulShutdown, routes: Routes, stream: UnixStream) {
-    let service =
-        TowerToHyperService::new(routes.map_request(|request: http::Request<hyper::body::Incoming>| {
-            request.map(tonic::body::Body::new)
-        }));
+    let service = tower::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        observe(routes.clone(), request.map(tonic::body::Body::new))
+    });
+    let service = TowerToHyperService::new(service);
     let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
     builder.http2().max_concurrent_streams(Some(1000));
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();

@@ -1,7 +1,8 @@
 //! `berth check`: what this node offers, and what each missing thing costs. What does not live here: the network
-//! (network), and the table (cli/table).
+//! (network), metrics and traces (telemetry), and the table (cli/table).
 
 mod network;
+mod telemetry;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,7 @@ pub(super) fn report(config: &Config) -> (String, bool) {
     rows.extend(network::rows(config));
     rows.push(capabilities(&host));
     rows.push(shim(config));
+    rows.extend(telemetry::rows(config));
     let runs = rows.iter().all(|row| row.verdict != Verdict::Missing);
     (render(rows), runs)
 }

@@ -7,9 +7,11 @@ use anyhow::{Context, ensure};
 use tracing_subscriber::EnvFilter;
 
 use super::Serve;
+use crate::api::rpc;
 use crate::config::Config;
 use crate::daemon::{self, Places};
 use crate::layout::{self, Layout};
+use crate::telemetry::{self, traces::Traces};
 
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
@@ -26,18 +28,16 @@ impl Serve {
         let config = read_config(self.config.as_deref())?;
         let filter = EnvFilter::try_new(&self.log)
             .with_context(|| format!("--log {:?} is not a log filter", self.log))?;
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr)
-            .with_ansi(false)
-            .init();
         let places = Places { layout: Layout::new(self.root, self.state), socket };
-        tokio::runtime::Builder::new_multi_thread()
+        let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             // A burst of pods makes many threads wait for the kernel; idle ones are only memory.
             .thread_keep_alive(Duration::from_secs(1))
-            .build()?
-            .block_on(daemon::run(config, places))
+            .build()?;
+        let _inside = runtime.enter();
+        let traces = Traces::open(&config.traces, rpc::begins_trace).context("[traces] endpoint")?;
+        telemetry::start(&config.log, filter, traces.as_ref());
+        runtime.block_on(daemon::run(config, places))
     }
 }
 

@@ -35,6 +35,12 @@ pub struct Config {
     pub shim: crate::drivers::shim::Config,
     /// `[streaming]`: where exec, attach and port-forward are served.
     pub streaming: crate::api::streaming::Config,
+    /// `[metrics]`: where Prometheus asks.
+    pub metrics: crate::api::metrics::Config,
+    /// `[traces]`: where spans are sent.
+    pub traces: crate::telemetry::traces::Config,
+    /// `[log]`
+    pub log: crate::telemetry::logs::Config,
 }
 
 /// Why a configuration is refused.
@@ -160,6 +166,10 @@ mod tests {
             ("[streaming]\naddress = \"localhost\"", "line 2, column 11: "),
             ("[streaming]\ntls_key_file = \"x\"", "line 2, column 16: \"x\" is not an absolute path"),
             ("[layers]\nreserve_mib = -1", "line 2, column 15: "),
+            ("[metrics]\naddress = \"localhost\"", "\"localhost\" is not an address such as 127.0.0.1:9740"),
+            ("[traces]\nendpoint = \"127.0.0.1:4317\"", "is not a collector such as http://127.0.0.1:4317"),
+            ("[traces]\nsampling_ratio = 2.0", "line 2, column 18: 2 is not a part"),
+            ("[log]\nformat = \"xml\"", "line 2, column 10: unknown variant `xml`"),
             ("[layers\n", "line 1, column 8: "),
         ];
         for (text, expected) in bad {

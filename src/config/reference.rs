@@ -18,7 +18,7 @@ pods run on meanwhile.
 a configuration of containerd or CRI-O ([from containerd](migrate-from-containerd.md), [from CRI-O](migrate-from-crio.md)).
 `crictl info` shows the values in force below `config.effective`.
 
-Directories, the socket and the log are no part of the file but flags of the daemon: `--root` (/var/lib/berth), `--state`
+Directories, the socket and the level of the log are no part of the file but flags of the daemon: `--root` (/var/lib/berth), `--state`
 (/run/berth), `--socket` (berth.sock in the state directory), `--log` or `BERTH_LOG` (`info`; `debug` or `berth=debug` say more).
 
 <!-- Made by a test of src/config/reference.rs: UPDATE=1 cargo test -p berth --lib config::reference -->

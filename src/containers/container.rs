@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use oci_spec::runtime::Process;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tracing::Span;
 
 use super::gauges::{Gauges, WritableLayer};
 use super::sandbox::Sandbox;
@@ -17,6 +18,7 @@ use crate::drivers::cgroup::ContainerCgroup;
 use crate::drivers::store::Record;
 use crate::ids::{ContainerId, Digest, PodId};
 use crate::images::Hold;
+use crate::telemetry::subject;
 
 /// What of an image a container keeps: enough to answer after the image's names have changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +141,12 @@ impl Container {
             update_annotations: self.update_annotations(),
             phase: self.phase(),
         }
+    }
+
+    /// For lines about what happens to it without a call, or may outlive one.
+    pub fn span(&self) -> Span {
+        let pod = (&self.sandbox.spec.metadata, &self.sandbox.id);
+        subject::container(pod, &self.spec, &self.id)
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tracing::{Instrument, debug_span};
+
 use super::container::ImageUse;
 use super::oci::{self, Inputs, Labels, PodFiles};
 use super::sandbox::Sandbox;
@@ -25,11 +27,13 @@ use crate::drivers::layers::View;
 use crate::drivers::rootfs::{Rootfs, RootfsError};
 use crate::drivers::seccomp::Filter;
 use crate::drivers::store::Durability;
+use crate::error::chain;
 use crate::events::Happening;
 use crate::ids::ContainerId;
 use crate::images::Hold;
 use crate::images::image::{Image, ImageConfig};
 use crate::pods::spec::UserNamespace;
+use crate::telemetry::{Leak, Stage, stage, subject};
 
 /// What `make` has finished, for the container that comes of it.
 struct Made {
@@ -44,6 +48,7 @@ impl Containers {
     pub async fn create(self: &Arc<Self>, sandbox: Arc<Sandbox>, spec: ContainerSpec) -> Created {
         let key = (sandbox.id.clone(), spec.metadata.clone());
         let name = spec.metadata.name.clone();
+        subject::note_container(&spec, None);
         let (this, subject) = (self.clone(), format!("{}/{name}", sandbox.name()));
         let create = || {
             activity::track(Verb::CreateContainer, subject, "", async move {
@@ -64,8 +69,10 @@ impl Containers {
         }
         let id = ContainerId::generate();
         activity::identify(&id);
+        subject::note_container_id(&id);
         let mut cgroup = None;
-        match self.create_as(&id, sandbox, spec, &mut cgroup).await {
+        let create = self.create_as(&id, sandbox, spec, &mut cgroup);
+        match stage(Stage::ContainerCreate, create).await {
             Ok(container) => Ok(container),
             Err(cause) => {
                 activity::step("undo");
@@ -98,17 +105,21 @@ impl Containers {
         let label = self.file_label(&sandbox, &spec.security);
         let view = View { user: sandbox.spec.namespaces.user.as_ref(), label: label.as_deref() };
         activity::step("root");
-        let (root, user) = self.make_root(id, &spec, &image, view)?;
-        let mounted = Mounted { root, volumes: self.mount_volumes(&spec, &volumes.uses, view)? };
+        let mount = || -> Result<_, Cause> {
+            let (root, user) = self.make_root(id, &spec, &image, view)?;
+            Ok((Mounted { root, volumes: self.mount_volumes(&spec, &volumes.uses, view)? }, user))
+        };
+        let (mounted, user) = debug_span!("mount").in_scope(mount)?;
         let devices = devices::resolve(&spec)?;
         let rules = devices::rules(&spec, &devices);
         activity::step("cgroup");
-        let cgroup =
-            self.drivers.cgroups.create_container(&sandbox.cgroup, id, &spec.resources, &rules).await?;
+        let cgroup = self.drivers.cgroups.create_container(&sandbox.cgroup, id, &spec.resources, &rules);
+        let cgroup = cgroup.instrument(debug_span!("cgroup")).await?;
         *to_undo = Some(cgroup.clone());
         activity::step("config");
         let made = Made { user, mounted, volumes, cgroup };
-        self.write_config(id, &sandbox, (&spec, &image.config), (&made, &devices))?;
+        debug_span!("config")
+            .in_scope(|| self.write_config(id, &sandbox, (&spec, &image.config), (&made, &devices)))?;
         let container = Arc::new(assemble(id, sandbox, (spec, &image, hold), made));
         activity::step("record");
         self.note_new_layer(&container);
@@ -235,15 +246,26 @@ impl Containers {
         if let Some(cgroup) = cgroup
             && let Err(error) = self.drivers.cgroups.remove_container(&cgroup).await
         {
-            tracing::warn!(container = %id, %error, "cannot remove the cgroup of a container that was not made");
+            Leak::Cgroup.found();
+            tracing::warn!(
+                error = chain(&error),
+                "cannot remove the cgroup of a container that was not made"
+            );
         }
         if let Err(error) = self.drivers.bundles.remove(id) {
-            tracing::warn!(container = %id, %error, "cannot remove the directories of a container that was not made");
+            Leak::Bundle.found();
+            tracing::warn!(
+                error = chain(&error),
+                "cannot remove the directories of a container that was not made"
+            );
         }
         if let Err(error) =
             self.drivers.store.delete::<ContainerRecord>(id.as_str(), Durability::Process).await
         {
-            tracing::warn!(container = %id, %error, "cannot remove the record of a container that was not made");
+            tracing::warn!(
+                error = chain(&error),
+                "cannot remove the record of a container that was not made"
+            );
         }
     }
 }

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use berth_proto::shim::v1;
+use tracing::Instrument;
 
 use super::state::{Exit, Exited, Reason, Run, State};
 use super::{Container, Containers};
 use crate::activity::{self, Verb};
 use crate::drivers::store::Durability;
+use crate::error::chain;
 use crate::events::Happening;
 use crate::ids::ContainerId;
+use crate::telemetry::METRICS;
 
 impl Containers {
     /// Takes what a shim saw; unknown containers and execs are ignored.
@@ -23,7 +26,7 @@ impl Containers {
         };
         let container = self.table().get(&id).cloned();
         if let Some(container) = container {
-            let end = self.end(&container, exit);
+            let end = self.end(&container, exit).instrument(container.span());
             activity::track(Verb::ContainerExit, container.name(), id.as_str(), end).await;
         }
     }
@@ -46,16 +49,20 @@ impl Containers {
 
     /// Processes that outlive the first one (a PID namespace shared with others) end with it.
     pub(super) async fn end_run(&self, container: &Arc<Container>, run: Run, exit: Exit) {
-        let oom_killed = self.drivers.cgroups.oom_kills(&container.cgroup).unwrap_or(0) > 0;
+        let oom_kills = self.drivers.cgroups.oom_kills(&container.cgroup).unwrap_or(0);
+        // What had ended before the daemon began has been counted.
+        if !*container.ended.borrow() {
+            METRICS.oom_kills.inc_by(oom_kills);
+        }
         if let Err(error) = self.drivers.cgroups.kill(&container.cgroup).await {
-            tracing::warn!(container = %container.id, %error, "cannot kill what the container left behind");
+            tracing::warn!(error = chain(&error), "cannot kill what the container left behind");
         }
         self.set_exited(
             container,
             Exited {
                 started_at: run.started_at,
                 exit,
-                reason: Reason::of(exit, oom_killed),
+                reason: Reason::of(exit, oom_kills > 0),
                 message: String::new(),
             },
         )
@@ -69,7 +76,7 @@ impl Containers {
         record.phase = super::state::Phase::Exited(exited.clone());
         if let Err(error) = self.drivers.store.put(container.id.as_str(), &record, Durability::Process).await
         {
-            tracing::error!(container = %container.id, %error, "cannot record the container's end");
+            tracing::error!(error = chain(&error), "cannot record the container's end");
         }
         let mut turn = self.events.turn();
         *container.state() = State::Exited(exited);

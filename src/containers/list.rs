@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::state::Phase;
 use super::{Cause, Container, ContainerError, Containers};
 use crate::ids::{Named, PodId, named};
+use crate::telemetry::subject;
 
 /// Which containers; an empty filter means all.
 #[derive(Clone, Debug, Default)]
@@ -78,7 +79,11 @@ impl Containers {
     /// The one container with this id, or whose id alone begins so.
     pub fn find(&self, id: &str) -> Result<Arc<Container>, ContainerError> {
         match named(&self.table(), id) {
-            Named::One(container) => Ok(container.clone()),
+            Named::One(container) => {
+                subject::note_pod(&container.sandbox.spec.metadata, Some(&container.sandbox.id));
+                subject::note_container(&container.spec, Some(&container.id));
+                Ok(container.clone())
+            }
             Named::Nothing => Err(Cause::Unknown.of(format_args!("{id:?}"))),
             Named::Several => Err(Cause::Ambiguous.of(format_args!("{id:?}"))),
         }

@@ -11,10 +11,12 @@
 use std::sync::Arc;
 
 use berth_proto::shim::v1;
+use tracing::Instrument;
 
 use super::state::{Exit, Exited, Phase, Reason, Run, State};
 use super::{Container, ContainerRecord, Containers, Sandbox};
 use crate::clock;
+use crate::error::chain;
 use crate::ids::PodId;
 
 /// The exit code of a container whose end nobody saw.
@@ -32,6 +34,11 @@ impl Containers {
         let holds = images.filter_map(|image| self.images.hold(&image.id)).collect();
         let container = Arc::new(Container::from_record(record, sandbox, holds));
         self.table().insert(container.id.clone(), container.clone());
+        let span = container.span();
+        self.settle(&container, known).instrument(span).await;
+    }
+
+    async fn settle(&self, container: &Arc<Container>, known: Option<&v1::state::Container>) {
         match known {
             Some(known) if known.running => {
                 *container.state() = State::Running(Run { pid: known.pid, started_at: known.started_at });
@@ -41,9 +48,9 @@ impl Containers {
                 let exited = known.exited.as_ref();
                 let exit = exited.map(|e| Exit { code: e.exit_code, finished_at: e.finished_at });
                 *container.state() = State::Running(run);
-                self.end_run(&container, run, exit.unwrap_or_else(unseen)).await;
+                self.end_run(container, run, exit.unwrap_or_else(unseen)).await;
             }
-            None => self.adopt_unknown(&container).await,
+            None => self.adopt_unknown(container).await,
         }
     }
 
@@ -51,7 +58,7 @@ impl Containers {
     pub fn sweep(&self) {
         let known = self.table().keys().cloned().collect();
         if let Err(error) = self.drivers.bundles.sweep(&known) {
-            tracing::warn!(error = crate::error::chain(&error), "cannot remove what an earlier daemon left");
+            tracing::warn!(error = chain(&error), "cannot remove what an earlier daemon left");
         }
     }
 
@@ -66,7 +73,8 @@ impl Containers {
     pub async fn on_shim_lost(&self, sandbox: &Sandbox) {
         for container in self.of_pod(&sandbox.id) {
             if let Phase::Running(run) = container.phase() {
-                self.lose(&container, run).await;
+                let span = container.span();
+                self.lose(&container, run).instrument(span).await;
             }
         }
     }
@@ -76,7 +84,9 @@ impl Containers {
         for container in self.of_pod(&sandbox.id) {
             let known = known.iter().find(|known| known.container_id == container.id.as_str());
             if let Some(v1::state::Container { exited: Some(exited), .. }) = known {
-                self.end(&container, Exit { code: exited.exit_code, finished_at: exited.finished_at }).await;
+                let exit = Exit { code: exited.exit_code, finished_at: exited.finished_at };
+                let span = container.span();
+                self.end(&container, exit).instrument(span).await;
             }
         }
     }
@@ -92,7 +102,7 @@ impl Containers {
             return self.end_run(container, run, exit).await;
         }
         if let Err(error) = self.drivers.cgroups.kill(&container.cgroup).await {
-            tracing::warn!(container = %container.id, %error, "cannot kill a container whose shim is gone");
+            tracing::warn!(error = chain(&error), "cannot kill a container whose shim is gone");
         }
         let message = "the pod's shim is gone, and the exit code with it".to_string();
         let exited = Exited { started_at: run.started_at, exit: unseen(), reason: Reason::Unknown, message };

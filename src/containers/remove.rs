@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Instrument;
+
 use super::state::Phase;
 use super::{Cause, Container, ContainerError, ContainerRecord, Containers};
 use crate::activity::{self, Verb};
@@ -29,7 +31,7 @@ impl Containers {
         let (this, task) = (self.clone(), container.clone());
         let remove = async move { this.remove_one(&task).await };
         let (verb, id) = (Verb::RemoveContainer, container.id.as_str());
-        let removed = tokio::spawn(activity::track(verb, container.name(), id, remove));
+        let removed = tokio::spawn(activity::track(verb, container.name(), id, remove).in_current_span());
         removed.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(&container.id))
     }
 
@@ -52,7 +54,8 @@ impl Containers {
         self.drivers.cgroups.kill(&container.cgroup).await?;
         self.drivers.cgroups.remove_container(&container.cgroup).await?;
         activity::step("files");
-        self.drivers.bundles.remove(&container.id)?;
+        // Its files may take longer to vanish than this call.
+        container.span().in_scope(|| self.drivers.bundles.remove(&container.id))?;
         self.drivers.store.delete::<ContainerRecord>(container.id.as_str(), Durability::Process).await?;
         let mut turn = self.events.turn();
         self.table().remove(&container.id);

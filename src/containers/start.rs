@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use berth_proto::shim::v1;
+use tracing::Instrument;
 
 use super::spec::PidMode;
 use super::state::{Exit, Exited, Mounted, Reason, Run, State};
@@ -13,7 +14,9 @@ use crate::clock;
 use crate::drivers::layers::View;
 use crate::drivers::shim::{Shim, ShimError};
 use crate::drivers::store::Durability;
+use crate::error::chain;
 use crate::events::Happening;
+use crate::telemetry::{Stage, stage};
 
 /// The exit code of a container that never ran, as others in the field give it.
 const NEVER_RAN: i32 = 128;
@@ -23,9 +26,9 @@ impl Containers {
     pub async fn start(self: &Arc<Self>, id: &str) -> Result<(), ContainerError> {
         let container = self.find(id)?;
         let (this, task) = (self.clone(), container.clone());
-        let start = async move { this.start_one(&task).await };
+        let start = async move { stage(Stage::ContainerStart, this.start_one(&task)).await };
         let (verb, id) = (Verb::StartContainer, container.id.as_str());
-        let started = tokio::spawn(activity::track(verb, container.name(), id, start));
+        let started = tokio::spawn(activity::track(verb, container.name(), id, start).in_current_span());
         started.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(&container.id))
     }
 
@@ -112,7 +115,7 @@ impl Containers {
         // A failure to record is no failure to run: the shim itself is the record that recovery trusts.
         if let Err(error) = self.drivers.store.put(container.id.as_str(), &record, Durability::Process).await
         {
-            tracing::error!(container = %container.id, %error, "cannot record that the container runs");
+            tracing::error!(error = chain(&error), "cannot record that the container runs");
         }
         let ended = {
             let mut turn = self.events.turn();
@@ -129,7 +132,7 @@ impl Containers {
     async fn never_ran(&self, container: &Arc<Container>, cause: &Cause) {
         let message = match cause {
             Cause::Shim(ShimError::Refused { message, .. }) => message.clone(),
-            cause => crate::error::chain(cause),
+            cause => chain(cause),
         };
         let exit = Exit { code: NEVER_RAN, finished_at: clock::now() };
         let exited = Exited { started_at: 0, exit, reason: Reason::StartError, message };

@@ -9,7 +9,7 @@ use super::state::Phase;
 use super::{Cause, Container, ContainerError, Containers, Filter};
 use crate::clock;
 use crate::drivers::cgroup::stats::{Detail, Usage};
-use crate::drivers::disk_usage;
+use crate::drivers::disk_usage::{self, DiskUsage};
 use crate::drivers::processes::{self, Processes};
 use crate::spread::spread;
 
@@ -66,6 +66,15 @@ impl Containers {
         }
         stats.usage = Some(usage);
         Some(stats)
+    }
+
+    /// Of all writable layers together, as far as it is known.
+    pub fn writable_usage(&self) -> DiskUsage {
+        let known = self.list(&Filter::default()).into_iter().filter_map(|one| self.writable_layer(&one));
+        known.fold(DiskUsage::default(), |sum, layer| DiskUsage {
+            bytes: sum.bytes + layer.usage.bytes,
+            inodes: sum.inodes + layer.usage.inodes,
+        })
     }
 
     /// What is known of a container's writable layer. Where that is too old, a look is ordered, for the next time.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Instrument;
+
 use super::state::{Phase, Run};
 use super::{Cause, Container, ContainerError, Containers};
 use crate::activity::{self, Verb};
@@ -31,7 +33,7 @@ impl Containers {
         let (this, task) = (self.clone(), container.clone());
         let stop = async move { this.stop_one(&task, grace).await };
         let (verb, id) = (Verb::StopContainer, container.id.as_str());
-        let stopped = tokio::spawn(activity::track(verb, container.name(), id, stop));
+        let stopped = tokio::spawn(activity::track(verb, container.name(), id, stop).in_current_span());
         stopped.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(&container.id))
     }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::oci;
 use super::spec::Resources;
 use super::state::Phase;
@@ -25,7 +27,7 @@ impl Containers {
         let (this, task) = (self.clone(), container.clone());
         let update = async move { this.update_one(&task, change, annotations).await };
         let (verb, id) = (Verb::UpdateContainerResources, container.id.as_str());
-        let updated = tokio::spawn(activity::track(verb, container.name(), id, update));
+        let updated = tokio::spawn(activity::track(verb, container.name(), id, update).in_current_span());
         updated.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(&container.id))
     }
 

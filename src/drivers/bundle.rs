@@ -1,7 +1,7 @@
 //! A container's directories: its OCI bundle (runtime-spec, bundle.md) in the state directory, its writable layer in
 //! the root directory. What does not live here: mounting, and what config.json says.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use berth_proto::shim::ExitRecord;
 use oci_spec::runtime::Spec;
 
-use crate::error::{Kind, io_kind};
+use crate::error::{Kind, chain, io_kind};
 use crate::ids::ContainerId;
 use crate::layout::Layout;
+use crate::telemetry::{self, Leak};
 
 /// A directory or file of a container that can't be made, read or removed.
 #[derive(Debug, thiserror::Error)]
@@ -95,14 +96,19 @@ impl Bundles {
 
     /// Removes what belongs to none of these containers: a create that a crash cut short had no record yet.
     pub fn sweep(&self, known: &HashSet<ContainerId>) -> Result<(), BundleError> {
-        for dir in [self.layout.bundles(), self.layout.snapshots()] {
+        let mut left: HashMap<ContainerId, Vec<Leak>> = HashMap::new();
+        for (dir, kind) in [(self.layout.bundles(), Leak::Bundle), (self.layout.snapshots(), Leak::Snapshot)]
+        {
             let entries = fs::read_dir(&dir).map_err(BundleError::at("list", &dir))?;
             let ids =
                 entries.flatten().filter_map(|entry| ContainerId::parse(entry.file_name().to_str()?).ok());
-            for id in ids.filter(|id| !known.contains(id)) {
-                tracing::warn!(container = %id, "no record knows this container: its directories are removed");
-                self.remove(&id)?;
-            }
+            ids.filter(|id| !known.contains(id)).for_each(|id| left.entry(id).or_default().push(kind));
+        }
+        for (id, kinds) in left {
+            tracing::warn!(container_id = %id, "no record knows this container: its directories are removed");
+            let removed = self.remove(&id);
+            kinds.iter().for_each(|kind| kind.note(&removed));
+            removed?;
         }
         Ok(())
     }
@@ -115,9 +121,10 @@ impl Bundles {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             moved => moved.map_err(BundleError::at("move away", &snapshot))?,
         }
-        tokio::task::spawn_blocking(move || {
+        telemetry::blocking(move || {
             if let Err(error) = remove(&trash) {
-                tracing::warn!(%error, cause = %error.source, "a removed writable layer still takes space");
+                Leak::Snapshot.found();
+                tracing::warn!(error = chain(&error), "a removed writable layer still takes space");
             }
         });
         Ok(())

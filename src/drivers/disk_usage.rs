@@ -31,6 +31,8 @@ pub struct FileSystem {
     pub device: String,
     /// Bytes it can hold.
     pub bytes: u64,
+    /// Bytes that are left for those without privileges.
+    pub bytes_avail: u64,
     /// Inodes it can hold; 0 where it makes them as it needs them.
     pub inodes: u64,
     /// Inodes that are left.
@@ -84,6 +86,7 @@ pub fn file_system(path: &Path) -> io::Result<FileSystem> {
     Ok(FileSystem {
         device: device_name(rustix::fs::major(device), rustix::fs::minor(device)),
         bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+        bytes_avail: stat.f_bavail.saturating_mul(stat.f_frsize),
         inodes: stat.f_files,
         inodes_free: stat.f_ffree,
     })
@@ -272,7 +275,7 @@ mod tests {
     #[test]
     fn a_file_system_has_a_size() {
         let found = file_system(Path::new("/proc/self/..")).unwrap();
-        assert!(found.inodes_free <= found.inodes, "{found:?}");
+        assert!(found.inodes_free <= found.inodes && found.bytes_avail <= found.bytes, "{found:?}");
         assert!(file_system(Path::new("/tmp")).unwrap().bytes > 1 << 20);
         assert!(file_system(Path::new("/no/such/path")).is_err());
     }

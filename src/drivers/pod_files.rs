@@ -1,5 +1,6 @@
 //! What a pod has on the host besides its shim: three small files for its containers, and its pinned network namespace.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -95,13 +96,17 @@ impl PodFiles {
         crate::drivers::selinux::relabel(&dir, label).map_err(PodFilesError::at("label", &dir))
     }
 
-    /// Removes the files; fine if they are not there.
-    pub fn remove(&self, id: &PodId) -> Result<(), PodFilesError> {
+    /// Removes the files; true if they were there.
+    pub fn remove(&self, id: &PodId) -> Result<bool, PodFilesError> {
         let dir = self.layout.pod_files(id);
-        match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed.map_err(PodFilesError::at("remove", &dir)),
-        }
+        there(fs::remove_dir_all(&dir)).map_err(PodFilesError::at("remove", &dir))
+    }
+
+    /// Every pod that has files or a pinned network namespace.
+    pub fn known(&self) -> HashSet<PodId> {
+        let dirs = [self.layout.all_pod_files(), self.layout.network_namespaces()];
+        let entries = dirs.iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
+        entries.filter_map(|entry| PodId::parse(entry.file_name().to_str()?).ok()).collect()
     }
 
     /// Gives a network namespace a name on the host, so that it outlives the processes in it.
@@ -114,26 +119,32 @@ impl PodFiles {
             .map_err(PodFilesError::at("bind", &path))
     }
 
-    /// Lets the name go; fine if there is none. The kernel removes the namespace once nobody uses it.
-    pub fn unpin_network(&self, id: &PodId) -> Result<(), PodFilesError> {
+    /// Lets the name go; true if there was one. The kernel removes the namespace once nobody uses it.
+    pub fn unpin_network(&self, id: &PodId) -> Result<bool, PodFilesError> {
         let path = self.layout.network_namespace(id);
         detach(&path)?;
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed.map_err(PodFilesError::at("remove", &path)),
-        }
+        there(fs::remove_file(&path)).map_err(PodFilesError::at("remove", &path))
     }
 
-    /// Frees the pod's /dev/shm; fine if it is nowhere.
-    pub fn drop_shm(&self, id: &PodId) -> Result<(), PodFilesError> {
+    /// Frees the pod's /dev/shm; true if it was attached somewhere.
+    pub fn drop_shm(&self, id: &PodId) -> Result<bool, PodFilesError> {
         detach(&self.layout.pod_shm(id))
     }
 }
 
-/// Fine if it is not there, or not a mount (a crash between the file and the mount, or a reboot).
-fn detach(path: &Path) -> Result<(), PodFilesError> {
+/// Whether what was removed was there.
+fn there(removed: io::Result<()>) -> io::Result<bool> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        removed => removed.map(|()| true),
+    }
+}
+
+/// False if it is not there, or not a mount (a crash between the file and the mount, or a reboot).
+fn detach(path: &Path) -> Result<bool, PodFilesError> {
     match rustix::mount::unmount(path, UnmountFlags::DETACH) {
-        Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL) => Ok(false),
         Err(error) => Err(PodFilesError::at("unmount", path)(error.into())),
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
+use tracing::{Instrument, Span, debug_span};
 
 use super::error::ImageError;
 use super::image::Image;
@@ -20,6 +21,7 @@ use super::{Shared, Standing, store_error};
 use crate::drivers::layers::{self, LayerError, Unpacked};
 use crate::drivers::store::Durability;
 use crate::ids::Digest;
+use crate::telemetry;
 
 /// Chunks from the network that wait for the inflating thread.
 pub(super) const CHUNKS: usize = 32;
@@ -60,6 +62,10 @@ impl Task {
         &self.plan.meters[self.index]
     }
 
+    fn span(&self) -> Span {
+        debug_span!("layer", digest = %self.blob().digest)
+    }
+
     fn failed(&self, source: LayerError) -> ImageError {
         let (image, layer) = (self.plan.source.image.to_string(), self.blob().digest.clone());
         ImageError::Layer { image, layer, source: Arc::new(source) }
@@ -87,7 +93,7 @@ impl Shared {
         let mut ids = distinct(&ids);
         let restored = self.restore(image, &ids).await?;
         ids.extend(restored.iter().map(|(id, _)| id.clone()));
-        self.publish(&plan, ids).await
+        self.publish(&plan, ids).instrument(debug_span!("publish")).await
     }
 
     /// Unpacks a layer by itself, unless the cache has it in one form or the other.
@@ -107,7 +113,7 @@ impl Shared {
             }
         }
         let task = Arc::new(Task { plan: Arc::clone(&plan), index, parents: None, id: id.clone() });
-        let work = || Arc::clone(&self).unpack(Arc::clone(&task));
+        let work = || Arc::clone(&self).unpack(Arc::clone(&task)).instrument(task.span());
         self.unpacks.run(id, &plan.source.image, work).await
     }
 
@@ -136,7 +142,7 @@ impl Shared {
             parents.extend(restored.iter().map(|(id, _)| id.clone()));
             let parents = Some(parents);
             let task = Arc::new(Task { plan: Arc::clone(plan), index, parents, id: chain.clone() });
-            let work = || Arc::clone(self).unpack(Arc::clone(&task));
+            let work = || Arc::clone(self).unpack(Arc::clone(&task)).instrument(task.span());
             self.unpacks.run(chain.clone(), &plan.source.image, work).await?;
         }
         plan.meters[index].settle(Phase::Done);
@@ -205,9 +211,8 @@ impl Shared {
         }
         let (sender, receiver) = mpsc::channel(CHUNKS);
         let (layers, parents, size) = (self.layers.clone(), task.parents.clone(), task.blob().size);
-        let work = tokio::task::spawn_blocking(move || {
-            layers.unpack(Chunks::new(receiver), size, parents.as_deref())
-        });
+        let work =
+            telemetry::blocking(move || layers.unpack(Chunks::new(receiver), size, parents.as_deref()));
         let fed = task.plan.source.feed(task.blob(), sender, task.meter()).await;
         let unpacked = work.await.map_err(|_| interrupted())?;
         // Wrong bytes explain why they do not unpack, so they come first.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use tracing::Instrument;
 
 use super::error::ImageError;
 use crate::activity;
@@ -57,11 +58,12 @@ where
         }
         let landing = Landing { running: Arc::clone(&self.running), key: key.clone() };
         let work = activity::part(activity::current_verb(), work());
-        let task = tokio::spawn(async move {
+        let work = async move {
             // Also when the work panics: a key that never lands would block its image for ever.
             let _landing = landing;
             work.await
-        });
+        };
+        let task = tokio::spawn(work.in_current_span());
         let flight = task.map(Result::ok).boxed().shared();
         running.insert(key.clone(), flight.clone());
         (flight, true)

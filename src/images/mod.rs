@@ -30,8 +30,10 @@ use tokio::sync::Semaphore;
 use crate::drivers::layers::{Config as LayersConfig, LayerError, Layers};
 use crate::drivers::registry::Registry;
 use crate::drivers::store::{Damaged, Record, Store, StoreError};
+use crate::error::chain;
 use crate::ids::Digest;
 use crate::layout::Layout;
+use crate::telemetry;
 
 use self::catalog::Catalog;
 pub use self::error::ImageError;
@@ -93,7 +95,7 @@ impl Shared {
         F: FnOnce(&Layers) -> Result<T, LayerError> + Send + 'static,
     {
         let layers = self.layers.clone();
-        let done = tokio::task::spawn_blocking(move || work(&layers)).await;
+        let done = telemetry::blocking(move || work(&layers)).await;
         let done = done.map_err(|_| ImageError::Interrupted { image: image.to_string() })?;
         done.map_err(|source| ImageError::Cache { image: image.to_string(), source: Arc::new(source) })
     }
@@ -158,7 +160,7 @@ fn load<R: Record>(store: &Store) -> Result<Vec<R>, ImageError> {
     let good = |record: Result<R, Damaged>| match record {
         Ok(record) => Some(record),
         Err(error) => {
-            tracing::warn!(%error, cause = %error.source, "a damaged record is passed over");
+            tracing::warn!(error = chain(&error), "a damaged record is passed over");
             None
         }
     };

@@ -1,6 +1,9 @@
 //! From a reference to an image: manifest, platform, config. What does not live here: layers (assemble).
 
 use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::{Instrument, debug_span};
 
 use super::assemble::Plan;
 use super::error::ImageError;
@@ -14,6 +17,8 @@ use super::{Images, Shared, platform};
 use crate::activity::{self, Verb};
 use crate::drivers::registry::Credentials;
 use crate::ids::Digest;
+use crate::telemetry::metrics::{self, OfRegistry, Ongoing};
+use crate::telemetry::{METRICS, subject};
 
 /// A document with its bytes.
 pub struct Fetched {
@@ -40,6 +45,7 @@ impl Images {
         credentials: &Credentials,
         progress: Arc<Progress>,
     ) -> Result<Arc<Image>, ImageError> {
+        subject::note_image(reference);
         let shared = Arc::clone(&self.shared);
         let image_name = reference.to_string();
         let image: Arc<str> = image_name.as_str().into();
@@ -51,10 +57,28 @@ impl Images {
         );
         let source = Source { image, origin, progress };
         let interrupted = ImageError::Interrupted { image: source.image.to_string() };
-        let name = image_name;
-        let pull = async move { shared.pull(source).await };
-        tokio::spawn(activity::track(Verb::PullImage, name, "", pull)).await.map_err(|_| interrupted)?
+        let registry = metrics::registry(reference.registry());
+        let pull = async move { measured(registry, shared.pull(source)).await };
+        let pull = activity::track(Verb::PullImage, image_name, "", pull);
+        tokio::spawn(pull.in_current_span()).await.map_err(|_| interrupted)?
     }
+}
+
+/// Counts a pull and takes its time.
+async fn measured<T>(
+    registry: OfRegistry,
+    pull: impl Future<Output = Result<T, ImageError>>,
+) -> Result<T, ImageError> {
+    let (start, _ongoing) = (Instant::now(), Ongoing::new(&METRICS.pulls_in_progress));
+    let result = pull.await;
+    match &result {
+        Ok(_) => METRICS.pull_duration.get_or_create(&registry).observe(start.elapsed().as_secs_f64()),
+        Err(error) => {
+            let labels = metrics::failure(&registry, error.kind().name());
+            METRICS.pull_failures.get_or_create(&labels).inc();
+        }
+    }
+    result
 }
 
 impl Shared {
@@ -63,8 +87,8 @@ impl Shared {
             return Err(ImageError::Interrupted { image: source.image.to_string() });
         };
         activity::step("manifest");
-        let top =
-            registry.manifest(&reference, &credentials).await.map_err(|error| source.registry(error))?;
+        let top = registry.manifest(&reference, &credentials).instrument(debug_span!("manifest")).await;
+        let top = top.map_err(|error| source.registry(error))?;
         let names = Names {
             tags: reference.tagged().into_iter().collect(),
             digests: [reference.digested(&top.digest)].into(),

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::error::ImageError;
 use super::image::Image;
 use super::layer::Layer;
 use super::{Images, Shared, store_error};
 use crate::activity::{self, Verb};
 use crate::drivers::store::{Durability, Transaction};
+use crate::error::chain;
 use crate::ids::Digest;
+use crate::telemetry::subject;
 
 /// An image in use: its layers stay until this is dropped, also if the image is removed meanwhile.
 pub struct Hold {
@@ -39,7 +43,10 @@ impl Drop for Hold {
             let shared = Arc::clone(&self.shared);
             runtime.spawn(async move {
                 if let Err(error) = shared.collect().await {
-                    tracing::warn!(%error, "cannot collect the layers of a removed image; the next removal does");
+                    tracing::warn!(
+                        error = chain(&error),
+                        "cannot collect the layers of a removed image; the next removal does"
+                    );
                 }
             });
         }
@@ -82,14 +89,14 @@ impl Images {
         let Some(image) = self.find(name_or_id) else {
             return Ok(());
         };
+        subject::note_image(&name_or_id);
         let shared = Arc::clone(&self.shared);
         let name = name_or_id.to_string();
         let interrupted = ImageError::Interrupted { image: name.clone() };
         let (subject, id) = (name.clone(), image.id.to_string());
         let remove = async move { shared.remove(&name, &image.id).await };
-        tokio::spawn(activity::track(Verb::RemoveImage, subject, &id, remove))
-            .await
-            .map_err(|_| interrupted)?
+        let remove = activity::track(Verb::RemoveImage, subject, &id, remove);
+        tokio::spawn(remove.in_current_span()).await.map_err(|_| interrupted)?
     }
 
     /// Frees everything that no image and no container uses: once at start, when all containers hold their images.

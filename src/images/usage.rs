@@ -1,6 +1,10 @@
 //! What images occupy, from records: no walk over the disk. What does not live here: what containers write.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::Images;
+use super::layer::Layer;
 
 /// Layers are counted once, however many images share them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,15 +18,28 @@ pub struct Usage {
 impl Images {
     /// Of all layers and blobs, also of layers that wait for the rest of their image.
     pub fn usage(&self) -> Usage {
+        let (layers, blobs) = (self.layer_usage(), self.blob_usage());
+        Usage { bytes: layers.bytes + blobs.bytes, inodes: layers.inodes + blobs.inodes }
+    }
+
+    /// Of all layers.
+    pub fn layer_usage(&self) -> Usage {
+        let add = |usage: Usage, layer: &Arc<Layer>| Usage {
+            bytes: usage.bytes + layer.bytes,
+            inodes: usage.inodes + layer.inodes,
+        };
+        self.shared.catalog().layers().fold(Usage::default(), add)
+    }
+
+    /// Of all manifests and configs.
+    pub fn blob_usage(&self) -> Usage {
         let catalog = self.shared.catalog();
-        let mut usage = Usage::default();
-        for layer in catalog.layers() {
-            usage.bytes += layer.bytes;
-            usage.inodes += layer.inodes;
-        }
-        let blobs: std::collections::BTreeMap<_, _> = catalog.all().flat_map(|image| &image.blobs).collect();
-        usage.bytes += blobs.values().copied().sum::<u64>();
-        usage.inodes += blobs.len() as u64;
-        usage
+        let blobs: BTreeMap<_, _> = catalog.all().flat_map(|image| &image.blobs).collect();
+        Usage { bytes: blobs.values().copied().sum(), inodes: blobs.len() as u64 }
+    }
+
+    /// Unpacked layers.
+    pub fn layer_count(&self) -> usize {
+        self.shared.catalog().layers().count()
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Cause, Pod, PodError, Pods};
 use crate::ids::{Named, named};
+use crate::telemetry::subject;
 
 /// Which pod sandboxes; an empty filter means all.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +37,10 @@ impl Pods {
     /// The one pod sandbox with this id, or whose id alone begins so.
     pub fn find(&self, id: &str) -> Result<Arc<Pod>, PodError> {
         match named(&self.table(), id) {
-            Named::One(pod) => Ok(pod.clone()),
+            Named::One(pod) => {
+                subject::note_pod(&pod.sandbox.spec.metadata, Some(pod.id()));
+                Ok(pod.clone())
+            }
             Named::Nothing => Err(Cause::Unknown.of(format_args!("{id:?}"))),
             Named::Several => Err(Cause::Ambiguous.of(format_args!("{id:?}"))),
         }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use berth_proto::shim::v1;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use super::pod::State;
 use super::{Pod, PodRecord, Pods};
@@ -22,7 +23,9 @@ use crate::containers::{ContainerRecord, Sandbox};
 use crate::drivers::cgroup::CgroupError;
 use crate::drivers::shim::Shim;
 use crate::drivers::store::{Durability, StoreError};
+use crate::error::chain;
 use crate::ids::PodId;
+use crate::telemetry::{Leak, METRICS, subject};
 
 impl Pods {
     /// Takes over the pods of a daemon before this one. A hung shim delays only its own pod.
@@ -34,15 +37,15 @@ impl Pods {
             let record = match record {
                 Ok(record) => record,
                 Err(error) => {
-                    tracing::error!(pod = key, %error, cause = ?error.source, "pod is left out, and left alone");
+                    tracing::error!(pod_id = key, error = chain(&error), "pod is left out, and left alone");
                     known.extend(PodId::parse(&key).ok());
                     continue;
                 }
             };
             known.insert(record.id.clone());
             let its_own = containers.remove(&record.id).unwrap_or_default();
-            let this = self.clone();
-            recovering.spawn(async move { this.recover_one(record, its_own).await });
+            let (this, span) = (self.clone(), subject::pod(&record.spec.metadata, &record.id));
+            recovering.spawn(async move { this.recover_one(record, its_own).await }.instrument(span));
         }
         while recovering.join_next().await.is_some() {}
         self.end_strangers(&known).await;
@@ -54,7 +57,7 @@ impl Pods {
             self.table().values().filter(|pod| pod.network().is_some()).map(|p| p.id().clone()).collect();
         if let Err(error) = self.drivers.network.reconcile(&live).await {
             tracing::warn!(
-                error = crate::error::chain(&error),
+                error = chain(&error),
                 "cannot give back all of the network of pods that are gone"
             );
         }
@@ -69,7 +72,7 @@ impl Pods {
             match record {
                 Ok(record) => of_pod.entry(record.pod().clone()).or_default().push(record),
                 Err(error) => {
-                    tracing::error!(container = key, %error, cause = ?error.source, "container is left out");
+                    tracing::error!(container_id = key, error = chain(&error), "container is left out");
                     whole = false;
                 }
             }
@@ -87,11 +90,15 @@ impl Pods {
         let (shim, known, state) = match (found, state) {
             (Ok((shim, known)), state @ State::Ready { .. }) => (Some(shim), known.containers, state),
             (Ok((shim, _)), state) => {
-                self.end_shim(&id, &shim).await;
+                self.end_shim(&shim).await;
                 (None, Vec::new(), state)
             }
             (Err(error), State::Ready { network }) => {
-                tracing::warn!(pod = %id, %error, "the shim is gone: the pod is not ready any more");
+                // After a reboot there is not even its socket: nothing unexpected.
+                if self.drivers.layout.shim_socket(&id).exists() {
+                    METRICS.shim_exits.inc();
+                }
+                tracing::warn!(error = chain(&error), "the shim is gone: the pod is not ready any more");
                 (None, Vec::new(), State::NotReady { network, since: clock::now() })
             }
             (Err(_), state) => (None, Vec::new(), state),
@@ -102,7 +109,7 @@ impl Pods {
         if let Err(error) =
             self.drivers.store.put(pod.id().as_str(), &pod.record(), Durability::Process).await
         {
-            tracing::error!(pod = %pod.id(), %error, "cannot record the pod");
+            tracing::error!(error = chain(&error), "cannot record the pod");
         }
         self.adopt_all(&pod, containers, &known).await;
     }
@@ -119,54 +126,73 @@ impl Pods {
     async fn undo_start(&self, record: PodRecord, shim: Option<Shim>) {
         let id = &record.id;
         if let Some(shim) = shim {
-            self.end_shim(id, &shim).await;
+            self.end_shim(&shim).await;
         }
         let network = self.network_of(id, &record.spec);
         let undone = async {
-            self.drivers.network.detach(&network, None).await.map_err(|e| crate::error::chain(&e))?;
-            self.drivers.pod_files.unpin_network(id).map_err(|e| crate::error::chain(&e))?;
-            self.drivers.pod_files.remove(id).map_err(|e| crate::error::chain(&e))?;
-            self.remove_cgroup(&record).await.map_err(|e| crate::error::chain(&e))?;
-            self.drivers.pod_files.drop_shm(id).map_err(|e| crate::error::chain(&e))?;
-            self.drivers.shims.remove_directory(id).map_err(|e| crate::error::chain(&e))?;
+            let detached = self.drivers.network.detach(&network, None).await;
+            Leak::Address.note_if_any(&detached);
+            detached.map_err(|error| chain(&error))?;
+            self.remove_files(id)?;
+            let removed = self.remove_cgroup(&record).await;
+            Leak::Cgroup.note_if_any(&removed);
+            removed.map_err(|error| chain(&error))?;
+            self.drivers.shims.remove_directory(id).map_err(|error| chain(&error))?;
             let deleted = self.drivers.store.delete::<PodRecord>(id.as_str(), Durability::Process).await;
-            deleted.map_err(|e| crate::error::chain(&e))
+            deleted.map_err(|error| chain(&error))
         };
         if let Err(error) = undone.await {
-            tracing::warn!(pod = %id, error, "cannot undo all of a pod whose start was cut short");
+            tracing::warn!(error, "cannot undo all of a pod whose start was cut short");
         }
+    }
+
+    /// What a pod has on the host besides shim, cgroup and network, each thing counted if it was there.
+    fn remove_files(&self, id: &PodId) -> Result<(), String> {
+        let files = &self.drivers.pod_files;
+        let removals = [
+            (Leak::Netns, files.unpin_network(id)),
+            (Leak::Bundle, files.remove(id)),
+            (Leak::Mount, files.drop_shm(id)),
+        ];
+        removals.into_iter().try_for_each(|(kind, removed)| {
+            kind.note_if_any(&removed);
+            removed.map(drop).map_err(|error| chain(&error))
+        })
     }
 
     /// The record was cut short before it could name the cgroup: making it again tells its name. A scope of systemd has
-    /// gone with its shim.
-    async fn remove_cgroup(&self, record: &PodRecord) -> Result<(), CgroupError> {
-        let cgroups = &self.drivers.cgroups;
-        match cgroups.create_pod(&record.spec.cgroup_parent, &record.id, None).await {
-            Err(CgroupError::NoProcess { .. }) => Ok(()),
-            made => cgroups.remove_pod(&made?).await,
+    /// gone with its shim. True if there was one.
+    async fn remove_cgroup(&self, record: &PodRecord) -> Result<bool, CgroupError> {
+        let (cgroups, parent) = (&self.drivers.cgroups, &record.spec.cgroup_parent);
+        let found = cgroups.has_pod(parent, &record.id)?;
+        match cgroups.create_pod(parent, &record.id, None).await {
+            Err(CgroupError::NoProcess { .. }) => Ok(false),
+            made => cgroups.remove_pod(&made?).await.map(|()| found),
         }
     }
 
-    /// Shims that no record names: of a daemon whose store was lost.
+    /// Shims, network namespaces and files that no record names: of a daemon whose store was lost.
     async fn end_strangers(&self, known: &HashSet<PodId>) {
-        let pods = self.drivers.shims.known().unwrap_or_default();
-        for pod in pods.into_iter().filter(|pod| !known.contains(pod)) {
-            tracing::warn!(%pod, "no record knows this pod: its shim is ended");
-            if let Ok((shim, _)) = self.drivers.shims.connect(&pod).await {
-                self.end_shim(&pod, &shim).await;
+        let shims = self.drivers.shims.known().unwrap_or_default();
+        let pods: HashSet<_> = self.drivers.pod_files.known().into_iter().chain(shims).collect();
+        for pod in pods.difference(known) {
+            tracing::warn!(pod_id = %pod, "no record knows this pod: what is left of it is removed");
+            if let Ok((shim, _)) = self.drivers.shims.connect(pod).await {
+                self.end_shim(&shim).await;
             }
-            let freed = self.drivers.pod_files.drop_shm(&pod).map_err(|error| crate::error::chain(&error));
-            let removed =
-                self.drivers.shims.remove_directory(&pod).map_err(|error| crate::error::chain(&error));
-            if let Err(error) = freed.and(removed) {
-                tracing::warn!(%pod, error, "cannot remove the directory of a shim");
+            let removed = self.drivers.shims.remove_directory(pod).map_err(|error| chain(&error));
+            if let Err(error) = self.remove_files(pod).and(removed) {
+                tracing::warn!(pod_id = %pod, error, "cannot remove all that is left of a pod");
             }
         }
     }
 
-    async fn end_shim(&self, pod: &PodId, shim: &Shim) {
-        if let Err(error) = shim.shut_down().await {
-            tracing::warn!(%pod, %error, "cannot end a shim");
+    /// One that should not be there any more.
+    async fn end_shim(&self, shim: &Shim) {
+        let ended = shim.shut_down().await;
+        Leak::Shim.note(&ended);
+        if let Err(error) = ended {
+            tracing::warn!(error = chain(&error), "cannot end a shim");
         }
     }
 
@@ -176,13 +202,13 @@ impl Pods {
         let Some(pod) = self.table().get(id).cloned() else {
             return;
         };
-        let gone = self.take_shim_gone(&pod);
-        activity::track(Verb::ShimLost, pod.name(), id.as_str(), gone).await;
+        let span = subject::pod(&pod.sandbox.spec.metadata, id);
+        let reconnect = activity::track(Verb::ShimLost, pod.name(), id.as_str(), self.reconnect(&pod));
+        reconnect.instrument(span).await;
     }
 
-    async fn take_shim_gone(&self, pod: &Pod) {
-        let id = pod.id();
-        let _verb = activity::lock(&pod.verb, "pod").await;
+    async fn reconnect(&self, pod: &Pod) {
+        let (id, _verb) = (pod.id(), activity::lock(&pod.verb, "pod").await);
         if !pod.is_ready() {
             return;
         }
@@ -191,11 +217,12 @@ impl Pods {
             self.containers.resync(&pod.sandbox, &known.containers).await;
             return;
         }
-        tracing::warn!(pod = %id, "the shim has died: the pod is not ready any more");
+        METRICS.shim_exits.inc();
+        tracing::warn!("the shim has died: the pod is not ready any more");
         pod.sandbox.set_shim(None);
         self.containers.on_shim_lost(&pod.sandbox).await;
         if let Err(error) = self.set_not_ready(pod, pod.network()).await {
-            tracing::error!(pod = %id, %error, "cannot record the pod");
+            tracing::error!(error = chain(&error), "cannot record the pod");
         }
     }
 }

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::stop::DEATH;
 use super::{Cause, Pod, PodError, PodRecord, Pods};
 use crate::activity::{self, Verb};
 use crate::drivers::cgroup::CgroupError;
 use crate::drivers::store::Durability;
 use crate::events::Happening;
+use crate::telemetry::Leak;
 
 impl Pods {
     /// Fine if it is unknown.
@@ -20,7 +23,7 @@ impl Pods {
         let (this, task) = (self.clone(), pod.clone());
         let remove = async move { this.remove_one(&task).await };
         let track = activity::track(Verb::RemovePodSandbox, pod.name(), pod.id().as_str(), remove);
-        let removed = tokio::spawn(track);
+        let removed = tokio::spawn(track.in_current_span());
         removed.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(pod.id()))
     }
 
@@ -29,10 +32,15 @@ impl Pods {
         let (cgroups, cgroup) = (&self.drivers.cgroups, &pod.sandbox.cgroup);
         match cgroups.remove_pod(cgroup).await {
             Err(CgroupError::Leftover { processes, .. }) => {
-                tracing::warn!(pod = %pod.id(), ?processes, "what is left of the pod is killed");
-                cgroups.kill(cgroup).await?;
-                cgroups.wait_empty(cgroup, DEATH).await?;
-                cgroups.remove_pod(cgroup).await
+                tracing::warn!(?processes, "what is left of the pod is killed");
+                let end = async {
+                    cgroups.kill(cgroup).await?;
+                    cgroups.wait_empty(cgroup, DEATH).await?;
+                    cgroups.remove_pod(cgroup).await
+                };
+                let ended = end.await;
+                Leak::Shim.note(&ended);
+                ended
             }
             removed => removed,
         }

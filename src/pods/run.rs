@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use berth_proto::shim::v1;
+use tracing::Instrument;
 
 use super::pod::State;
 use super::spec::{PodLimits, PodPid, PodSpec};
@@ -19,9 +21,11 @@ use crate::drivers::cgroup::PodCgroup;
 use crate::drivers::network::Attachment;
 use crate::drivers::shim::Shim;
 use crate::drivers::store::Durability;
+use crate::error::chain;
 use crate::events::Happening;
 use crate::ids::PodId;
 use crate::rollback::Rollback;
+use crate::telemetry::{Leak, METRICS, Stage, stage, subject};
 
 /// The shim must outlive what it watches when memory is short.
 const SHIM_OOM_SCORE: i32 = -998;
@@ -29,7 +33,8 @@ const SHIM_OOM_SCORE: i32 = -998;
 impl Pods {
     /// Makes a pod sandbox. A second call with the same metadata joins the first.
     pub async fn run(self: &Arc<Self>, spec: PodSpec) -> Result<PodId, PodError> {
-        let name = format!("{}/{}", spec.metadata.namespace, spec.metadata.name);
+        let name = spec.metadata.to_string();
+        subject::note_pod(&spec.metadata, None);
         let (this, subject) = (self.clone(), name.clone());
         let run = self.starting.join_or_start(spec.metadata.clone(), || {
             activity::track(Verb::RunPodSandbox, subject, "", this.run_one(spec))
@@ -38,7 +43,8 @@ impl Pods {
     }
 
     async fn run_one(self: Arc<Self>, spec: PodSpec) -> Result<PodId, PodError> {
-        let name = format!("{}/{}", spec.metadata.namespace, spec.metadata.name);
+        let start = Instant::now();
+        let name = spec.metadata.to_string();
         if let Some(twin) = self.twin(&spec) {
             // A retry: its caller did not hear that the first call had succeeded.
             let same = twin.is_ready() && twin.sandbox.spec == spec;
@@ -50,10 +56,12 @@ impl Pods {
         }
         let id = PodId::generate();
         activity::identify(&id);
+        subject::note_pod_id(&id);
         let mut rollback = Rollback::new();
         match self.run_as(&id, spec, &mut rollback).await {
             Ok(()) => {
                 rollback.disarm();
+                METRICS.pod_start.observe(start.elapsed().as_secs_f64());
                 Ok(id)
             }
             Err(cause) => {
@@ -83,29 +91,36 @@ impl Pods {
         }
         let label = self.label(id, &spec)?;
         let created_at = clock::now();
-        self.record_intent(id, &spec, created_at, rollback).await?;
-        let shim = self.start_shim(id, rollback).await?;
-        let cgroup = self.make_cgroup(id, &spec, &shim, rollback).await?;
-        activity::step("namespaces");
+        stage(Stage::Record, self.record_intent(id, &spec, created_at, rollback)).await?;
+        let shim = stage(Stage::Shim, self.start_shim(id, &spec, rollback)).await?;
+        let cgroup = stage(Stage::Cgroup, self.make_cgroup(id, &spec, &shim, rollback)).await?;
         let mut setup = setup_of(&spec, &cgroup, &self.drivers.layout.pod_shm(id));
         setup.mount_label = label.clone().unwrap_or_default();
-        let netns = shim.setup(setup).await?.network;
+        let netns = stage(Stage::Namespaces, shim.setup(setup)).await?.network;
         let network = match netns {
-            Some(netns) => Some(self.connect(id, &spec, netns, rollback).await?),
+            Some(netns) => Some(stage(Stage::Network, self.connect(id, &spec, netns, rollback)).await?),
             None => None,
         };
-        activity::step("ready");
-        self.write_files(id, &spec, network.as_ref(), rollback)?;
-        if let Some(label) = label {
-            self.drivers.pod_files.label(id, &label)?;
-        }
-        let sandbox = Sandbox::new(id.clone(), spec, cgroup, Some(shim));
-        let pod = Arc::new(Pod::new(sandbox, created_at, State::Ready { network }));
+        let ready = async {
+            self.write_files(id, &spec, network.as_ref(), rollback)?;
+            if let Some(label) = label {
+                self.drivers.pod_files.label(id, &label)?;
+            }
+            let sandbox = Sandbox::new(id.clone(), spec, cgroup, Some(shim));
+            self.make_ready(Pod::new(sandbox, created_at, State::Ready { network })).await
+        };
+        stage(Stage::Ready, ready).await
+    }
+
+    /// Recorded before anybody can see it.
+    async fn make_ready(&self, pod: Pod) -> Result<(), Cause> {
+        let pod = Arc::new(pod);
+        let id = pod.id().clone();
         self.drivers.store.put(id.as_str(), &pod.record(), Durability::Process).await?;
         let mut turn = self.containers.events().turn();
         self.table().insert(id.clone(), pod);
-        turn.tell(Happening::Created, id, id);
-        turn.tell(Happening::Started, id, id);
+        turn.tell(Happening::Created, &id, &id);
+        turn.tell(Happening::Started, &id, &id);
         Ok(())
     }
 
@@ -123,7 +138,6 @@ impl Pods {
         created_at: i64,
         rollback: &mut Rollback,
     ) -> Result<(), Cause> {
-        activity::step("record");
         let (this, id) = (self.clone(), id.clone());
         let record = PodRecord {
             id: id.clone(),
@@ -137,28 +151,39 @@ impl Pods {
         rollback.push(async move {
             if let Err(error) = this.drivers.store.delete::<PodRecord>(id.as_str(), Durability::Process).await
             {
-                tracing::warn!(pod = %id, %error, "cannot remove the record of a pod that was not made");
+                tracing::warn!(error = chain(&error), "cannot remove the record of a pod that was not made");
             }
         });
         Ok(())
     }
 
-    async fn start_shim(self: &Arc<Self>, id: &PodId, rollback: &mut Rollback) -> Result<Shim, Cause> {
-        activity::step("shim");
+    async fn start_shim(
+        self: &Arc<Self>,
+        id: &PodId,
+        spec: &PodSpec,
+        rollback: &mut Rollback,
+    ) -> Result<Shim, Cause> {
         let (this, pod) = (self.clone(), id.clone());
         rollback.push(async move {
             if let Err(error) = this.drivers.pod_files.drop_shm(&pod) {
-                tracing::warn!(%pod, %error, "cannot free the shared memory of a pod that was not made");
+                Leak::Mount.found();
+                tracing::warn!(
+                    error = chain(&error),
+                    "cannot free the shared memory of a pod that was not made"
+                );
             }
             if let Err(error) = this.drivers.shims.remove_directory(&pod) {
-                tracing::warn!(%pod, %error, "cannot remove the directory of a shim");
+                Leak::Bundle.found();
+                tracing::warn!(error = chain(&error), "cannot remove the directory of a shim");
             }
         });
-        let shim = self.drivers.shims.spawn(id).await?;
-        let (undo, pod) = (shim.clone(), id.clone());
+        // What watches it outlives this call.
+        let shim = self.drivers.shims.spawn(id).instrument(subject::pod(&spec.metadata, id)).await?;
+        let undo = shim.clone();
         rollback.push(async move {
             if let Err(error) = undo.shut_down().await {
-                tracing::warn!(%pod, %error, "cannot end the shim of a pod that was not made");
+                Leak::Shim.found();
+                tracing::warn!(error = chain(&error), "cannot end the shim of a pod that was not made");
             }
         });
         Ok(shim)
@@ -171,16 +196,16 @@ impl Pods {
         shim: &Shim,
         rollback: &mut Rollback,
     ) -> Result<PodCgroup, Cause> {
-        activity::step("cgroup");
         let cgroup = self.drivers.cgroups.create_pod(&spec.cgroup_parent, id, Some(shim.pid())).await?;
-        let (this, undo, pod, shim) = (self.clone(), cgroup.clone(), id.clone(), shim.clone());
+        let (this, undo, shim) = (self.clone(), cgroup.clone(), shim.clone());
         rollback.push(async move {
             // Its cgroup can't go before the shim that is in it, one that hangs included.
             if shim.shut_down().await.is_err() {
                 let _ = this.drivers.cgroups.kill(&undo).await;
             }
             if let Err(error) = this.drivers.cgroups.remove_pod(&undo).await {
-                tracing::warn!(%pod, %error, "cannot remove the cgroup of a pod that was not made");
+                Leak::Cgroup.found();
+                tracing::warn!(error = chain(&error), "cannot remove the cgroup of a pod that was not made");
             }
         });
         Ok(cgroup)
@@ -193,11 +218,14 @@ impl Pods {
         netns: OwnedFd,
         rollback: &mut Rollback,
     ) -> Result<Attachment, Cause> {
-        activity::step("network");
         let (this, pod) = (self.clone(), id.clone());
         rollback.push(async move {
             if let Err(error) = this.drivers.pod_files.unpin_network(&pod) {
-                tracing::warn!(%pod, %error, "cannot let go the network namespace of a pod that was not made");
+                Leak::Netns.found();
+                tracing::warn!(
+                    error = chain(&error),
+                    "cannot let go the network namespace of a pod that was not made"
+                );
             }
         });
         self.drivers.pod_files.pin_network(id, netns.as_fd())?;
@@ -207,7 +235,8 @@ impl Pods {
         let (this, undo) = (self.clone(), attachment.clone());
         rollback.push(async move {
             if let Err(error) = this.drivers.network.detach(&network, Some(&undo)).await {
-                tracing::warn!(pod = %network.id, %error, "cannot disconnect a pod that was not made");
+                Leak::Address.found();
+                tracing::warn!(error = chain(&error), "cannot disconnect a pod that was not made");
             }
         });
         Ok(attachment)
@@ -223,7 +252,8 @@ impl Pods {
         let (this, pod) = (self.clone(), id.clone());
         rollback.push(async move {
             if let Err(error) = this.drivers.pod_files.remove(&pod) {
-                tracing::warn!(%pod, %error, "cannot remove the files of a pod that was not made");
+                Leak::Bundle.found();
+                tracing::warn!(error = chain(&error), "cannot remove the files of a pod that was not made");
             }
         });
         let addresses = network.map_or(&[][..], |network| &network.ips);

@@ -53,7 +53,7 @@ pub struct PodLimits {
     pub resources: Option<Resources>,
 }
 
-/// A pod's name (CRI PodSandboxMetadata).
+/// A pod's name (CRI PodSandboxMetadata). Shown as `namespace/name`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PodMetadata {
     /// metadata.name of the Pod.
@@ -64,6 +64,12 @@ pub struct PodMetadata {
     pub uid: String,
     /// How many sandboxes this pod had before.
     pub attempt: u32,
+}
+
+impl std::fmt::Display for PodMetadata {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
 }
 
 /// resolv.conf's content (CRI DNSConfig).

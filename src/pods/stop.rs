@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use super::pod::State;
 use super::{Cause, Pod, PodError, PodRecord, Pods};
@@ -32,8 +33,8 @@ impl Pods {
     pub(super) async fn stop_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<(), PodError> {
         let (this, task) = (self.clone(), pod.clone());
         let stop = async move { this.stop_one(&task).await };
-        let stopped =
-            tokio::spawn(activity::track(Verb::StopPodSandbox, pod.name(), pod.id().as_str(), stop));
+        let stop = activity::track(Verb::StopPodSandbox, pod.name(), pod.id().as_str(), stop);
+        let stopped = tokio::spawn(stop.in_current_span());
         stopped.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(pod.id()))
     }
 
@@ -83,7 +84,7 @@ impl Pods {
                 ended => return Ok(ended?),
             }
         }
-        tracing::warn!(pod = %pod.id(), shim = shim.pid(), "the shim does not answer and is killed");
+        tracing::warn!(shim = shim.pid(), "the shim does not answer and is killed");
         self.drivers.cgroups.kill(&pod.sandbox.cgroup).await?;
         Ok(self.drivers.cgroups.wait_empty(&pod.sandbox.cgroup, DEATH).await?)
     }
@@ -92,7 +93,9 @@ impl Pods {
         let mut kills = JoinSet::new();
         for container in self.containers.of_pod(pod.id()) {
             let containers = self.containers.clone();
-            kills.spawn(async move { containers.stop_container(&container, Duration::ZERO).await });
+            let span = container.span();
+            let kill = async move { containers.stop_container(&container, Duration::ZERO).await };
+            kills.spawn(kill.instrument(span));
         }
         let mut all = Ok(());
         while let Some(killed) = kills.join_next().await {
@@ -107,7 +110,8 @@ impl Pods {
             self.drivers.network.detach(&network, Some(&attachment)).await.map_err(Box::new)?;
         }
         self.drivers.pod_files.drop_shm(pod.id())?;
-        Ok(self.drivers.pod_files.unpin_network(pod.id())?)
+        self.drivers.pod_files.unpin_network(pod.id())?;
+        Ok(())
     }
 }
 

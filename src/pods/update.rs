@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::spec::PodLimits;
 use super::{Cause, Pod, PodError, Pods};
 use crate::activity::{self, Verb};
@@ -14,7 +16,7 @@ impl Pods {
         let (this, task) = (self.clone(), pod.clone());
         let update = async move { this.update_one(&task, limits).await };
         let (verb, id) = (Verb::UpdatePodSandboxResources, pod.id().as_str());
-        let updated = tokio::spawn(activity::track(verb, pod.name(), id, update));
+        let updated = tokio::spawn(activity::track(verb, pod.name(), id, update).in_current_span());
         updated.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(pod.id()))
     }
 

@@ -16,7 +16,7 @@ use crate::images::progress::{self, LayerProgress, Pulling};
 use crate::pods::{Filter, Pod};
 
 pub(super) async fn dump(services: &Services) -> v1::DumpResponse {
-    let conditions = services.health.conditions().await;
+    let conditions = services.conditions().await;
     let mut calls = activity::list();
     let mut pods: Vec<_> =
         services.pods.list(&Filter::default()).iter().map(|found| pod(found, &mut calls)).collect();
@@ -29,7 +29,7 @@ pub(super) async fn dump(services: &Services) -> v1::DumpResponse {
     v1::DumpResponse {
         at: clock::now(),
         version: env!("CARGO_PKG_VERSION").into(),
-        age: millis(services.started.elapsed()),
+        age: millis(services.started.elapsed().unwrap_or_default()),
         pods,
         pulls: services.images.pulls().iter().map(pull).collect(),
         calls: calls.iter().map(call).collect(),

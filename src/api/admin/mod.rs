@@ -9,6 +9,7 @@ use berth_proto::admin::v1::{self, admin_server::Admin};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument;
 
 use super::cri::Services;
 use super::cri::status::status;
@@ -44,12 +45,9 @@ impl Admin for AdminApi {
         let reference =
             Reference::parse(&request.image).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let (updates, stream) = mpsc::channel(1);
-        tokio::spawn(pull(
-            Arc::clone(&self.services.images),
-            reference,
-            credentials(request.credentials),
-            updates,
-        ));
+        let pull =
+            pull(Arc::clone(&self.services.images), reference, credentials(request.credentials), updates);
+        tokio::spawn(pull.in_current_span());
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -93,6 +91,9 @@ async fn pull(
         }
     };
     let last = pulled.map(|image| update(&progress.layers(), image.id.to_string())).map_err(status);
+    if let Err(status) = &last {
+        tracing::warn!(code = ?status.code(), error = status.message(), "Pull failed");
+    }
     let _ = updates.send(last).await;
 }
 

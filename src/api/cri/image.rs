@@ -12,6 +12,7 @@ use super::info;
 use super::status::status;
 use crate::clock;
 use crate::images::image::Image;
+use crate::telemetry::subject;
 
 /// CRI ImageService.
 #[derive(Clone)]
@@ -81,6 +82,9 @@ impl ImageService for ImageApi {
         request: Request<v1::PullImageRequest>,
     ) -> Result<Response<v1::PullImageResponse>, Status> {
         let request = request.into_inner();
+        if let Some(pod) = request.sandbox_config.and_then(|pod| pod.metadata) {
+            subject::note_pod(&format_args!("{}/{}", pod.namespace, pod.name), None);
+        }
         let (reference, credentials) =
             (convert::reference(request.image)?, convert::credentials(request.auth));
         let image = self.services.images.pull(&reference, &credentials).await.map_err(status)?;

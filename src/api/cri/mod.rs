@@ -11,11 +11,12 @@ mod usage;
 mod watch;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::SystemTime;
 
 pub use image::ImageApi;
 pub use runtime::RuntimeApi;
 
+use crate::api::metrics::Endpoint;
 use crate::api::streaming::Streaming;
 use crate::config::Config;
 use crate::containers::Containers;
@@ -38,9 +39,11 @@ pub struct Services {
     /// What is wrong with the node.
     pub health: Arc<Health>,
     /// When the daemon began.
-    pub started: Instant,
+    pub started: SystemTime,
     /// The configuration in force.
     pub config: Arc<Config>,
     /// What the node can do.
     pub drivers: Arc<Drivers>,
+    /// Where the daemon's metrics are served.
+    pub metrics: Arc<Endpoint>,
 }

@@ -13,7 +13,6 @@ pub(in crate::api) fn status(error: impl Into<Error>) -> Status {
         Some(word) => format!("{word}: {}", chain(&error)),
         None => chain(&error),
     };
-    tracing::debug!(kind = ?error.kind(), error = text, "answered with an error");
     Status::new(code(error.kind()), text)
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tracing::{Instrument, Span};
 
 use super::handshake::{Commanding, Forwarding};
 use super::outcome::Outcome;
@@ -20,6 +21,8 @@ use crate::containers::{AttachRequest, ContainerError, ExecRequest};
 use crate::error::chain;
 use crate::ids::{ContainerId, PodId};
 use crate::pods::Pods;
+use crate::telemetry::metrics::Ongoing;
+use crate::telemetry::{METRICS, subject};
 
 /// What was promised, and what the client speaks.
 pub enum Plan {
@@ -37,23 +40,44 @@ enum Process {
     Attach(ContainerId, AttachRequest),
 }
 
+/// What kind of session it is, and whom it concerns.
+struct Subject {
+    kind: &'static str,
+    verb: Verb,
+    name: String,
+    id: String,
+    span: Span,
+}
+
 impl Plan {
     /// Runs the session. When the client goes, everything that was done for it is dropped.
     pub async fn run<T>(self, io: T, watch: Arc<Watch>, streaming: &Streaming)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let container = |id: &ContainerId| streaming.containers.find(id.as_str()).map(|found| found.name());
-        let (verb, name, id) = match &self {
-            Self::Exec(id, ..) => (Verb::Exec, container(id).ok(), id.to_string()),
-            Self::Attach(id, ..) => (Verb::Attach, container(id).ok(), id.to_string()),
-            Self::PortForward(id, ..) => {
-                let name = streaming.pods.find(id.as_str()).map(|pod| pod.name());
-                (Verb::PortForward, name.ok(), id.to_string())
-            }
-        };
+        let Subject { kind, verb, name, id, span } = self.subject(streaming);
+        let _ongoing = Ongoing::new(&METRICS.streams.get_or_create_owned(&[("kind", kind)]));
         let session = self.serve(io, watch, streaming);
-        activity::track(verb, name.unwrap_or_default(), &id, session).await;
+        activity::track(verb, name, &id, session).instrument(span).await;
+    }
+
+    fn subject(&self, streaming: &Streaming) -> Subject {
+        let told = |kind, verb, id: &dyn std::fmt::Display, found: Option<(String, Span)>| {
+            let (name, span) = found.unwrap_or_else(|| (String::new(), Span::none()));
+            Subject { kind, verb, name, id: id.to_string(), span }
+        };
+        let container = |id: &ContainerId| {
+            streaming.containers.find(id.as_str()).ok().map(|found| (found.name(), found.span()))
+        };
+        match self {
+            Self::Exec(id, ..) => told("exec", Verb::Exec, id, container(id)),
+            Self::Attach(id, ..) => told("attach", Verb::Attach, id, container(id)),
+            Self::PortForward(id, ..) => {
+                let pod = streaming.pods.find(id.as_str()).ok();
+                let found = pod.map(|pod| (pod.name(), subject::pod(&pod.sandbox.spec.metadata, id)));
+                told("port_forward", Verb::PortForward, id, found)
+            }
+        }
     }
 
     async fn serve<T>(self, io: T, watch: Arc<Watch>, streaming: &Streaming)

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::containers::spec::Resources;
+use crate::telemetry::Leak;
 
 use super::devices::{self, DeviceRules, Filters};
 use super::error::CgroupError;
@@ -26,6 +27,7 @@ pub(super) fn make(hierarchies: &Hierarchies, path: &str) -> Result<Vec<PathBuf>
 pub(super) fn undo(made: &[PathBuf]) {
     for dir in made.iter().rev() {
         if let Err(error) = std::fs::remove_dir(dir) {
+            Leak::Cgroup.found();
             tracing::warn!(path = %dir.display(), %error, "a new cgroup could not be removed again");
         }
     }

@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::containers::spec::Resources;
 use crate::ids::{ContainerId, PodId};
+use crate::telemetry;
 
 pub use devices::{DeviceKind, DeviceRule, DeviceRules};
 pub use error::CgroupError;
@@ -152,10 +153,16 @@ impl Cgroups {
                 }
                 made
             }
-            Driver::Auto | Driver::Cgroupfs => {
-                self.make_pod(format!("{above}/berth-{pod}"), None, None, shared).await
-            }
+            Driver::Auto | Driver::Cgroupfs => self.make_pod(own_path(&above, pod), None, None, shared).await,
         }
+    }
+
+    /// Whether a pod has a cgroup of Berth's own making; a scope of systemd's vanishes by itself.
+    pub fn has_pod(&self, parent: &str, pod: &PodId) -> Result<bool, CgroupError> {
+        let parent = if parent.is_empty() { &self.inner.parent } else { parent };
+        let above = parent::path(self.inner.driver, parent)?;
+        let dirs = self.inner.hierarchies.dirs(&own_path(&above, pod));
+        Ok(self.inner.driver != Driver::Systemd && dirs.iter().any(|dir| dir.exists()))
     }
 
     async fn make_pod(
@@ -282,8 +289,13 @@ impl Cgroups {
         work: impl FnOnce(&Inner) -> Result<T, CgroupError> + Send + 'static,
     ) -> Result<T, CgroupError> {
         let inner = Arc::clone(&self.inner);
-        tokio::task::spawn_blocking(move || work(&inner)).await.map_err(CgroupError::Interrupted)?
+        telemetry::blocking(move || work(&inner)).await.map_err(CgroupError::Interrupted)?
     }
+}
+
+/// The cgroup of a pod that systemd knows nothing of.
+fn own_path(above: &str, pod: &PodId) -> String {
+    format!("{above}/berth-{pod}")
 }
 
 /// Moves the shim out of the scope itself, where systemd put it, into a cgroup of its own.

@@ -72,7 +72,7 @@ fn widen_cpuset(hierarchies: &Hierarchies, path: &str, resources: &Resources) ->
             fs::read_to_string(&source).map_err(|error| CgroupError::Read { path: source, source: error })?;
         // A narrower parent has been forced on the pod by the kernel already; other refusals show at the container's own write.
         if let Err(error) = setting::write(&pod.join(file), value.trim()) {
-            tracing::debug!(pod = %pod.display(), file, %error, "the pod's cpuset is not renewed");
+            tracing::debug!(path = %pod.display(), file, %error, "the pod's cpuset is not renewed");
         }
     }
     Ok(())

@@ -13,6 +13,7 @@ use super::error::LayerError;
 use super::{Layers, overlay};
 use crate::ids::{ContainerId, Digest};
 use crate::layout::Layout;
+use crate::telemetry::Leak;
 
 /// A layer in the staging directory; removed when dropped before `Layers::commit`.
 #[derive(Debug)]
@@ -70,6 +71,7 @@ impl Drop for Staged {
     fn drop(&mut self) {
         let path = self.layout.staged(&self.name);
         if let Err(error) = std::fs::remove_dir_all(&path) {
+            Leak::Layer.found();
             tracing::warn!(path = %path.display(), %error, "cannot remove a staged layer; the next start does");
         }
     }
@@ -135,6 +137,12 @@ impl Layers {
             .map_err(LayerError::io("move to the trash", path))
     }
 
+    fn trash_leak(&self, path: &Path, kind: Leak) -> Result<(), LayerError> {
+        let trashed = self.trash(path);
+        kind.note(&trashed);
+        trashed
+    }
+
     /// Frees what was discarded; takes as long as the disk takes.
     pub fn empty_trash(&self) {
         let trash = self.layout.trash();
@@ -155,23 +163,23 @@ impl Layers {
         blobs: impl Fn(&Digest) -> bool,
     ) -> Result<(), LayerError> {
         for path in children(&self.layout.staging()) {
-            self.trash(&path)?;
+            self.trash_leak(&path, Leak::Layer)?;
         }
-        sweep_unknown(self, &self.layout.layers(), layers)?;
-        sweep_unknown(self, &self.layout.blobs(), blobs)
+        sweep_unknown(self, (&self.layout.layers(), Leak::Layer), layers)?;
+        sweep_unknown(self, (&self.layout.blobs(), Leak::Blob), blobs)
     }
 }
 
 fn sweep_unknown(
     layers: &Layers,
-    directory: &Path,
+    (directory, kind): (&Path, Leak),
     known: impl Fn(&Digest) -> bool,
 ) -> Result<(), LayerError> {
     for path in children(directory) {
         let name = path.file_name().and_then(|name| name.to_str());
         let digest = name.and_then(|name| Digest::parse(&format!("sha256:{name}")).ok());
         if !digest.is_some_and(|digest| known(&digest)) {
-            layers.trash(&path)?;
+            layers.trash_leak(&path, kind)?;
         }
     }
     Ok(())

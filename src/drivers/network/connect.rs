@@ -12,9 +12,11 @@ use super::builtin::{BuiltIn, BuiltInError, Holding};
 use super::cni::{Cni, CniError, NetworkList, Told};
 use super::{AttachedBy, Attachment, BuiltInConfig, CniConfig, PodNetwork, Subnet, SubnetError};
 use crate::drivers::store::{Durability, Record, Store, StoreError};
+use crate::error::chain;
 use crate::ids::PodId;
 use crate::layout::Layout;
 use crate::looks::Looks;
+use crate::telemetry::Leak;
 
 /// Why a pod is not connected, or not disconnected.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +125,11 @@ impl Network {
                 (Ok(pod), Ok(record)) => {
                     held.insert(pod, record);
                 }
-                (_, Err(error)) => tracing::warn!(key, %error, "a network record is damaged and dropped"),
+                (_, Err(error)) => tracing::warn!(
+                    pod_id = key,
+                    error = chain(&error),
+                    "a network record is damaged and dropped"
+                ),
                 (Err(error), _) => {
                     tracing::warn!(key, %error, "a network record has no pod id and is dropped")
                 }
@@ -195,7 +201,8 @@ impl Network {
                 match self.cni.del(&held.list, &held.told, None).await {
                     Ok(()) => self.drop_record(&pod.id).await?,
                     Err(error) => {
-                        tracing::warn!(pod = owner, %error, "what a failed ADD left is not removed yet")
+                        Leak::Address.found();
+                        tracing::warn!(error = chain(&error), "what a failed ADD left is not removed yet")
                     }
                 }
                 return Err(failed(error));
@@ -223,18 +230,17 @@ impl Network {
         checked.map_err(|source| NetworkError::Cni { verb: "check", pod: held.owner, source })
     }
 
-    /// Disconnects a pod; one that is not connected is fine, and so is a namespace that is gone. The built-in
-    /// network leaves the veth to the namespace's end, and reuses its address only then.
+    /// Disconnects a pod; false if it was not connected. A namespace that is gone is fine. The built-in network leaves the veth to the namespace's end, and reuses its address only then.
     pub async fn detach(
         &self,
         pod: &PodNetwork,
         _attachment: Option<&Attachment>,
-    ) -> Result<(), NetworkError> {
+    ) -> Result<bool, NetworkError> {
         // Without a record it was given back before, and another pod may have its address and ports by now.
         let held = self.held().get(&pod.id).cloned();
         match held {
-            Some(held) => self.release(&pod.id, &describe(pod), &held).await,
-            None => Ok(()),
+            Some(held) => self.release(&pod.id, &describe(pod), &held).await.map(|()| true),
+            None => Ok(false),
         }
     }
 
@@ -273,9 +279,20 @@ impl Network {
     pub async fn reconcile(&self, live: &HashSet<PodId>) -> Result<(), NetworkError> {
         let all = self.held().clone();
         for (pod, held) in all.iter().filter(|(pod, _)| !live.contains(*pod)) {
-            if let Err(error) = self.release(pod, pod.short(), held).await {
-                let source = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(?pod, %error, source, "the network of a pod that is gone is not given back yet");
+            let owner = match held {
+                Held::BuiltIn(holding) => &holding.owner,
+                Held::Cni(held) => &held.owner,
+            };
+            let released = self.release(pod, owner, held).await;
+            Leak::Address.note(&released);
+            if let Err(error) = released {
+                let (pod_id, error) = (pod.as_str(), chain(&error));
+                tracing::warn!(
+                    pod = owner,
+                    pod_id,
+                    error,
+                    "the network of a pod that is gone is not given back yet"
+                );
             }
         }
         if let Ok(Some(list)) = self.cni.configured() {
@@ -283,7 +300,7 @@ impl Network {
             let live: Vec<_> = held.into_iter().filter(|(_, held)| matches!(held, Held::Cni(_))).collect();
             let live: Vec<_> = live.into_iter().map(|(pod, _)| pod).collect();
             if let Err(error) = self.cni.collect(&list, &live).await {
-                tracing::warn!(%error, "CNI plugins did not collect garbage");
+                tracing::warn!(error = chain(&error), "CNI plugins did not collect garbage");
             }
         }
         self.built_in.sweep().await.map_err(NetworkError::Open)

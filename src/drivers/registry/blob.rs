@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Method, Response, StatusCode};
 
@@ -13,6 +14,7 @@ use super::hosts::{Capability, Host};
 use super::request::Request;
 use crate::ids::Digest;
 use crate::images::reference::Reference;
+use crate::telemetry::{METRICS, metrics};
 
 /// Progress that resets patience and the count of cuts: less in a whole window of patience is a stall.
 const PROGRESS: u64 = 16 << 10;
@@ -47,11 +49,14 @@ pub struct BlobStream {
     since_progress: u64,
     waited: Duration,
     failed: bool,
+    received: Counter,
 }
 
 impl BlobStream {
     pub(super) async fn open(registry: Registry, blob: Blob, offset: u64) -> Result<Self, RegistryError> {
+        let of = metrics::registry(blob.reference.registry());
         let mut stream = Self {
+            received: METRICS.pull_bytes.get_or_create_owned(&of),
             registry,
             host: blob.reference.registry().to_string(),
             blob,
@@ -125,6 +130,7 @@ impl BlobStream {
 
     /// Drops what was given before, and refuses what exceeds the size.
     fn take(&mut self, mut chunk: Bytes) -> Result<Bytes, RegistryError> {
+        self.received.inc_by(chunk.len() as u64);
         self.since_progress += chunk.len() as u64;
         if self.since_progress >= PROGRESS {
             (self.since_progress, self.waited) = (0, Duration::ZERO);
@@ -162,6 +168,8 @@ impl BlobStream {
         let delay = super::retry::delay(self.cuts, None);
         match delay {
             Some(delay) if self.cuts <= self.registry.config().retries => {
+                let registry = metrics::registry(self.blob.reference.registry());
+                METRICS.pull_retries.get_or_create(&registry).inc();
                 tokio::time::sleep(delay).await;
                 Ok(())
             }

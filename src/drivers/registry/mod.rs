@@ -30,6 +30,7 @@ use self::hosts::{Capability, Host};
 use self::manifest::Promise;
 pub use self::manifest::{DOCKER_LIST, DOCKER_MANIFEST, MAX_MANIFEST, Manifest, OCI_INDEX, OCI_MANIFEST};
 use self::request::{Request, Shared, Target};
+use crate::error::chain;
 use crate::ids::Digest;
 use crate::images::reference::Reference;
 
@@ -270,8 +271,7 @@ fn manifest_request(method: Method, name: &str) -> Request {
 /// A host failed: the last one's error is the caller's, the others' end here.
 fn passed_over(host: &Host, error: RegistryError, is_last: bool) -> Option<RegistryError> {
     if !is_last && error.is_worth_a_warning() {
-        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-        tracing::warn!(host = host.name(), %error, cause, "a mirror failed; asking the next host");
+        tracing::warn!(host = host.name(), error = chain(&error), "a mirror failed; asking the next host");
     }
     Some(error)
 }

@@ -18,6 +18,7 @@ use super::hosts::{Host, authority, is_loopback};
 use super::retry::{self, Pauses};
 use super::tls::Clients;
 use crate::activity;
+use crate::telemetry::{METRICS, metrics};
 
 const MAX_REDIRECTS: usize = 10;
 const MAX_REFUSAL: u64 = 64 << 10;
@@ -126,7 +127,10 @@ impl Shared {
                 _ => None,
             };
             match retry::delay(attempt, asked) {
-                Some(wait) if attempt <= retries && error.is_passing() => tokio::time::sleep(wait).await,
+                Some(wait) if attempt <= retries && error.is_passing() => {
+                    METRICS.pull_retries.get_or_create(&metrics::registry(target.registry)).inc();
+                    tokio::time::sleep(wait).await;
+                }
                 _ => return Err(error),
             }
         }

@@ -13,6 +13,7 @@ use berth_proto::shim::v1::{Message, Request, message::Body, request::Verb};
 use prost::Message as _;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument;
 
 use super::{Event, ShimError};
 use crate::activity;
@@ -31,7 +32,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Takes a connected socket; replies and events are read until it ends or the connection is dropped.
+    /// Takes a connected socket; replies and events are read until it ends or the connection is dropped. Lines about
+    /// that are written in the current span.
     pub(super) fn start(
         pod: PodId,
         socket: OwnedFd,
@@ -44,7 +46,7 @@ impl Connection {
             next_id: AtomicU64::new(1),
             waiting: Mutex::new(Some(HashMap::new())),
         });
-        tokio::spawn(read_loop(connection.clone(), events));
+        tokio::spawn(read_loop(connection.clone(), events).in_current_span());
         Ok(connection)
     }
 
@@ -60,7 +62,7 @@ impl Connection {
         let answer = self.expect(id)?;
         let packet = Request { id, verb: Some(verb) }.encode_to_vec();
         if let Err(error) = self.send(&packet, fds).await {
-            tracing::debug!(pod = %self.pod, verb = name, %error, "cannot send to the shim");
+            tracing::debug!(verb = name, %error, "cannot send to the shim");
             self.forget(id);
             return Err(self.gone());
         }
@@ -111,7 +113,7 @@ async fn read_loop(connection: Arc<Connection>, events: mpsc::UnboundedSender<Ev
             Ok((packet, _)) if packet.is_empty() => break,
             Ok((packet, fds)) => dispatch(&connection, &packet, fds, &events),
             Err(error) => {
-                tracing::warn!(pod = %connection.pod, %error, "the connection to the shim broke");
+                tracing::warn!(%error, "the connection to the shim broke");
                 break;
             }
         }
@@ -147,7 +149,7 @@ fn dispatch(
     let message = match Message::decode(packet) {
         Ok(message) => message,
         Err(error) => {
-            tracing::warn!(pod = %connection.pod, %error, "a packet of the shim is garbled");
+            tracing::warn!(%error, "a packet of the shim is garbled");
             return;
         }
     };
@@ -161,7 +163,7 @@ fn dispatch(
             }
         }
         (_, None) => {
-            tracing::debug!(pod = %connection.pod, "a message of a newer shim is not understood");
+            tracing::debug!("a message of a newer shim is not understood");
         }
     }
 }

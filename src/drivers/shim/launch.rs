@@ -14,6 +14,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions};
+use tracing::Instrument;
 
 use super::ShimError;
 use crate::drivers::watched::watched;
@@ -56,7 +57,7 @@ pub(super) fn spawn(layout: &Layout, program: BorrowedFd<'_>, pod: &PodId) -> Re
     let listener = berth_sys::socket::listen(&path).map_err(ShimError::io("listen at", &path))?;
     let pid = execute(program, listener.as_fd(), pod, &layout.shim_log(pod))
         .map_err(ShimError::io("execute the shim for", &dir))?;
-    reap(pid, pod.clone()).map_err(ShimError::io("watch the shim of", &dir))?;
+    reap(pid).map_err(ShimError::io("watch the shim of", &dir))?;
     // The connection waits in the listener's queue until the shim accepts it.
     berth_sys::socket::connect(&path).map_err(ShimError::io("connect to", path))
 }
@@ -83,14 +84,15 @@ fn execute(program: BorrowedFd<'_>, listener: BorrowedFd<'_>, pod: &PodId, log: 
 }
 
 /// Waits for the end of a shim that this daemon has started, so that it leaves no zombie.
-fn reap(pid: Pid, pod: PodId) -> io::Result<()> {
+fn reap(pid: Pid) -> io::Result<()> {
     let pid = rustix::process::Pid::from_raw(pid.as_raw()).ok_or(io::ErrorKind::InvalidInput)?;
     let pidfd = watched(rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?)?;
-    tokio::spawn(async move {
+    let wait = async move {
         if pidfd.readable().await.is_ok() {
             let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-            tracing::debug!(%pod, ?status, "the shim has ended");
+            tracing::debug!(?status, "the shim has ended");
         }
-    });
+    };
+    tokio::spawn(wait.in_current_span());
     Ok(())
 }

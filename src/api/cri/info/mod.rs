@@ -16,11 +16,12 @@ pub(super) use image::image;
 pub(super) use pod::pod;
 
 use super::Services;
+use crate::api::metrics::Listening;
 use crate::clock;
 use crate::drivers::Drivers;
 use crate::drivers::apparmor::{self, Apparmor};
 use crate::drivers::cgroup::Driver;
-use crate::health::Condition;
+use crate::health::{Condition, Wrong};
 
 /// JSON by name.
 pub(super) type Info = BTreeMap<String, String>;
@@ -36,7 +37,7 @@ fn info(value: &Value) -> Info {
 /// The node's conditions.
 pub(super) async fn status(services: &Services, verbose: bool) -> v1::StatusResponse {
     let drivers = &services.drivers;
-    let conditions = services.health.conditions().await;
+    let conditions = services.conditions().await;
     let user_namespaces = drivers.layers.maps_ids().is_ok();
     let info = if verbose { node(services, &conditions) } else { Info::new() };
     v1::StatusResponse {
@@ -67,8 +68,36 @@ fn condition(condition: &Condition) -> v1::RuntimeCondition {
     v1::RuntimeCondition { r#type: condition.name.into(), status, reason, message }
 }
 
+impl Services {
+    /// All that is well or not; the kubelet passes over those that it does not know.
+    pub async fn conditions(&self) -> Vec<Condition> {
+        let mut conditions = self.health.conditions().await;
+        conditions.extend(self.metrics_condition());
+        conditions
+    }
+
+    /// Whether metrics are served, if they should be.
+    fn metrics_condition(&self) -> Option<Condition> {
+        let (wrong, since) = match self.metrics.listening() {
+            Listening::Off => return None,
+            Listening::At(_) => (None, self.started),
+            Listening::Failed { address, error, since } => {
+                let message = format!("cannot listen at {address}: {error}");
+                (Some(Wrong { reason: "AddressUnavailable", message }), since)
+            }
+        };
+        let ago = since.elapsed().unwrap_or_default();
+        let since = clock::now() - i64::try_from(ago.as_nanos()).unwrap_or(0);
+        Some(Condition { name: "MetricsReady", wrong, since })
+    }
+}
+
 fn node(services: &Services, conditions: &[Condition]) -> Info {
     let drivers = &services.drivers;
+    let metrics = match services.metrics.listening() {
+        Listening::At(address) => Some(format!("http://{address}/metrics")),
+        _ => None,
+    };
     let config = json!({
         "rootDir": drivers.layout.root(),
         "stateDir": drivers.layout.state(),
@@ -77,6 +106,7 @@ fn node(services: &Services, conditions: &[Condition]) -> Info {
         "userNamespaces": drivers.layers.maps_ids().err().map_or(json!(true), |why| json!(why)),
         "apparmor": apparmor(&drivers.apparmor),
         "selinux": drivers.host.selinux,
+        "metrics": metrics,
         "kernel": format!("{}.{}", drivers.host.kernel.0, drivers.host.kernel.1),
         "effective": *services.config,
     });

@@ -18,6 +18,7 @@ use crate::drivers::network::netlink::link::{self, Address, Link, Veth};
 use crate::drivers::network::netlink::nft::Transaction;
 use crate::drivers::network::netlink::socket::Socket;
 use crate::drivers::network::netlink::{NetlinkError, conntrack};
+use crate::telemetry::Leak;
 
 /// What the bridge and the rules shall be.
 #[derive(Clone)]
@@ -301,7 +302,9 @@ impl Kernel {
         let ours =
             |link: &&Link| link.master == Some(bridge.index) && link.name.starts_with(super::VETH_PREFIX);
         for stale in links.iter().filter(ours).filter(|link| !keep.contains(&link.name)) {
-            link::remove(&mut self.route, &stale.name)?;
+            let removed = link::remove(&mut self.route, &stale.name);
+            Leak::Address.note(&removed);
+            removed?;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use berth_e2e::collector::{Collector, texts};
 use berth_e2e::metrics::{self, Page, scrape, value};
 use berth_e2e::node::Options;
 use berth_e2e::process;
+use berth_e2e::remote::{Remote, Streams};
 use berth_e2e::runtime::Runtime;
 use berth_e2e::world::World;
 use berth_proto::cri::v1::*;
@@ -157,6 +158,30 @@ async fn every_metric_is_there_and_tells_what_has_happened() -> Result<()> {
     let last = page(&world).await?;
     for name in ["berth_pods", "berth_containers", "berth_shims", "berth_leaks_found_total"] {
         assert_eq!(value(&last, name, &[]), 0.0, "{name}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn sessions_are_counted_while_they_last() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let world = World::start().await?;
+    let (_, id) = world.run(&world.pod("session"), &world.sleeper("main")).await?;
+    let streams = Streams { stdin: true, ..Streams::default() };
+    let mut remote = Remote::exec(&world.client, &id, &["cat"], streams).await?;
+    remote.say(b"here").await?;
+    remote.hear().await?;
+    let active = async || Ok::<_, anyhow::Error>(value(&page(&world).await?, "berth_streams_active", &[]));
+    assert_eq!(active().await?, 1.0);
+    assert_eq!(value(&page(&world).await?, "berth_streams_active", &[("kind", "exec")]), 1.0);
+    remote.end_input().await?;
+    remote.finish().await?;
+    let end = Instant::now() + bound(Duration::from_secs(5));
+    while active().await? != 0.0 {
+        ensure!(Instant::now() < end, "a session that has ended is counted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ impl Sandbox {
 
     /// The pod's `namespace/name`.
     pub fn name(&self) -> String {
-        format!("{}/{}", self.spec.metadata.namespace, self.spec.metadata.name)
+        self.spec.metadata.to_string()
     }
 
     /// The shim of a ready sandbox.

@@ -30,6 +30,7 @@ use crate::drivers::{
     background::Background,
     bundle::Bundles,
     cgroup::Cgroups,
+    descriptors,
     host::Host,
     layers::Layers,
     network::Network,
@@ -65,6 +66,7 @@ pub struct Places {
 
 /// Serves until SIGTERM or SIGINT. Pods and containers live on.
 pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
+    descriptors::lift();
     make_directories(&places.layout)?;
     let _locks = lock(&places.layout)?;
     let (metrics, page) = Endpoint::open(&config.metrics).await;

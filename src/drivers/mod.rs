@@ -5,6 +5,7 @@ pub mod background;
 pub mod block;
 pub mod bundle;
 pub mod cgroup;
+pub mod descriptors;
 pub mod disk_usage;
 pub mod host;
 pub mod id_map;

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
 use nix::sys::stat::Mode;
-use nix::unistd::Pid;
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::process::{PidfdFlags, WaitId, WaitIdOptions};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 use tracing::Instrument;
 
 use super::ShimError;
+use crate::drivers::descriptors;
 use crate::drivers::watched::watched;
 use crate::ids::PodId;
 use crate::layout::Layout;
@@ -57,6 +57,7 @@ pub(super) fn spawn(layout: &Layout, program: BorrowedFd<'_>, pod: &PodId) -> Re
     let listener = berth_sys::socket::listen(&path).map_err(ShimError::io("listen at", &path))?;
     let pid = execute(program, listener.as_fd(), pod, &layout.shim_log(pod))
         .map_err(ShimError::io("execute the shim for", &dir))?;
+    descriptors::restore(pid);
     reap(pid).map_err(ShimError::io("watch the shim of", &dir))?;
     // The connection waits in the listener's queue until the shim accepts it.
     berth_sys::socket::connect(&path).map_err(ShimError::io("connect to", path))
@@ -80,12 +81,12 @@ fn execute(program: BorrowedFd<'_>, listener: BorrowedFd<'_>, pod: &PodId, log: 
     // glibc spawns by CLONE_VFORK, so the daemon's size does not matter. The path is resolved in the child, where the
     // memfd is still open: close-on-exec acts after.
     let path = format!("/proc/self/fd/{}", program.as_raw_fd());
-    Ok(posix_spawn(path.as_str(), &actions, &attributes, &arguments, &environment)?)
+    let pid = posix_spawn(path.as_str(), &actions, &attributes, &arguments, &environment)?;
+    Pid::from_raw(pid.as_raw()).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 /// Waits for the end of a shim that this daemon has started, so that it leaves no zombie.
 fn reap(pid: Pid) -> io::Result<()> {
-    let pid = rustix::process::Pid::from_raw(pid.as_raw()).ok_or(io::ErrorKind::InvalidInput)?;
     let pidfd = watched(rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?)?;
     let wait = async move {
         if pidfd.readable().await.is_ok() {

@@ -23,6 +23,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let admin = protox::compile(["admin/admin.proto"], ["admin"])?;
     let mut prost = prost_build::Config::new();
     prost.bytes([".berth.admin.v1.ImportChunk"]).skip_debug(["berth.admin.v1.Credentials"]);
+    for message in
+        ["DumpResponse", "Pod", "Container", "Process", "Call", "Wait", "Pull", "Layer", "Queue", "Condition"]
+    {
+        let name = if message == "DumpResponse" { message.to_string() } else { format!("Dumped{message}") };
+        prost.type_attribute(format!(".berth.admin.v1.{name}"), "#[derive(serde::Serialize)]");
+    }
     tonic_prost_build::configure().compile_fds_with_config(admin, prost)?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use berth_proto::admin::v1::admin_server::AdminServer;
@@ -41,6 +41,7 @@ use crate::drivers::{
     shim::Shims,
     store::{Durability, Record, Store},
 };
+use crate::health::Health;
 use crate::images::Images;
 use crate::layout::Layout;
 use crate::pods::Pods;
@@ -94,6 +95,7 @@ async fn build(
     layout: &Layout,
     metrics: Arc<Endpoint>,
 ) -> anyhow::Result<(Services, mpsc::UnboundedReceiver<shim::Event>, streaming::Server)> {
+    let (started, whole) = (SystemTime::now(), Arc::new(config.clone()));
     let store = Arc::new(Store::open(&layout.store())?);
     let registry = Registry::new(config.registry)?;
     let images = Arc::new(Images::open(layout, store.clone(), registry, config.image, &config.layers).await?);
@@ -116,7 +118,10 @@ async fn build(
     let containers = Arc::new(Containers::new(drivers.clone(), images.clone()));
     let pods = Arc::new(Pods::new(drivers.clone(), containers.clone()));
     let (streaming, server) = Streaming::bind(config.streaming, containers.clone(), pods.clone()).await?;
-    Ok((Services { pods, containers, images, streaming, drivers, metrics }, events, server))
+    let health = Arc::new(Health::new(drivers.clone(), whole.layers.reserve_mib << 20));
+    let services =
+        Services { pods, containers, images, streaming, health, started, config: whole, drivers, metrics };
+    Ok((services, events, server))
 }
 
 /// How many daemons have begun with these records.
@@ -162,7 +167,7 @@ async fn serve(services: Services, listener: UnixListener) -> anyhow::Result<()>
     let runtime = RuntimeServiceServer::new(RuntimeApi::new(services.clone()))
         .max_decoding_message_size(MESSAGE)
         .max_encoding_message_size(MESSAGE);
-    let admin = AdminServer::new(AdminApi::new(services.images.clone()));
+    let admin = AdminServer::new(AdminApi::new(services.clone()));
     let image = ImageServiceServer::new(ImageApi::new(services))
         .max_decoding_message_size(MESSAGE)
         .max_encoding_message_size(MESSAGE);

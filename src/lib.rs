@@ -1,5 +1,6 @@
 //! Berth, a Kubernetes container runtime: ARCHITECTURE.md has the picture.
 
+pub mod activity;
 pub mod api;
 mod arrows;
 pub mod calls;
@@ -12,9 +13,11 @@ pub mod daemon;
 pub mod drivers;
 pub mod error;
 pub mod events;
+pub mod health;
 pub mod ids;
 pub mod images;
 pub mod layout;
+pub mod looks;
 pub mod pods;
 pub mod rollback;
 pub mod spread;

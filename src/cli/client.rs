@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use berth_proto::admin::v1::admin_client::AdminClient;
 use berth_proto::cri::v1::image_service_client::ImageServiceClient;
+use berth_proto::cri::v1::runtime_service_client::RuntimeServiceClient;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
@@ -17,6 +18,8 @@ const MESSAGE: usize = 16 << 20;
 pub(super) struct Client {
     /// CRI.
     pub images: ImageServiceClient<Channel>,
+    /// CRI.
+    pub runtime: RuntimeServiceClient<Channel>,
     /// Berth's own.
     pub admin: AdminClient<Channel>,
 }
@@ -41,7 +44,8 @@ impl Client {
         let channel = channel.with_context(nobody)?;
         Ok(Self {
             images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE),
-            admin: AdminClient::new(channel),
+            runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE),
+            admin: AdminClient::new(channel).max_decoding_message_size(MESSAGE),
         })
     }
 }

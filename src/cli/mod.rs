@@ -1,11 +1,15 @@
 //! `berth COMMAND`: what each command takes, and the way to it.
 
+mod age;
 mod bars;
 mod check;
 mod client;
+mod debug;
 mod image;
+mod import;
 mod serve;
 mod table;
+mod top;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -39,6 +43,10 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Show what pods use, live on a terminal
+    Top(top::Top),
+    /// Look at what the daemon is doing
+    Debug(debug::DebugArgs),
     /// Print the version, and what this program was built for
     Version,
 }
@@ -66,6 +74,11 @@ struct Serve {
 enum ConfigCommand {
     /// Print the default configuration, with comments
     Default,
+    /// Print the configuration of containerd or CRI-O as one of Berth's, and on standard error what has no equal
+    #[command(
+        after_help = "Exit codes: 0 everything has its equal, 1 nothing could be made, 2 something has no equal"
+    )]
+    Import(import::Import),
 }
 
 /// To standard output; a reader that has had enough, as head(1) does, is fine.
@@ -97,11 +110,14 @@ impl Cli {
             Command::Serve(serve) => serve.run()?,
             Command::Image(image) => image.run()?,
             Command::Config(ConfigCommand::Default) => print(crate::config::DEFAULT)?,
+            Command::Config(ConfigCommand::Import(import)) => return import.run(),
             Command::Check { config } => {
                 let (table, runs) = check::report(&serve::read_config(config.as_deref())?);
                 print(&table)?;
                 return Ok(if runs { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             }
+            Command::Top(top) => top.run()?,
+            Command::Debug(debug) => debug.run()?,
             Command::Version => print(&version())?,
         }
         Ok(ExitCode::SUCCESS)
@@ -113,6 +129,48 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    /// Every file for people, and the commands in it: lines of code that begin with `berth`, or `# berth` after a prompt.
+    fn commands_in_documents() -> Vec<(String, Vec<String>)> {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut paths: Vec<_> =
+            root.join("docs").read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.push(root.join("README.md"));
+        let mut found = Vec::new();
+        for path in paths.iter().filter(|path| path.extension().is_some_and(|end| end == "md")) {
+            let text = std::fs::read_to_string(path).unwrap();
+            let blocks = text.split("```").skip(1).step_by(2).flat_map(str::lines);
+            let spans = text.split("```").step_by(2).flat_map(|prose| prose.split('`').skip(1).step_by(2));
+            for code in blocks.chain(spans) {
+                let code = code.trim_start_matches("# ").trim_start_matches("$ ").trim_start_matches("sudo ");
+                let command = code.split(" # ").next().unwrap_or_default();
+                let command = command.split(['|', '>', '<', ';', '&']).next().unwrap_or_default();
+                if command.starts_with("berth ") {
+                    let words =
+                        command.split_whitespace().map(|word| word.trim_matches(['"', '\'']).to_string());
+                    found.push((path.display().to_string(), words.collect()));
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_command_in_the_documents_is_one() {
+        let found = commands_in_documents();
+        assert!(found.len() > 20, "{found:#?}");
+        for (path, words) in found {
+            // A command without what it needs is a name, such as `berth config`.
+            let wrong = Cli::try_parse_from(&words).err().filter(|error| {
+                use clap::error::ErrorKind::{
+                    DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand as NoWord, MissingRequiredArgument,
+                    MissingSubcommand,
+                };
+                !matches!(error.kind(), DisplayHelp | NoWord | MissingRequiredArgument | MissingSubcommand)
+            });
+            assert!(wrong.is_none(), "{path}: {}: {}", words.join(" "), wrong.unwrap());
+        }
+    }
 
     #[test]
     fn the_command_line_is_sound() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serializer, de};
 
 /// Takes the spelling; none for anything else, and for more than a year.
 pub fn parse(text: &str) -> Option<Duration> {
@@ -29,7 +29,23 @@ pub fn parse(text: &str) -> Option<Duration> {
     (total <= Duration::from_secs(366 * 86_400)).then_some(total)
 }
 
-/// For `#[serde(deserialize_with)]`; zero is refused.
+/// In the largest unit that leaves no rest.
+pub fn format(duration: Duration) -> String {
+    match duration.as_millis() {
+        0 => "0s".to_string(),
+        hours if hours % 3_600_000 == 0 => format!("{}h", hours / 3_600_000),
+        minutes if minutes % 60_000 == 0 => format!("{}m", minutes / 60_000),
+        seconds if seconds % 1000 == 0 => format!("{}s", seconds / 1000),
+        milliseconds => format!("{milliseconds}ms"),
+    }
+}
+
+/// For `#[serde(with)]`.
+pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format(*duration))
+}
+
+/// For `#[serde(with)]`; zero is refused.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     match parse(&text) {
@@ -41,6 +57,13 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        for text in ["300ms", "30s", "5m", "90m", "4h", "1001ms"] {
+            assert_eq!(format(parse(text).unwrap()), text);
+        }
+    }
 
     #[test]
     fn only_whole_numbers_with_units_are_durations() {

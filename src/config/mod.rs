@@ -3,10 +3,12 @@
 
 pub mod duration;
 mod path;
+#[cfg(test)]
+mod reference;
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::path::{absolute, absolute_list, absolute_or_none};
 
@@ -14,7 +16,7 @@ pub use self::path::{absolute, absolute_list, absolute_or_none};
 pub const DEFAULT: &str = include_str!("default.toml");
 
 /// The whole file.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// `[registry]`

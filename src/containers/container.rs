@@ -1,14 +1,14 @@
 //! One container: its fixed facts, its state behind a lock, its record. The verbs are files of their own.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use oci_spec::runtime::Process;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::Span;
 
-use super::gauges::Gauges;
+use super::gauges::{Gauges, WritableLayer};
 use super::sandbox::Sandbox;
 use super::signal::SIGTERM;
 use super::spec::{ContainerSpec, Resources};
@@ -153,9 +153,23 @@ impl Container {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// `namespace/pod/name`.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.sandbox.name(), self.spec.metadata.name)
+    }
+
     /// What it is now.
     pub fn phase(&self) -> Phase {
         self.state().phase()
+    }
+
+    /// What it is now, unless it is changing at this moment.
+    pub fn settled_phase(&self) -> Option<Phase> {
+        match self.state.try_lock() {
+            Ok(state) => Some(state.phase()),
+            Err(TryLockError::Poisoned(state)) => Some(state.into_inner().phase()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Limits in force.
@@ -172,6 +186,11 @@ impl Container {
     pub(super) fn set_resources(&self, resources: Resources, annotations: BTreeMap<String, String>) {
         *self.resources.lock().unwrap_or_else(PoisonError::into_inner) = resources;
         *self.update_annotations.lock().unwrap_or_else(PoisonError::into_inner) = annotations;
+    }
+
+    /// What its writable layer occupied at the last look, if there was one.
+    pub fn writable_layer(&self) -> Option<WritableLayer> {
+        self.gauges.disk().known
     }
 
     /// What it is asked to stop with: the request's signal, else the image's, else SIGTERM.

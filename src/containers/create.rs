@@ -18,6 +18,7 @@ use super::volumes::Volumes;
 use super::{
     Cause, Container, ContainerRecord, Containers, Created, apparmor, devices, filter, selinux, signal,
 };
+use crate::activity::{self, Verb};
 use crate::clock;
 use crate::drivers::cgroup::ContainerCgroup;
 use crate::drivers::host::HostDevice;
@@ -48,9 +49,13 @@ impl Containers {
         let key = (sandbox.id.clone(), spec.metadata.clone());
         let name = spec.metadata.name.clone();
         subject::note_container(&spec, None);
-        let this = self.clone();
-        let created =
-            self.creating.join_or_start(key, || async move { this.create_one(sandbox, spec).await }).await;
+        let (this, subject) = (self.clone(), format!("{}/{name}", sandbox.name()));
+        let create = || {
+            activity::track(Verb::CreateContainer, subject, "", async move {
+                this.create_one(sandbox, spec).await
+            })
+        };
+        let created = self.creating.join_or_start(key, create).await;
         created.unwrap_or_else(|lost| Err(Cause::from(lost).of(name)))
     }
 
@@ -63,12 +68,14 @@ impl Containers {
             return if twin.spec == spec { Ok(twin) } else { Err(duplicate.of(name)) };
         }
         let id = ContainerId::generate();
+        activity::identify(&id);
         subject::note_container_id(&id);
         let mut cgroup = None;
         let create = self.create_as(&id, sandbox, spec, &mut cgroup);
         match stage(Stage::ContainerCreate, create).await {
             Ok(container) => Ok(container),
             Err(cause) => {
+                activity::step("undo");
                 self.undo(&id, cgroup).await;
                 Err(cause.of(name))
             }
@@ -85,6 +92,7 @@ impl Containers {
         if sandbox.shim().is_none() {
             return Err(Cause::SandboxNotReady(sandbox.id.clone()));
         }
+        activity::step("volumes");
         check_volumes(&spec)?;
         self.check_recursion(&spec)?;
         selinux::check(spec.security.selinux.as_ref())?;
@@ -96,6 +104,7 @@ impl Containers {
         let volumes = self.hold_volumes(&spec)?;
         let label = self.file_label(&sandbox, &spec.security);
         let view = View { user: sandbox.spec.namespaces.user.as_ref(), label: label.as_deref() };
+        activity::step("root");
         let mount = || -> Result<_, Cause> {
             let (root, user) = self.make_root(id, &spec, &image, view)?;
             Ok((Mounted { root, volumes: self.mount_volumes(&spec, &volumes.uses, view)? }, user))
@@ -103,13 +112,16 @@ impl Containers {
         let (mounted, user) = debug_span!("mount").in_scope(mount)?;
         let devices = devices::resolve(&spec)?;
         let rules = devices::rules(&spec, &devices);
+        activity::step("cgroup");
         let cgroup = self.drivers.cgroups.create_container(&sandbox.cgroup, id, &spec.resources, &rules);
         let cgroup = cgroup.instrument(debug_span!("cgroup")).await?;
         *to_undo = Some(cgroup.clone());
+        activity::step("config");
         let made = Made { user, mounted, volumes, cgroup };
         debug_span!("config")
             .in_scope(|| self.write_config(id, &sandbox, (&spec, &image.config), (&made, &devices)))?;
         let container = Arc::new(assemble(id, sandbox, (spec, &image, hold), made));
+        activity::step("record");
         self.note_new_layer(&container);
         self.drivers.store.put(id.as_str(), &container.record(), Durability::Process).await?;
         // A sandbox that was stopped meanwhile has not seen this container: it must not outlive it.

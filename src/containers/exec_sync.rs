@@ -8,6 +8,7 @@ use tokio::io::AsyncReadExt;
 
 use super::session::{EndOf, Reader};
 use super::{Cause, Container, ContainerError, Containers, ExecRequest};
+use crate::activity::{self, Verb};
 use crate::drivers::shim::ShimError;
 
 /// Most bytes kept of each stream; the rest is read and dropped (api.proto, ExecSyncResponse).
@@ -47,7 +48,9 @@ impl Containers {
         limit: Option<Duration>,
     ) -> Result<ExecOutput, ContainerError> {
         let container = self.find(id)?;
-        self.collect(&container, command, limit).await.map_err(|cause| cause.of(&container.id))
+        let collect = self.collect(&container, command, limit);
+        let collected = activity::track(Verb::ExecSync, container.name(), container.id.as_str(), collect);
+        collected.await.map_err(|cause| cause.of(&container.id))
     }
 
     async fn collect(

@@ -7,6 +7,7 @@ use tracing::Instrument;
 
 use super::state::{Exit, Exited, Reason, Run, State};
 use super::{Container, Containers};
+use crate::activity::{self, Verb};
 use crate::drivers::store::Durability;
 use crate::error::chain;
 use crate::events::Happening;
@@ -25,8 +26,8 @@ impl Containers {
         };
         let container = self.table().get(&id).cloned();
         if let Some(container) = container {
-            let span = container.span();
-            self.end(&container, exit).instrument(span).await;
+            let end = self.end(&container, exit).instrument(container.span());
+            activity::track(Verb::ContainerExit, container.name(), id.as_str(), end).await;
         }
     }
 

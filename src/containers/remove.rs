@@ -7,6 +7,7 @@ use tracing::Instrument;
 
 use super::state::Phase;
 use super::{Cause, Container, ContainerError, ContainerRecord, Containers};
+use crate::activity::{self, Verb};
 use crate::drivers::shim::ShimError;
 use crate::drivers::store::Durability;
 use crate::events::Happening;
@@ -28,25 +29,31 @@ impl Containers {
     ) -> Result<(), ContainerError> {
         self.stop_container(container, Duration::ZERO).await?;
         let (this, task) = (self.clone(), container.clone());
-        let removed = tokio::spawn(async move { this.remove_one(&task).await }.in_current_span());
+        let remove = async move { this.remove_one(&task).await };
+        let (verb, id) = (Verb::RemoveContainer, container.id.as_str());
+        let removed = tokio::spawn(activity::track(verb, container.name(), id, remove).in_current_span());
         removed.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(&container.id))
     }
 
     async fn remove_one(&self, container: &Container) -> Result<(), Cause> {
-        let _verb = container.verb.lock().await;
+        let _verb = activity::lock(&container.verb, "container").await;
+        activity::step("root");
         if let Phase::Running(_) = container.phase() {
             return Err(Cause::State { is: "running", wanted: "stopped" });
         }
         // Dropped here so that the root is unmounted before its directories go.
         container.state().unmount();
+        activity::step("shim");
         if let Some(shim) = container.sandbox.shim() {
             match shim.delete(container.id.as_str()).await {
                 Ok(()) | Err(ShimError::Gone { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+        activity::step("cgroup");
         self.drivers.cgroups.kill(&container.cgroup).await?;
         self.drivers.cgroups.remove_container(&container.cgroup).await?;
+        activity::step("files");
         // Its files may take longer to vanish than this call.
         container.span().in_scope(|| self.drivers.bundles.remove(&container.id))?;
         self.drivers.store.delete::<ContainerRecord>(container.id.as_str(), Durability::Process).await?;

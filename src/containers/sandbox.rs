@@ -28,6 +28,11 @@ impl Sandbox {
         Self { id, spec, cgroup, gauges: Gauges::default(), shim: Mutex::new(shim) }
     }
 
+    /// The pod's `namespace/name`.
+    pub fn name(&self) -> String {
+        self.spec.metadata.to_string()
+    }
+
     /// The shim of a ready sandbox.
     pub fn shim(&self) -> Option<Shim> {
         self.shim.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -9,6 +9,7 @@ use tracing::Instrument;
 use super::spec::PidMode;
 use super::state::{Exit, Exited, Mounted, Reason, Run, State};
 use super::{Cause, Container, ContainerError, Containers};
+use crate::activity::{self, Verb};
 use crate::clock;
 use crate::drivers::layers::View;
 use crate::drivers::shim::{Shim, ShimError};
@@ -25,17 +26,19 @@ impl Containers {
     pub async fn start(self: &Arc<Self>, id: &str) -> Result<(), ContainerError> {
         let container = self.find(id)?;
         let (this, task) = (self.clone(), container.clone());
-        let started = tokio::spawn(
-            async move { stage(Stage::ContainerStart, this.start_one(&task)).await }.in_current_span(),
-        );
+        let start = async move { stage(Stage::ContainerStart, this.start_one(&task)).await };
+        let (verb, id) = (Verb::StartContainer, container.id.as_str());
+        let started = tokio::spawn(activity::track(verb, container.name(), id, start).in_current_span());
         started.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(&container.id))
     }
 
     async fn start_one(&self, container: &Arc<Container>) -> Result<(), Cause> {
-        let _verb = container.verb.lock().await;
+        let _verb = activity::lock(&container.verb, "container").await;
+        activity::step("root");
         let shim =
             container.sandbox.shim().ok_or_else(|| Cause::SandboxNotReady(container.sandbox.id.clone()))?;
         let mounted = self.take_mounted(container)?;
+        activity::step("process");
         match self.spawn(container, &shim, mounted).await {
             Ok(started) => self.set_running(container, started).await,
             Err(cause) => {
@@ -106,6 +109,7 @@ impl Containers {
 
     async fn set_running(&self, container: &Arc<Container>, started: v1::Started) -> Result<(), Cause> {
         let run = Run { pid: started.pid, started_at: started.started_at };
+        activity::step("record");
         let mut record = container.record();
         record.phase = super::state::Phase::Running(run);
         // A failure to record is no failure to run: the shim itself is the record that recovery trusts.

@@ -7,6 +7,7 @@ use tracing::Instrument;
 
 use super::state::{Phase, Run};
 use super::{Cause, Container, ContainerError, Containers};
+use crate::activity::{self, Verb};
 use crate::drivers::shim::{Shim, ShimError};
 
 const SIGKILL: i32 = 9;
@@ -30,7 +31,9 @@ impl Containers {
         grace: Duration,
     ) -> Result<(), ContainerError> {
         let (this, task) = (self.clone(), container.clone());
-        let stopped = tokio::spawn(async move { this.stop_one(&task, grace).await }.in_current_span());
+        let stop = async move { this.stop_one(&task, grace).await };
+        let (verb, id) = (Verb::StopContainer, container.id.as_str());
+        let stopped = tokio::spawn(activity::track(verb, container.name(), id, stop).in_current_span());
         stopped.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(&container.id))
     }
 
@@ -41,6 +44,7 @@ impl Containers {
         };
         let shim = container.sandbox.shim();
         if let (Some(shim), false) = (&shim, grace.is_zero()) {
+            activity::step("grace period");
             match send(shim, container, container.stop_signal()).await {
                 Ok(()) if tokio::time::timeout(grace, container.until_ended()).await.is_ok() => return Ok(()),
                 // One that does not listen gets no second chance.
@@ -52,6 +56,7 @@ impl Containers {
     }
 
     async fn kill(&self, container: &Container, shim: Option<&Shim>, run: Run) -> Result<(), Cause> {
+        activity::step("kill");
         let told = match shim {
             Some(shim) => send(shim, container, SIGKILL).await,
             None => Ok(()),
@@ -59,6 +64,7 @@ impl Containers {
         // What runs dies even if the shim does not listen; only, nobody tells of its end then.
         self.drivers.cgroups.kill(&container.cgroup).await?;
         told?;
+        let _waiting = activity::wait(|| format!("process {} to vanish", run.pid));
         match tokio::time::timeout(DEATH, container.until_ended()).await {
             Ok(()) => Ok(()),
             Err(_) => Err(Cause::Immortal {

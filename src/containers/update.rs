@@ -9,6 +9,7 @@ use super::oci;
 use super::spec::Resources;
 use super::state::Phase;
 use super::{Cause, Container, ContainerError, Containers};
+use crate::activity::{self, Verb};
 use crate::drivers::store::Durability;
 
 impl Containers {
@@ -24,8 +25,9 @@ impl Containers {
     ) -> Result<(), ContainerError> {
         let container = self.find(id)?;
         let (this, task) = (self.clone(), container.clone());
-        let updated =
-            tokio::spawn(async move { this.update_one(&task, change, annotations).await }.in_current_span());
+        let update = async move { this.update_one(&task, change, annotations).await };
+        let (verb, id) = (Verb::UpdateContainerResources, container.id.as_str());
+        let updated = tokio::spawn(activity::track(verb, container.name(), id, update).in_current_span());
         updated.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(&container.id))
     }
 
@@ -35,7 +37,7 @@ impl Containers {
         mut change: Resources,
         annotations: BTreeMap<String, String>,
     ) -> Result<(), Cause> {
-        let _verb = container.verb.lock().await;
+        let _verb = activity::lock(&container.verb, "container").await;
         match container.phase() {
             Phase::Created => {}
             Phase::Running(_) => change.oom_score_adj = None,

@@ -36,6 +36,11 @@ impl Background {
         }
     }
 
+    /// Jobs that have not begun.
+    pub fn waiting(&self) -> usize {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).jobs.len()
+    }
+
     fn work(&self) {
         // With 0 the kernel means the calling thread alone.
         if let Err(error) = rustix::process::setpriority_process(None, LOWEST) {

@@ -221,6 +221,13 @@ pub fn file_system(path: &Path) -> String {
     deepest.and_then(|(_, kind)| kind).unwrap_or("unknown").to_string()
 }
 
+/// What a process does, as proc(5) has it: `S` sleeps, `T` is stopped, `D` waits for a device. None: it is gone.
+pub fn process_state(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may hold anything.
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
 /// The kernel function that a process sleeps in; empty if that can't be told.
 pub fn wchan(pid: i32) -> String {
     fs::read_to_string(format!("/proc/{pid}/wchan")).ok().filter(|name| name != "0").unwrap_or_default()

@@ -11,6 +11,7 @@ use futures_util::future::{BoxFuture, Shared};
 use tracing::Instrument;
 
 use super::error::ImageError;
+use crate::activity;
 
 type Flight<T> = Shared<BoxFuture<'static, Option<Result<T, ImageError>>>>;
 
@@ -56,7 +57,7 @@ where
             return (flight.clone(), false);
         }
         let landing = Landing { running: Arc::clone(&self.running), key: key.clone() };
-        let work = work();
+        let work = activity::part(activity::current_verb(), work());
         let work = async move {
             // Also when the work panics: a key that never lands would block its image for ever.
             let _landing = landing;

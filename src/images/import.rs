@@ -18,6 +18,7 @@ use super::pull::Fetched;
 use super::reference::Reference;
 use super::source::{Origin, Source};
 use super::{Images, Shared};
+use crate::activity::{self, Verb};
 use crate::drivers::layers::tar::{Kind, Reader};
 use crate::ids::Digest;
 
@@ -77,7 +78,7 @@ impl Images {
     pub async fn import(&self, archive: File) -> Result<Vec<Arc<Image>>, ImageError> {
         let shared = Arc::clone(&self.shared);
         let interrupted = || ImageError::Interrupted { image: "of the archive".into() };
-        tokio::spawn(async move {
+        let import = async move {
             let read = tokio::task::spawn_blocking(move || {
                 let index = Index::read(archive)?;
                 let found = index.images()?;
@@ -85,9 +86,9 @@ impl Images {
             });
             let (file, found) = read.await.map_err(|_| interrupted())??;
             shared.import(file, found).await
-        })
-        .await
-        .map_err(|_| interrupted())?
+        };
+        let track = activity::track(Verb::ImportImage, "archive".into(), "", import);
+        tokio::spawn(track).await.map_err(|_| interrupted())?
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Images;
 use super::image::Image;
+use super::progress::Pulling;
 use super::reference::Reference;
 use crate::ids::Digest;
 
@@ -14,6 +15,28 @@ impl Images {
     /// All images, in the order of ids.
     pub fn list(&self) -> Vec<Arc<Image>> {
         self.shared.catalog().visible()
+    }
+
+    /// The blob that an image's id is the digest of: its config, an artifact's manifest. None if it is damaged.
+    pub async fn config_blob(&self, id: &Digest) -> Option<Vec<u8>> {
+        let (layers, id) = (self.shared.layers.clone(), id.clone());
+        tokio::task::spawn_blocking(move || layers.kept_blob(&id)).await.ok().flatten()
+    }
+
+    /// The pulls under way, and how far each is.
+    pub fn pulls(&self) -> Vec<Pulling> {
+        self.shared.pulls.now()
+    }
+
+    /// How many more layers could be unpacked at once.
+    pub fn free_permits(&self) -> usize {
+        self.shared.permits.available_permits()
+    }
+
+    /// Bytes on disk of these layers.
+    pub fn layer_sizes(&self, layers: &[Digest]) -> Vec<Option<u64>> {
+        let catalog = self.shared.catalog();
+        layers.iter().map(|id| catalog.layer(id).map(|layer| layer.bytes)).collect()
     }
 
     /// By id (with or without `sha256:`), by 12 or more first digits of the id that only one image has, or by a

@@ -40,10 +40,11 @@ pub use self::error::ImageError;
 use self::flight::Flights;
 use self::image::Image;
 use self::layer::Layer;
+pub use self::layer::chain_ids;
 pub use self::manifest::ManifestError;
 pub use self::pinned::Config;
 use self::platform::Platform;
-use self::progress::Meters;
+use self::progress::{Meters, Pulls};
 pub use self::remove::Hold;
 pub use self::upload::Upload;
 pub use self::usage::Usage;
@@ -66,6 +67,7 @@ struct Shared {
     images: Flights<Digest, Arc<Image>>,
     unpacks: Flights<Digest, Standing>,
     meters: Meters,
+    pulls: Pulls,
     /// Layers that are unpacked at once: each needs two threads and about 3 MiB.
     permits: Arc<Semaphore>,
     #[cfg(test)]
@@ -142,6 +144,7 @@ impl Images {
             images: Flights::default(),
             unpacks: Flights::default(),
             meters: Meters::default(),
+            pulls: Pulls::default(),
             permits: Arc::new(Semaphore::new((cores * 2).clamp(4, 16))),
             #[cfg(test)]
             unpacked: std::sync::atomic::AtomicUsize::new(0),

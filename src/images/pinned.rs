@@ -1,14 +1,14 @@
 //! `[image]` of the configuration: which images are pinned, so that the kubelet's garbage collection spares them.
 //! What does not live here: refusing to remove them, for CRI has a runtime obey who asks for that.
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Images;
 use super::image::Image;
 use super::reference::Reference;
 
 /// `[image]` of the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// An image is pinned if one of its names fits one of these.
@@ -23,6 +23,15 @@ pub enum Pattern {
     Exact(Reference),
     /// A text in which each `*` stands for any text.
     Glob(String),
+}
+
+impl Serialize for Pattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Exact(reference) => serializer.collect_str(reference),
+            Self::Glob(glob) => serializer.serialize_str(glob),
+        }
+    }
 }
 
 impl Pattern {

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use super::manifest::Descriptor;
 use crate::ids::Digest;
@@ -44,9 +45,48 @@ pub struct LayerProgress {
 #[derive(Debug, Default)]
 pub struct Progress {
     meters: OnceLock<Vec<Arc<Meter>>>,
+    begun: OnceLock<(Arc<str>, Instant)>,
+}
+
+/// A pull under way, at one moment.
+#[derive(Clone, Debug)]
+pub struct Pulling {
+    /// What is pulled, as it was asked for.
+    pub image: Arc<str>,
+    /// For how long.
+    pub age: Duration,
+    /// Every distinct layer, bottom first, and for how long nothing of it has arrived; empty until the manifest is known.
+    pub layers: Vec<(LayerProgress, Duration)>,
+}
+
+/// The pulls under way.
+#[derive(Debug, Default)]
+pub(super) struct Pulls(Mutex<Vec<Weak<Progress>>>);
+
+impl Pulls {
+    /// Until its `progress` is dropped.
+    pub(super) fn add(&self, progress: &Arc<Progress>, image: &Arc<str>) {
+        let _ = progress.begun.set((image.clone(), Instant::now()));
+        let mut pulls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pulls.retain(|pull| pull.strong_count() > 0);
+        pulls.push(Arc::downgrade(progress));
+    }
+
+    /// The oldest first.
+    pub(super) fn now(&self) -> Vec<Pulling> {
+        let pulls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pulls.iter().filter_map(|pull| pull.upgrade()?.pulling()).collect()
+    }
 }
 
 impl Progress {
+    fn pulling(&self) -> Option<Pulling> {
+        let (image, since) = self.begun.get()?;
+        let layer = |meter: &Arc<Meter>| (meter.read(), meter.quiet());
+        let layers = self.meters.get().map(|meters| meters.iter().map(layer).collect());
+        Some(Pulling { image: image.clone(), age: since.elapsed(), layers: layers.unwrap_or_default() })
+    }
+
     /// Every distinct layer, bottom first; empty until the manifest is known.
     pub fn layers(&self) -> Vec<LayerProgress> {
         self.meters.get().map(|meters| meters.iter().map(|meter| meter.read()).collect()).unwrap_or_default()
@@ -70,12 +110,16 @@ pub(super) struct Meter {
     total: u64,
     downloaded: AtomicU64,
     phase: AtomicU8,
+    /// When something changed: milliseconds after `made`.
+    moved: AtomicU64,
+    made: Instant,
 }
 
 impl Meter {
     fn new(blob: &Descriptor) -> Self {
         let (downloaded, phase) = (AtomicU64::new(0), AtomicU8::new(Phase::Waiting as u8));
-        Self { digest: blob.digest.clone(), total: blob.size, downloaded, phase }
+        let (moved, made) = (AtomicU64::new(0), Instant::now());
+        Self { digest: blob.digest.clone(), total: blob.size, downloaded, phase, moved, made }
     }
 
     fn read(&self) -> LayerProgress {
@@ -93,10 +137,22 @@ impl Meter {
     /// More of it is there.
     pub(super) fn add(&self, bytes: u64) {
         self.downloaded.fetch_add(bytes, Ordering::Relaxed);
+        self.note_move();
     }
 
     pub(super) fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
+        self.note_move();
+    }
+
+    fn note_move(&self) {
+        let now = u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved.store(now, Ordering::Relaxed);
+    }
+
+    /// For how long nothing has changed.
+    fn quiet(&self) -> Duration {
+        self.made.elapsed().saturating_sub(Duration::from_millis(self.moved.load(Ordering::Relaxed)))
     }
 
     /// Ends in `phase`, unless it is known to have ended already.

@@ -14,6 +14,7 @@ use super::publish::Names;
 use super::reference::Reference;
 use super::source::{Origin, Source};
 use super::{Images, Shared, platform};
+use crate::activity::{self, Verb};
 use crate::drivers::registry::Credentials;
 use crate::ids::Digest;
 use crate::telemetry::metrics::{self, OfRegistry, Ongoing};
@@ -46,7 +47,9 @@ impl Images {
     ) -> Result<Arc<Image>, ImageError> {
         subject::note_image(reference);
         let shared = Arc::clone(&self.shared);
-        let image: Arc<str> = reference.to_string().into();
+        let image_name = reference.to_string();
+        let image: Arc<str> = image_name.as_str().into();
+        shared.pulls.add(&progress, &image);
         let origin = Origin::Registry(
             Arc::clone(&shared.registry),
             Arc::new(reference.clone()),
@@ -56,6 +59,7 @@ impl Images {
         let interrupted = ImageError::Interrupted { image: source.image.to_string() };
         let registry = metrics::registry(reference.registry());
         let pull = async move { measured(registry, shared.pull(source)).await };
+        let pull = activity::track(Verb::PullImage, image_name, "", pull);
         tokio::spawn(pull.in_current_span()).await.map_err(|_| interrupted)?
     }
 }
@@ -82,6 +86,7 @@ impl Shared {
         let Origin::Registry(registry, reference, credentials) = source.origin.clone() else {
             return Err(ImageError::Interrupted { image: source.image.to_string() });
         };
+        activity::step("manifest");
         let top = registry.manifest(&reference, &credentials).instrument(debug_span!("manifest")).await;
         let top = top.map_err(|error| source.registry(error))?;
         let names = Names {
@@ -152,6 +157,7 @@ impl Shared {
             Some(bytes) => bytes,
             None => source.small(&manifest.config, manifest::CONFIG_MAX).await?,
         };
+        activity::step("layers");
         let config = manifest::parse_config(&manifest, &bytes).map_err(|error| source.bad(error))?;
         if self.platform.fit(&config.platform).is_none() {
             return Err(self.no_platform(&source, config.platform.to_string()));

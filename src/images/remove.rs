@@ -8,6 +8,7 @@ use super::error::ImageError;
 use super::image::Image;
 use super::layer::Layer;
 use super::{Images, Shared, store_error};
+use crate::activity::{self, Verb};
 use crate::drivers::store::{Durability, Transaction};
 use crate::error::chain;
 use crate::ids::Digest;
@@ -92,7 +93,9 @@ impl Images {
         let shared = Arc::clone(&self.shared);
         let name = name_or_id.to_string();
         let interrupted = ImageError::Interrupted { image: name.clone() };
+        let (subject, id) = (name.clone(), image.id.to_string());
         let remove = async move { shared.remove(&name, &image.id).await };
+        let remove = activity::track(Verb::RemoveImage, subject, &id, remove);
         tokio::spawn(remove.in_current_span()).await.map_err(|_| interrupted)?
     }
 

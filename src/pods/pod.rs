@@ -33,7 +33,12 @@ pub enum State {
     /// It has its namespaces, its shim and its network (None = the host's).
     Ready { network: Option<Attachment> },
     /// It was stopped, or its shim died. The network is set until it is taken apart.
-    NotReady { network: Option<Attachment> },
+    NotReady {
+        network: Option<Attachment>,
+        /// Nanoseconds since the epoch; 0 in records of earlier versions.
+        #[serde(default)]
+        since: i64,
+    },
 }
 
 /// A pod sandbox as the store keeps it.
@@ -68,6 +73,11 @@ impl Pod {
     /// Its id.
     pub fn id(&self) -> &PodId {
         &self.sandbox.id
+    }
+
+    /// `namespace/name`.
+    pub fn name(&self) -> String {
+        self.sandbox.name()
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -107,10 +117,18 @@ impl Pod {
         matches!(*self.state(), State::Ready { .. })
     }
 
+    /// Since when it is ready, or not any more: nanoseconds since the epoch, 0 if that is not known.
+    pub fn since(&self) -> i64 {
+        match *self.state() {
+            State::NotReady { since, .. } => since,
+            _ => self.created_at,
+        }
+    }
+
     /// Its own addresses, the primary one first; none in the host's network, or once it was stopped.
     pub fn ips(&self) -> Vec<IpAddr> {
         match &*self.state() {
-            State::Ready { network: Some(network) } | State::NotReady { network: Some(network) } => {
+            State::Ready { network: Some(network) } | State::NotReady { network: Some(network), .. } => {
                 network.ips.clone()
             }
             _ => Vec::new(),
@@ -120,7 +138,7 @@ impl Pod {
     /// Its own network; None = the host's, or none any more.
     pub fn network(&self) -> Option<Attachment> {
         match &*self.state() {
-            State::Ready { network } | State::NotReady { network } => network.clone(),
+            State::Ready { network } | State::NotReady { network, .. } => network.clone(),
             State::Starting => None,
         }
     }

@@ -17,6 +17,8 @@ use tracing::Instrument;
 
 use super::pod::State;
 use super::{Pod, PodRecord, Pods};
+use crate::activity::{self, Verb};
+use crate::clock;
 use crate::containers::{ContainerRecord, Sandbox};
 use crate::drivers::cgroup::CgroupError;
 use crate::drivers::shim::Shim;
@@ -97,7 +99,7 @@ impl Pods {
                     METRICS.shim_exits.inc();
                 }
                 tracing::warn!(error = chain(&error), "the shim is gone: the pod is not ready any more");
-                (None, Vec::new(), State::NotReady { network })
+                (None, Vec::new(), State::NotReady { network, since: clock::now() })
             }
             (Err(_), state) => (None, Vec::new(), state),
         };
@@ -201,11 +203,12 @@ impl Pods {
             return;
         };
         let span = subject::pod(&pod.sandbox.spec.metadata, id);
-        self.reconnect(&pod).instrument(span).await;
+        let reconnect = activity::track(Verb::ShimLost, pod.name(), id.as_str(), self.reconnect(&pod));
+        reconnect.instrument(span).await;
     }
 
     async fn reconnect(&self, pod: &Pod) {
-        let (id, _verb) = (pod.id(), pod.verb.lock().await);
+        let (id, _verb) = (pod.id(), activity::lock(&pod.verb, "pod").await);
         if !pod.is_ready() {
             return;
         }

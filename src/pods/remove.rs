@@ -6,6 +6,7 @@ use tracing::Instrument;
 
 use super::stop::DEATH;
 use super::{Cause, Pod, PodError, PodRecord, Pods};
+use crate::activity::{self, Verb};
 use crate::drivers::cgroup::CgroupError;
 use crate::drivers::store::Durability;
 use crate::events::Happening;
@@ -20,7 +21,9 @@ impl Pods {
         };
         self.stop_pod(&pod).await?;
         let (this, task) = (self.clone(), pod.clone());
-        let removed = tokio::spawn(async move { this.remove_one(&task).await }.in_current_span());
+        let remove = async move { this.remove_one(&task).await };
+        let track = activity::track(Verb::RemovePodSandbox, pod.name(), pod.id().as_str(), remove);
+        let removed = tokio::spawn(track.in_current_span());
         removed.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(pod.id()))
     }
 
@@ -44,12 +47,15 @@ impl Pods {
     }
 
     async fn remove_one(&self, pod: &Pod) -> Result<(), Cause> {
-        let _verb = pod.verb.lock().await;
+        let _verb = activity::lock(&pod.verb, "pod").await;
+        activity::step("containers");
         let id = pod.id();
         for container in self.containers.of_pod(id) {
             self.containers.remove_container(&container).await?;
         }
+        activity::step("cgroup");
         self.remove_cgroup_of(pod).await?;
+        activity::step("files");
         self.drivers.pod_files.unpin_network(id)?;
         self.drivers.pod_files.remove(id)?;
         self.drivers.shims.remove_directory(id)?;

@@ -12,6 +12,7 @@ use tracing::Instrument;
 use super::pod::State;
 use super::spec::{PodLimits, PodPid, PodSpec};
 use super::{Cause, Pod, PodError, PodRecord, Pods};
+use crate::activity::{self, Verb};
 use crate::clock;
 use crate::containers::Sandbox;
 use crate::containers::selinux;
@@ -34,9 +35,10 @@ impl Pods {
     pub async fn run(self: &Arc<Self>, spec: PodSpec) -> Result<PodId, PodError> {
         let name = spec.metadata.to_string();
         subject::note_pod(&spec.metadata, None);
-        let this = self.clone();
-        let run =
-            self.starting.join_or_start(spec.metadata.clone(), || async move { this.run_one(spec).await });
+        let (this, subject) = (self.clone(), name.clone());
+        let run = self.starting.join_or_start(spec.metadata.clone(), || {
+            activity::track(Verb::RunPodSandbox, subject, "", this.run_one(spec))
+        });
         run.await.unwrap_or_else(|lost| Err(Cause::from(lost).of(name)))
     }
 
@@ -53,6 +55,7 @@ impl Pods {
             };
         }
         let id = PodId::generate();
+        activity::identify(&id);
         subject::note_pod_id(&id);
         let mut rollback = Rollback::new();
         match self.run_as(&id, spec, &mut rollback).await {
@@ -62,6 +65,7 @@ impl Pods {
                 Ok(id)
             }
             Err(cause) => {
+                activity::step("undo");
                 rollback.undo().await;
                 Err(cause.of(name))
             }

@@ -8,6 +8,8 @@ use tracing::Instrument;
 
 use super::pod::State;
 use super::{Cause, Pod, PodError, PodRecord, Pods};
+use crate::activity::{self, Verb};
+use crate::clock;
 use crate::containers;
 use crate::drivers::network::Attachment;
 use crate::drivers::shim::{Shim, ShimError};
@@ -30,18 +32,23 @@ impl Pods {
     /// As `stop`, in a task of its own.
     pub(super) async fn stop_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<(), PodError> {
         let (this, task) = (self.clone(), pod.clone());
-        let stopped = tokio::spawn(async move { this.stop_one(&task).await }.in_current_span());
+        let stop = async move { this.stop_one(&task).await };
+        let stop = activity::track(Verb::StopPodSandbox, pod.name(), pod.id().as_str(), stop);
+        let stopped = tokio::spawn(stop.in_current_span());
         stopped.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(pod.id()))
     }
 
     async fn stop_one(&self, pod: &Arc<Pod>) -> Result<(), Cause> {
-        let _verb = pod.verb.lock().await;
+        let _verb = activity::lock(&pod.verb, "pod").await;
+        activity::step("containers");
         let hung = match self.kill_containers(pod).await {
             // Their processes are dead, but a shim that hangs tells nobody: it goes with them.
             Err(cause) if is_shim_timeout(&cause) => true,
             killed => killed.map(|()| false)?,
         };
+        activity::step("network");
         self.disconnect(pod).await?;
+        activity::step("shim");
         // Once there is no shim, no container starts any more.
         if let Some(shim) = pod.sandbox.set_shim(None) {
             self.end_shim_of(pod, &shim, hung).await?;
@@ -56,11 +63,13 @@ impl Pods {
         pod: &Pod,
         network: Option<Attachment>,
     ) -> Result<(), StoreError> {
-        let record = PodRecord { state: State::NotReady { network: network.clone() }, ..pod.record() };
+        let since = if pod.is_ready() { clock::now() } else { pod.since() };
+        let state = State::NotReady { network, since };
+        let record = PodRecord { state: state.clone(), ..pod.record() };
         let recorded = self.drivers.store.put(pod.id().as_str(), &record, Durability::Process).await;
         let mut turn = self.containers.events().turn();
         let was_ready = pod.is_ready();
-        *pod.state() = State::NotReady { network };
+        *pod.state() = state;
         if was_ready {
             turn.tell(Happening::Stopped, pod.id(), pod.id());
         }

@@ -6,6 +6,7 @@ use tracing::Instrument;
 
 use super::spec::PodLimits;
 use super::{Cause, Pod, PodError, Pods};
+use crate::activity::{self, Verb};
 use crate::drivers::store::Durability;
 
 impl Pods {
@@ -13,12 +14,14 @@ impl Pods {
     pub async fn update(self: &Arc<Self>, id: &str, limits: PodLimits) -> Result<(), PodError> {
         let pod = self.find(id)?;
         let (this, task) = (self.clone(), pod.clone());
-        let updated = tokio::spawn(async move { this.update_one(&task, limits).await }.in_current_span());
+        let update = async move { this.update_one(&task, limits).await };
+        let (verb, id) = (Verb::UpdatePodSandboxResources, pod.id().as_str());
+        let updated = tokio::spawn(activity::track(verb, pod.name(), id, update).in_current_span());
         updated.await.unwrap_or(Err(Cause::Stopping)).map_err(|cause| cause.of(pod.id()))
     }
 
     async fn update_one(&self, pod: &Pod, limits: PodLimits) -> Result<(), Cause> {
-        let _verb = pod.verb.lock().await;
+        let _verb = activity::lock(&pod.verb, "pod").await;
         if !pod.is_ready() {
             return Err(Cause::NotReady);
         }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use tracing::{Instrument, Span, debug_span};
 
 use super::METRICS;
+use crate::activity;
 
 /// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +72,7 @@ impl Stage {
 /// Does the work of a step. One that fails is a span, but no observation.
 pub async fn stage<T, E>(stage: Stage, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let start = Instant::now();
+    activity::step(stage.name());
     let result = work.instrument(stage.span()).await;
     if result.is_ok() {
         METRICS

@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 use super::Services;
 use super::batches::{self, Batches};
 use super::convert::image as convert;
+use super::info;
 use super::status::status;
 use crate::clock;
 use crate::images::image::Image;
@@ -71,8 +72,7 @@ impl ImageService for ImageApi {
             ..Default::default()
         };
         if let (Some(image), true) = (image, request.verbose) {
-            let info = serde_json::to_string(&*image).map_err(|error| Status::internal(error.to_string()))?;
-            response.info.insert("info".into(), info);
+            response.info = info::image(&self.services, &image).await;
         }
         Ok(Response::new(response))
     }

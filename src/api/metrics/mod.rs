@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 pub use endpoint::{Endpoint, Listening};
 
@@ -17,7 +17,7 @@ use super::cri::Services;
 use crate::telemetry::METRICS;
 
 /// `[metrics]` of the configuration.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where to listen; None: nowhere.

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
 pub use server::Server;
@@ -38,7 +38,7 @@ use tls::Tls;
 use token::Tokens;
 
 /// `[streaming]` of the configuration.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where to listen.
@@ -52,7 +52,7 @@ pub struct Config {
     #[serde(deserialize_with = "crate::config::absolute_or_none")]
     pub tls_key_file: Option<PathBuf>,
     /// A session on which nothing moves for so long is ended.
-    #[serde(deserialize_with = "crate::config::duration::deserialize")]
+    #[serde(with = "crate::config::duration")]
     pub idle_timeout: Duration,
 }
 

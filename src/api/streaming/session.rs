@@ -15,6 +15,7 @@ use super::port_forward::Port;
 use super::remote_command::{Channels, Wanted};
 use super::watch::Watch;
 use super::{Streaming, port_forward, spdy, websocket};
+use crate::activity::{self, Verb};
 use crate::containers::session::Session;
 use crate::containers::{AttachRequest, ContainerError, ExecRequest};
 use crate::error::chain;
@@ -39,29 +40,42 @@ enum Process {
     Attach(ContainerId, AttachRequest),
 }
 
+/// What kind of session it is, and whom it concerns.
+struct Subject {
+    kind: &'static str,
+    verb: Verb,
+    name: String,
+    id: String,
+    span: Span,
+}
+
 impl Plan {
     /// Runs the session. When the client goes, everything that was done for it is dropped.
     pub async fn run<T>(self, io: T, watch: Arc<Watch>, streaming: &Streaming)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let (kind, span) = self.subject(streaming);
+        let Subject { kind, verb, name, id, span } = self.subject(streaming);
         let _ongoing = Ongoing::new(&METRICS.streams.get_or_create_owned(&[("kind", kind)]));
-        self.serve(io, watch, streaming).instrument(span).await;
+        let session = self.serve(io, watch, streaming);
+        activity::track(verb, name, &id, session).instrument(span).await;
     }
 
-    /// What kind of session it is, and the span of whom it concerns.
-    fn subject(&self, streaming: &Streaming) -> (&'static str, Span) {
+    fn subject(&self, streaming: &Streaming) -> Subject {
+        let told = |kind, verb, id: &dyn std::fmt::Display, found: Option<(String, Span)>| {
+            let (name, span) = found.unwrap_or_else(|| (String::new(), Span::none()));
+            Subject { kind, verb, name, id: id.to_string(), span }
+        };
         let container = |id: &ContainerId| {
-            streaming.containers.find(id.as_str()).map_or_else(|_| Span::none(), |found| found.span())
+            streaming.containers.find(id.as_str()).ok().map(|found| (found.name(), found.span()))
         };
         match self {
-            Self::Exec(id, ..) => ("exec", container(id)),
-            Self::Attach(id, ..) => ("attach", container(id)),
+            Self::Exec(id, ..) => told("exec", Verb::Exec, id, container(id)),
+            Self::Attach(id, ..) => told("attach", Verb::Attach, id, container(id)),
             Self::PortForward(id, ..) => {
-                let pod = streaming.pods.find(id.as_str());
-                let span = pod.map(|pod| subject::pod(&pod.sandbox.spec.metadata, id));
-                ("port_forward", span.unwrap_or_else(|_| Span::none()))
+                let pod = streaming.pods.find(id.as_str()).ok();
+                let found = pod.map(|pod| (pod.name(), subject::pod(&pod.sandbox.spec.metadata, id)));
+                told("port_forward", Verb::PortForward, id, found)
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::capability::{Capability, Set, UnknownCapability};
 use crate::containers::spec::{Capabilities, Security};
 
 /// What containers of the field have had for ten years; images rely on it.
-const DEFAULT: [&str; 14] = [
+pub const DEFAULT: [&str; 14] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "FSETID",

@@ -25,7 +25,7 @@ use crate::drivers::host::{Host, HostDevice};
 use crate::images::image::ImageConfig;
 use crate::pods::spec::PodSpec;
 
-pub use capabilities::granted;
+pub use capabilities::{DEFAULT as DEFAULT_CAPABILITIES, granted};
 pub use devices::{DeviceRule, device_rules};
 pub use process::exec_process;
 pub use resources::set_limits;

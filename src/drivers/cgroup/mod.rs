@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::containers::spec::Resources;
 use crate::ids::{ContainerId, PodId};
@@ -45,7 +45,7 @@ pub use setting::Undo;
 use hierarchy::{Hierarchies, below};
 
 /// `[cgroup]` of the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// `auto`, `cgroupfs` or `systemd`.
@@ -59,7 +59,7 @@ pub struct Config {
 }
 
 /// Who makes a pod's cgroup.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
     /// systemd where it runs the host and cgroups are v2, else cgroupfs.

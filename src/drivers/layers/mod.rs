@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::drivers::id_map;
 use crate::ids::Digest;
@@ -37,7 +37,7 @@ pub use unpack::Unpacked;
 pub const LAYERS_MAX: usize = 128;
 
 /// `[layers]` of the configuration.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Unpacking ends with an error when the file system has less than this left, in MiB.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::builtin::Holding;
+use super::builtin::{Holding, Lease};
 use crate::ids::PodId;
 use crate::pods::spec::{Dns, PortMapping};
 
@@ -43,6 +43,36 @@ pub struct Attachment {
     pub interfaces: Vec<Interface>,
     /// By whom.
     pub by: AttachedBy,
+}
+
+impl Attachment {
+    /// As the result of a CNI ADD (CNI spec, section 5): what the plugins said, or the same of the built-in network.
+    pub fn result(&self, netns: &Path) -> Value {
+        let holding = match &self.by {
+            AttachedBy::Cni { result, .. } => return result.clone(),
+            AttachedBy::BuiltIn(holding) => holding,
+        };
+        let inside = self.interfaces.iter().position(|interface| interface.sandbox);
+        let interface = |interface: &Interface| {
+            let sandbox = interface.sandbox.then_some(netns);
+            json!({ "name": interface.name, "mac": interface.mac, "sandbox": sandbox })
+        };
+        let address = |lease: &Lease| {
+            let address = format!("{}/{}", lease.ip, lease.prefix);
+            json!({ "address": address, "gateway": lease.gateway, "interface": inside })
+        };
+        let route = |lease: &Lease| {
+            let all = if lease.ip.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+            json!({ "dst": all, "gw": lease.gateway })
+        };
+        json!({
+            "cniVersion": "1.1.0",
+            "interfaces": self.interfaces.iter().map(interface).collect::<Vec<_>>(),
+            "ips": holding.leases.iter().map(address).collect::<Vec<_>>(),
+            "routes": holding.leases.iter().map(route).collect::<Vec<_>>(),
+            "dns": {},
+        })
+    }
 }
 
 /// A link made for a pod.

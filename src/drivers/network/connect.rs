@@ -10,12 +10,12 @@ use serde_json::Value;
 
 use super::builtin::{BuiltIn, BuiltInError, Holding};
 use super::cni::{Cni, CniError, NetworkList, Told};
-use super::ready::Looks;
 use super::{AttachedBy, Attachment, BuiltInConfig, CniConfig, PodNetwork, Subnet, SubnetError};
 use crate::drivers::store::{Durability, Record, Store, StoreError};
 use crate::error::chain;
 use crate::ids::PodId;
 use crate::layout::Layout;
+use crate::looks::Looks;
 use crate::telemetry::Leak;
 
 /// Why a pod is not connected, or not disconnected.
@@ -108,7 +108,7 @@ pub struct Network {
     cni: Cni,
     store: Arc<Store>,
     held: Mutex<BTreeMap<PodId, Held>>,
-    pub(super) looks: Looks,
+    pub(super) looks: Looks<Result<(), NotReady>>,
 }
 
 impl Network {

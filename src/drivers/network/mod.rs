@@ -13,7 +13,7 @@ mod ready;
 pub mod resolv;
 mod usage;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::attachment::{AttachedBy, Attachment, Interface, PodNetwork};
 pub use self::builtin::BuiltInError;
@@ -24,7 +24,7 @@ pub use self::netlink::nft::probe as probe_nftables;
 pub use self::usage::{InterfaceUsage, Traffic, usage};
 
 /// `[cni]` of the configuration.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CniConfig {
     /// Where network configurations are.
@@ -49,7 +49,7 @@ impl Default for CniConfig {
 }
 
 /// `[network]` of the configuration: the built-in network.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BuiltInConfig {
     /// Name of the bridge; at most 15 bytes. Daemons side by side need one each.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Method;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use self::blob::Blob;
 pub use self::blob::BlobStream;
@@ -35,17 +35,17 @@ use crate::ids::Digest;
 use crate::images::reference::Reference;
 
 /// `[registry]` of the configuration. Durations are spelled `300ms`, `30s`, `5m`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Directory of `HOST/hosts.toml` files, in containerd's format; read again at each pull.
     #[serde(deserialize_with = "crate::config::absolute")]
     pub config_path: std::path::PathBuf,
     /// How long DNS, TCP and TLS may take together.
-    #[serde(deserialize_with = "crate::config::duration::deserialize")]
+    #[serde(with = "crate::config::duration")]
     pub connect_timeout: Duration,
     /// A pull ends if nothing (or nearly nothing) comes for this long.
-    #[serde(deserialize_with = "crate::config::duration::deserialize")]
+    #[serde(with = "crate::config::duration")]
     pub no_progress: Duration,
     /// How often a request that failed in passing is tried again, and a cut blob resumed.
     pub retries: u32,

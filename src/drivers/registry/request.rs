@@ -17,6 +17,7 @@ use super::error::{Outage, Refusal, RegistryError, connection};
 use super::hosts::{Host, authority, is_loopback};
 use super::retry::{self, Pauses};
 use super::tls::Clients;
+use crate::activity;
 use crate::telemetry::{METRICS, metrics};
 
 const MAX_REDIRECTS: usize = 10;
@@ -99,6 +100,7 @@ impl Shared {
         retries: u32,
     ) -> Result<Response, RegistryError> {
         let host = target.host.name();
+        let _waiting = activity::wait(|| format!("registry {host} to answer for {}", target.object));
         let mut attempt = 0;
         loop {
             attempt += 1;

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
 use super::{Event, ShimError};
+use crate::activity;
 use crate::drivers::watched::watched;
 use crate::ids::PodId;
 
@@ -65,6 +66,7 @@ impl Connection {
             self.forget(id);
             return Err(self.gone());
         }
+        let _waiting = activity::wait(|| format!("the shim to answer {name}"));
         match tokio::time::timeout(limit, answer).await {
             Ok(Ok((Body::Error(e), _))) => {
                 Err(ShimError::Refused { step: e.step, errno: e.errno, message: e.message })

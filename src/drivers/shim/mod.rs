@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_proto::shim::v1::{self, message::Body, request::Verb};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use connection::{Answer, Connection};
@@ -23,7 +23,7 @@ use crate::layout::Layout;
 pub use launch::program_path;
 
 /// `[shim]` of the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The shim's program; None = `berth-shim` beside the daemon's own.

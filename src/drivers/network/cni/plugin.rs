@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
 use super::CniError;
+use crate::activity;
 
 const STDOUT: u64 = 1 << 20;
 const STDERR: usize = 1 << 10;
@@ -59,6 +60,8 @@ pub async fn run(program: &Path, invocation: &Invocation<'_>) -> Result<Vec<u8>,
         .spawn()
         .map_err(failed)?;
     let group = Group(child.id());
+    let pid = child.id().unwrap_or(0);
+    let _waiting = activity::wait(|| format!("CNI plugin {plugin} to do {verb} (process {pid})"));
     let finished = tokio::time::timeout(invocation.timeout, talk(&mut child, invocation.config)).await;
     drop(group);
     let Ok(finished) = finished else {

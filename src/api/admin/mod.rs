@@ -1,5 +1,7 @@
 //! Berth's own service beside CRI: each RPC converts, calls the domain, converts back. What CRI can say is not here.
 
+mod dump;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 
+use super::cri::Services;
 use super::cri::status::status;
 use crate::drivers::registry::Credentials;
 use crate::images::Images;
@@ -21,13 +24,13 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// The service.
 pub struct AdminApi {
-    images: Arc<Images>,
+    services: Services,
 }
 
 impl AdminApi {
-    /// Over the daemon's images.
-    pub fn new(images: Arc<Images>) -> Self {
-        Self { images }
+    /// Over the daemon's services.
+    pub fn new(services: Services) -> Self {
+        Self { services }
     }
 }
 
@@ -42,7 +45,8 @@ impl Admin for AdminApi {
         let reference =
             Reference::parse(&request.image).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let (updates, stream) = mpsc::channel(1);
-        let pull = pull(Arc::clone(&self.images), reference, credentials(request.credentials), updates);
+        let pull =
+            pull(Arc::clone(&self.services.images), reference, credentials(request.credentials), updates);
         tokio::spawn(pull.in_current_span());
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -52,12 +56,16 @@ impl Admin for AdminApi {
         request: Request<Streaming<v1::ImportChunk>>,
     ) -> Result<Response<v1::ImportResponse>, Status> {
         let mut chunks = request.into_inner();
-        let mut upload = self.images.upload().await.map_err(status)?;
+        let mut upload = self.services.images.upload().await.map_err(status)?;
         while let Some(chunk) = chunks.message().await? {
             upload = upload.write(chunk.data).await.map_err(status)?;
         }
         let images = upload.import().await.map_err(status)?;
         Ok(Response::new(v1::ImportResponse { images: images.iter().map(|image| imported(image)).collect() }))
+    }
+
+    async fn dump(&self, _: Request<v1::DumpRequest>) -> Result<Response<v1::DumpResponse>, Status> {
+        Ok(Response::new(dump::dump(&self.services).await))
     }
 }
 

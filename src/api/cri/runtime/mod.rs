@@ -1,20 +1,16 @@
-//! RuntimeService: each RPC converts, calls the domain, converts back.
+//! RuntimeService: each RPC converts, calls the domain, converts back; a file for each noun.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+mod containers;
+mod pods;
+mod sessions;
 
 use berth_proto::cri::v1::{self, runtime_service_server::RuntimeService};
 use tonic::{Request, Response, Status};
 
-use super::batches::{self, Batches};
-use super::convert::{Invalid, container, container_status, event, pod, resources, streaming};
-use super::status::{status, unimplemented};
+use super::batches::Batches;
+use super::convert::Invalid;
+use super::status::unimplemented;
 use super::{Services, info, usage, watch};
-use crate::api::streaming::Promise;
-use crate::containers::ContainerSnapshot;
-
-/// The kubelet takes no larger message than 16 MiB: what of it is left for a command's output.
-const EXEC_OUTPUT: usize = (16 << 20) - 64;
 
 /// CRI RuntimeService.
 #[derive(Clone)]
@@ -78,175 +74,103 @@ impl RuntimeService for RuntimeApi {
         &self,
         request: Request<v1::RunPodSandboxRequest>,
     ) -> Answer<v1::RunPodSandboxResponse> {
-        let request = request.into_inner();
-        let spec = pod::spec(request.config, request.runtime_handler)?;
-        let id = self.services.pods.run(spec).await.map_err(status)?;
-        answer(v1::RunPodSandboxResponse { pod_sandbox_id: id.to_string() })
+        pods::run(&self.services, request.into_inner()).await
     }
 
     async fn stop_pod_sandbox(
         &self,
         request: Request<v1::StopPodSandboxRequest>,
     ) -> Answer<v1::StopPodSandboxResponse> {
-        let id = request.into_inner().pod_sandbox_id;
-        no_empty_id(&id, "pod_sandbox_id")?;
-        self.services.pods.stop(&id).await.map_err(status)?;
-        answer(v1::StopPodSandboxResponse {})
+        pods::stop(&self.services, request.into_inner()).await
     }
 
     async fn remove_pod_sandbox(
         &self,
         request: Request<v1::RemovePodSandboxRequest>,
     ) -> Answer<v1::RemovePodSandboxResponse> {
-        let id = request.into_inner().pod_sandbox_id;
-        no_empty_id(&id, "pod_sandbox_id")?;
-        self.services.pods.remove(&id).await.map_err(status)?;
-        answer(v1::RemovePodSandboxResponse {})
+        pods::remove(&self.services, request.into_inner()).await
     }
 
     async fn pod_sandbox_status(
         &self,
         request: Request<v1::PodSandboxStatusRequest>,
     ) -> Answer<v1::PodSandboxStatusResponse> {
-        let request = request.into_inner();
-        no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
-        let found = self.services.pods.look(&request.pod_sandbox_id).map_err(status)?;
-        let drivers = &self.services.drivers;
-        let info = if request.verbose { info::pod(drivers, &found.pod)? } else { BTreeMap::new() };
-        answer(v1::PodSandboxStatusResponse {
-            status: Some(pod::status(&found)),
-            info,
-            containers_statuses: event::containers(&found),
-            timestamp: found.at,
-        })
+        pods::show(&self.services, request.into_inner()).await
     }
 
     async fn list_pod_sandbox(
         &self,
         request: Request<v1::ListPodSandboxRequest>,
     ) -> Answer<v1::ListPodSandboxResponse> {
-        let found = self.services.pods.list(&pod::filter(request.into_inner().filter));
-        let items = batches::whole(found.iter().map(|found| pod::item(found)), "StreamPodSandboxes")?;
-        answer(v1::ListPodSandboxResponse { items })
+        pods::list(&self.services, request.into_inner()).await
     }
 
     async fn create_container(
         &self,
         request: Request<v1::CreateContainerRequest>,
     ) -> Answer<v1::CreateContainerResponse> {
-        let request = request.into_inner();
-        no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
-        let pod = self.services.pods.find(&request.pod_sandbox_id).map_err(status)?;
-        let spec = container::spec(request.config, &pod.sandbox.spec)?;
-        let made = self.services.containers.create(pod.sandbox.clone(), spec).await.map_err(status)?;
-        answer(v1::CreateContainerResponse { container_id: made.id.to_string() })
+        containers::create(&self.services, request.into_inner()).await
     }
 
     async fn start_container(
         &self,
         request: Request<v1::StartContainerRequest>,
     ) -> Answer<v1::StartContainerResponse> {
-        let id = request.into_inner().container_id;
-        no_empty_id(&id, "container_id")?;
-        self.services.containers.start(&id).await.map_err(status)?;
-        answer(v1::StartContainerResponse {})
+        containers::start(&self.services, request.into_inner()).await
     }
 
     async fn stop_container(
         &self,
         request: Request<v1::StopContainerRequest>,
     ) -> Answer<v1::StopContainerResponse> {
-        let request = request.into_inner();
-        no_empty_id(&request.container_id, "container_id")?;
-        let grace = Duration::from_secs(u64::try_from(request.timeout).unwrap_or(0));
-        self.services.containers.stop(&request.container_id, grace).await.map_err(status)?;
-        answer(v1::StopContainerResponse {})
+        containers::stop(&self.services, request.into_inner()).await
     }
 
     async fn remove_container(
         &self,
         request: Request<v1::RemoveContainerRequest>,
     ) -> Answer<v1::RemoveContainerResponse> {
-        let id = request.into_inner().container_id;
-        no_empty_id(&id, "container_id")?;
-        self.services.containers.remove(&id).await.map_err(status)?;
-        answer(v1::RemoveContainerResponse {})
+        containers::remove(&self.services, request.into_inner()).await
     }
 
     async fn list_containers(
         &self,
         request: Request<v1::ListContainersRequest>,
     ) -> Answer<v1::ListContainersResponse> {
-        let found = self.services.containers.list(&container::filter(request.into_inner().filter));
-        answer(batches::containers(&found, "StreamContainers")?)
+        containers::list(&self.services, request.into_inner()).await
     }
 
     async fn container_status(
         &self,
         request: Request<v1::ContainerStatusRequest>,
     ) -> Answer<v1::ContainerStatusResponse> {
-        let request = request.into_inner();
-        no_empty_id(&request.container_id, "container_id")?;
-        let found = self.services.containers.find(&request.container_id).map_err(status)?;
-        let info =
-            if request.verbose { info::container(&self.services.drivers, &found)? } else { BTreeMap::new() };
-        let status = container_status::status(&ContainerSnapshot::now(found));
-        answer(v1::ContainerStatusResponse { status: Some(status), info })
+        containers::show(&self.services, request.into_inner()).await
     }
 
     async fn reopen_container_log(
         &self,
         request: Request<v1::ReopenContainerLogRequest>,
     ) -> Answer<v1::ReopenContainerLogResponse> {
-        let id = request.into_inner().container_id;
-        no_empty_id(&id, "container_id")?;
-        self.services.containers.reopen_log(&id).await.map_err(status)?;
-        answer(v1::ReopenContainerLogResponse {})
+        containers::reopen_log(&self.services, request.into_inner()).await
     }
 
     async fn exec_sync(&self, request: Request<v1::ExecSyncRequest>) -> Answer<v1::ExecSyncResponse> {
-        let request = request.into_inner();
-        no_empty_id(&request.container_id, "container_id")?;
-        let limit =
-            u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
-        let output = self.services.containers.exec_sync(&request.container_id, request.cmd, limit).await;
-        let output = output.map_err(status)?.fit(EXEC_OUTPUT);
-        answer(v1::ExecSyncResponse {
-            stdout: output.stdout,
-            stderr: output.stderr,
-            exit_code: output.exit_code,
-        })
+        sessions::exec_sync(&self.services, request.into_inner()).await
     }
 
     async fn exec(&self, request: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
-        let request = request.into_inner();
-        no_empty_id(&request.container_id, "container_id")?;
-        let id = request.container_id.clone();
-        let request = streaming::exec(request)?;
-        let id = self.services.containers.check_exec(&id).map_err(status)?;
-        let url = self.services.streaming.promise(Promise::Exec(id, request))?;
-        answer(v1::ExecResponse { url })
+        sessions::exec(&self.services, request.into_inner()).await
     }
 
     async fn attach(&self, request: Request<v1::AttachRequest>) -> Answer<v1::AttachResponse> {
-        let request = request.into_inner();
-        no_empty_id(&request.container_id, "container_id")?;
-        let wanted = streaming::attach(&request)?;
-        let id = self.services.containers.check_attach(&request.container_id, &wanted).map_err(status)?;
-        let url = self.services.streaming.promise(Promise::Attach(id, wanted))?;
-        answer(v1::AttachResponse { url })
+        sessions::attach(&self.services, request.into_inner()).await
     }
 
     async fn port_forward(
         &self,
         request: Request<v1::PortForwardRequest>,
     ) -> Answer<v1::PortForwardResponse> {
-        let request = request.into_inner();
-        no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
-        let ports = streaming::ports(&request.port)?;
-        let id = self.services.pods.check_port_forward(&request.pod_sandbox_id).map_err(status)?;
-        let url = self.services.streaming.promise(Promise::PortForward(id, ports))?;
-        answer(v1::PortForwardResponse { url })
+        sessions::port_forward(&self.services, request.into_inner()).await
     }
 
     type StreamPodSandboxesStream = Batches<v1::StreamPodSandboxesResponse>;
@@ -256,18 +180,14 @@ impl RuntimeService for RuntimeApi {
         &self,
         request: Request<v1::StreamPodSandboxesRequest>,
     ) -> Answer<Self::StreamPodSandboxesStream> {
-        let found = self.services.pods.list(&pod::filter(request.into_inner().filter));
-        let items = found.into_iter().map(|found| pod::item(&found));
-        answer(batches::stream(items, |pod_sandboxes| v1::StreamPodSandboxesResponse { pod_sandboxes }))
+        pods::stream(&self.services, request.into_inner()).await
     }
 
     async fn stream_containers(
         &self,
         request: Request<v1::StreamContainersRequest>,
     ) -> Answer<Self::StreamContainersStream> {
-        let found = self.services.containers.list(&container::filter(request.into_inner().filter));
-        let items = found.into_iter().map(|found| container_status::item(&found));
-        answer(batches::stream(items, |containers| v1::StreamContainersResponse { containers }))
+        containers::stream(&self.services, request.into_inner()).await
     }
 
     type GetContainerEventsStream = Batches<v1::ContainerEventResponse>;
@@ -283,23 +203,14 @@ impl RuntimeService for RuntimeApi {
         &self,
         request: Request<v1::UpdateContainerResourcesRequest>,
     ) -> Answer<v1::UpdateContainerResourcesResponse> {
-        let request = request.into_inner();
-        no_empty_id(&request.container_id, "container_id")?;
-        let change = resources::change_from_cri(request.linux)?;
-        let updated = self.services.containers.update(&request.container_id, change, request.annotations);
-        updated.await.map_err(status)?;
-        answer(v1::UpdateContainerResourcesResponse {})
+        containers::update(&self.services, request.into_inner()).await
     }
 
     async fn update_pod_sandbox_resources(
         &self,
         request: Request<v1::UpdatePodSandboxResourcesRequest>,
     ) -> Answer<v1::UpdatePodSandboxResourcesResponse> {
-        let request = request.into_inner();
-        no_empty_id(&request.pod_sandbox_id, "pod_sandbox_id")?;
-        let limits = resources::pod_limits(request.overhead, request.resources)?;
-        self.services.pods.update(&request.pod_sandbox_id, limits).await.map_err(status)?;
-        answer(v1::UpdatePodSandboxResourcesResponse {})
+        pods::update(&self.services, request.into_inner()).await
     }
 
     // What follows comes with later versions.

@@ -15,6 +15,7 @@ pub mod events;
 pub mod ids;
 pub mod images;
 pub mod layout;
+pub mod node;
 pub mod pods;
 pub mod rollback;
 pub mod spread;

@@ -4,6 +4,7 @@ mod bars;
 mod check;
 mod client;
 mod image;
+mod node;
 mod serve;
 mod table;
 
@@ -39,6 +40,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Install Berth on a node from a pod, switch its kubelet, and undo both
+    Node(node::NodeArgs),
     /// Print the version, and what this program was built for
     Version,
 }
@@ -102,6 +105,7 @@ impl Cli {
                 print(&table)?;
                 return Ok(if runs { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             }
+            Command::Node(node) => return node.run(),
             Command::Version => print(&version())?,
         }
         Ok(ExitCode::SUCCESS)

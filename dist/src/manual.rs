@@ -39,7 +39,8 @@ fn page(command: &Command, directory: &Path) -> Result<()> {
     let path = directory.join(format!("{name}.{SECTION}"));
     let mut text = Vec::new();
     let title = name.to_uppercase();
-    let man = Man::new(command.clone().name(name)).title(title).section(SECTION).manual("Berth");
+    // clap wants names that live as long as the program; it is about to end.
+    let man = Man::new(command.clone().name(&*name.leak())).title(title).section(SECTION).manual("Berth");
     man.render(&mut text)?;
     fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
     for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {

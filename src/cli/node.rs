@@ -42,9 +42,6 @@ struct Place {
     /// Who runs the host's services
     #[arg(long, global = true, default_value = "systemd")]
     service: Service,
-    /// Where the kubelet says that it is healthy
-    #[arg(long, value_name = "ADDRESS", global = true, default_value = "127.0.0.1:10248")]
-    healthz: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -94,6 +91,9 @@ struct Install {
     /// The kubelet's unit
     #[arg(long, value_name = "UNIT", default_value = "kubelet.service")]
     kubelet_unit: String,
+    /// Where the kubelet says that it is healthy
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10248")]
+    healthz: String,
     /// How long the node may take to be Ready, before the kubelet gets its old runtime back
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     ready_within: Duration,
@@ -171,7 +171,7 @@ impl Place {
                 layout.booted().display()
             ),
         };
-        Ok(Host { layout, systemd, socket: DEFAULT_SOCKET.into(), healthz: self.healthz.clone(), patience })
+        Ok(Host { layout, systemd, socket: DEFAULT_SOCKET.into(), patience })
     }
 }
 
@@ -221,6 +221,7 @@ impl Install {
             registries: self.registries.as_deref().map_or_else(|| Ok(BTreeMap::new()), registries)?,
             kubelet: Kubelet {
                 unit: self.kubelet_unit,
+                healthz: self.healthz,
                 ready_within: self.ready_within,
                 attempt: self.attempt,
                 node: self.node,

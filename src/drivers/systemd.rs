@@ -146,11 +146,6 @@ impl Systemd {
         }
     }
 
-    /// `active`, `inactive`, `failed`, ...; `inactive` also for a unit that does not exist.
-    pub async fn state(&self, unit: &str) -> Result<String, SystemdError> {
-        self.property(unit, UNIT, "ActiveState").await
-    }
-
     /// Which files make a unit.
     pub async fn files(&self, unit: &str) -> Result<UnitFiles, SystemdError> {
         let fragment: String = self.property(unit, UNIT, "FragmentPath").await?;

@@ -63,6 +63,8 @@ pub struct Settings {
 pub struct Kubelet {
     /// Its unit.
     pub unit: String,
+    /// `HOST:PORT` where it says that it is healthy.
+    pub healthz: String,
     /// How long the node may take to be Ready.
     pub ready_within: Duration,
     /// What has been tried and failed is tried again when this changes.
@@ -79,8 +81,6 @@ pub struct Host {
     pub systemd: Option<Systemd>,
     /// The daemon's socket, as this process finds it.
     pub socket: PathBuf,
-    /// The kubelet's health endpoint.
-    pub healthz: String,
     /// How long a daemon may take to answer.
     pub patience: Duration,
 }

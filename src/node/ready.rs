@@ -45,9 +45,9 @@ pub(super) async fn heartbeat(
 }
 
 async fn look(host: &Host, how: &Kubelet, wanted: Runtime, stale: Option<&str>) -> Result<(), String> {
-    match tokio::time::timeout(ANSWER, healthy(&host.healthz)).await {
+    match tokio::time::timeout(ANSWER, healthy(&how.healthz)).await {
         Ok(answer) => answer?,
-        Err(_) => return Err(format!("the kubelet says nothing at {}", host.healthz)),
+        Err(_) => return Err(format!("the kubelet says nothing at {}", how.healthz)),
     }
     let Some(name) = &how.node else { return Ok(()) };
     let credentials = Credentials::kept(&host.layout.credentials());

@@ -61,7 +61,6 @@ app.kubernetes.io/component: node
 - --root=/host
 - --directory={{ .Values.directory }}
 - --service={{ .Values.service.manager }}
-- --healthz={{ .Values.kubelet.healthz }}
 {{- end -}}
 
 {{- define "berth.hook" -}}

@@ -157,12 +157,14 @@ fn chart_and_program_have_one_version() -> Result<()> {
 #[test]
 fn pods_are_started_with_flags_that_the_program_has() -> Result<()> {
     use clap::CommandFactory;
+    let mut seen = 0;
     for case in ["plain", "everything", "sidecar"] {
         let golden = fs::read_to_string(cases().join(format!("{case}.golden.yaml")))?;
         for list in ["args:", "command:"] {
             for part in golden.split(&format!(" {list}\n")).skip(1) {
                 let words = part.lines().map_while(|line| line.trim_start().strip_prefix("- "));
                 let words: Vec<_> = words.filter(|word| *word != "/usr/bin/berth").collect();
+                seen += 1;
                 let parsed =
                     berth::cli::Cli::command().try_get_matches_from([vec!["berth"], words.clone()].concat());
                 ensure!(
@@ -173,6 +175,8 @@ fn pods_are_started_with_flags_that_the_program_has() -> Result<()> {
             }
         }
     }
+    // An installer and its probe in each, and two hooks.
+    ensure!(seen == 8, "{seen} command lines");
     Ok(())
 }
 

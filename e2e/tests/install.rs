@@ -315,3 +315,29 @@ async fn what_cannot_be_switched_is_refused_before_anything_happens_to_the_kubel
     assert!(!root.path().join("opt/berth").exists());
     Ok(())
 }
+
+/// What the daemon tells systemd, as systemd would read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn systemd_is_told_when_the_daemon_serves_and_when_it_stops() -> Result<()> {
+    let Some(mut world) = world().await? else { return Ok(()) };
+    world.node.stop()?;
+    let path = world.node.scratch().join("notify");
+    let told = tokio::net::UnixDatagram::bind(&path)?;
+    let next = async || -> Result<String> {
+        let mut buffer = [0; 1024];
+        let received =
+            tokio::time::timeout(berth_e2e::bound(Duration::from_secs(30)), told.recv(&mut buffer));
+        let length = received.await.context("systemd is told nothing")??;
+        Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    };
+    let mut daemon = Command::from(world.node.command()?).env("NOTIFY_SOCKET", &path).spawn()?;
+    let first = next().await?;
+    assert!(first.starts_with("READY=1\n") && first.contains("STATUS=serving "), "{first:?}");
+    // It is true: the socket answers.
+    world.node.client().await?.pods(None).await?;
+    let pid = daemon.id().context("it has ended")?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGTERM)?;
+    assert_eq!(next().await?, "STOPPING=1\n");
+    assert!(daemon.wait().await?.success());
+    Ok(())
+}

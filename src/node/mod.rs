@@ -18,7 +18,7 @@ mod uninstall;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use self::cluster::Credentials;
 pub use self::install::{Outcome, install};
@@ -31,8 +31,7 @@ pub use self::uninstall::{begin_uninstall, uninstall};
 use crate::drivers::systemd::{Systemd, SystemdError};
 use crate::layout::host::HostLayout;
 
-/// How often, and after which pauses, a lock is tried.
-const LOCK_TRIES: u32 = 50;
+/// Between two tries to get the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// What Berth is for on this host.
@@ -177,20 +176,24 @@ fn file(what: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Erro
 }
 
 impl Host {
-    /// The lock of those who change the host; a step begun by another one takes it over within a moment.
+    /// The lock of those who change the host; a switch under way holds it until the node is Ready.
     async fn lock(&self) -> Result<std::fs::File, NodeError> {
         let path = self.layout.lock();
         let dir = self.layout.at(self.layout.directory());
         std::fs::create_dir_all(&dir).map_err(file("make", &dir))?;
         let opened = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let lock = opened.map_err(file("open", &path))?;
-        for _ in 0..LOCK_TRIES {
+        let (end, mut told) = (Instant::now() + self.patience, false);
+        while Instant::now() < end {
             match lock.try_lock() {
                 Ok(()) => return Ok(lock),
                 Err(std::fs::TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
                 Err(std::fs::TryLockError::Error(source)) => {
                     return Err(NodeError::File { what: "lock", path, source });
                 }
+            }
+            if !std::mem::replace(&mut told, true) {
+                tracing::info!("waiting for another `berth node`, which is changing this host");
             }
         }
         Err(NodeError::Busy(path))

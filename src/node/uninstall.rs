@@ -12,11 +12,12 @@ use crate::layout::host::UNIT;
 /// The transient unit of one that a pod has asked for.
 const TRANSIENT: &str = "berth-uninstall.service";
 /// Between two looks at how far it is.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_secs(3);
 
 /// For a pod that may end with Berth's: has the host do it, and waits for its end.
 pub async fn begin_uninstall(host: &Host, credentials: Option<&Credentials>) -> Result<(), NodeError> {
     let Some(systemd) = &host.systemd else { return uninstall(host).await.map(drop) };
+    tracing::info!("uninstalling; `journalctl -u berth-uninstall` on the node tells how far it is");
     while Receipt::read(&host.layout)?.is_some() {
         if let Some(credentials) = credentials {
             credentials.keep(&host.layout.credentials())?;

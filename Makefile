@@ -63,9 +63,10 @@ bench: build
 	e2e/tools/build cri-tools containerd runc cni
 	cargo run --release -p berth-e2e --bin bench
 
-# The chart: lint, golden templates and refused values. UPDATE=1 writes the golden files anew.
+# The chart: lint, golden templates, refused values, alerts. UPDATE=1 writes the golden files anew.
 chart:
 	e2e/tools/build helm
+	dist/promtool
 	cargo test -p berth-dist --test chart
 
 # Berth's own OCI image, as a tar of an OCI layout: target/dist/berth-image.tar. IMAGE names it.

@@ -64,7 +64,7 @@ fn templates_make_what_the_golden_files_say() -> Result<()> {
     for entry in fs::read_dir(cases())? {
         let values = entry?.path();
         let name = values.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Some(case) = name.strip_suffix(".yaml").filter(|case| !case.ends_with(".golden")) else {
+        let Some(case) = name.strip_suffix(".yaml").filter(|case| !case.contains('.')) else {
             continue;
         };
         let output = template(&["--values", &values.to_string_lossy()])?;
@@ -177,6 +177,30 @@ fn pods_are_started_with_flags_that_the_program_has() -> Result<()> {
     }
     // An installer and its probe in each, and two hooks.
     ensure!(seen == 8, "{seen} command lines");
+    Ok(())
+}
+
+/// All alerts, as Prometheus would read them from the rule's `spec`.
+fn rules() -> Result<String> {
+    let made = template(&["--set", "image.repository=x", "--set", "prometheusRule.enabled=true"])?;
+    let made = text(&made.stdout);
+    let rule = made.split("\n---\n").find(|part| part.contains("kind: PrometheusRule")).context("no rule")?;
+    let (_, spec) = rule.split_once("\nspec:\n").context("no spec")?;
+    Ok(spec.lines().map(|line| format!("{}\n", line.strip_prefix("  ").unwrap_or(line))).collect())
+}
+
+#[test]
+fn alerts_fire_where_something_is_wrong_and_nowhere_else() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    fs::write(directory.path().join("rules.yaml"), rules()?)?;
+    fs::copy(cases().join("alerts.test.yaml"), directory.path().join("test.yaml"))?;
+    let program = repository().join(".cache/promtool/promtool");
+    let output = Command::new(&program)
+        .args(["test", "rules", "test.yaml"])
+        .current_dir(directory.path())
+        .output()
+        .with_context(|| format!("run {} (dist/promtool makes it)", program.display()))?;
+    ensure!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     Ok(())
 }
 

@@ -43,10 +43,6 @@ pub(super) fn place(
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(file("read", &here)(error)),
     };
-    if found.as_deref() == Some(content.as_bytes()) && receipt.placed.iter().any(|placed| placed.path == path)
-    {
-        return Ok(false);
-    }
     if !receipt.placed.iter().any(|placed| placed.path == path) {
         let before = match &found {
             None => Before::Nothing,

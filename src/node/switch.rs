@@ -53,7 +53,9 @@ pub(super) async fn begin(
     }
     let systemd = host.systemd.as_ref().ok_or(NodeError::NoSystemd)?;
     if let (Mode::Kubelet, Switch::Untouched | Switch::Failed { .. }) = (settings.mode, &receipt.kubelet) {
-        let how = settings.kubelet.clone();
+        let mut how = settings.kubelet.clone();
+        // Nobody can be asked without.
+        how.node = how.node.filter(|_| credentials.is_some());
         // Whatever would fail later, fails here, where nothing has happened yet.
         command(host, systemd, &how.unit).await?;
         let heartbeat = ready::heartbeat(&how, credentials.cloned()).await?;

@@ -5,7 +5,7 @@ TEST_FLAGS ?=
 VM_FLAGS ?=
 K8S_FLAGS ?=
 
-.PHONY: run build test unit e2e e2e-vm e2e-kubernetes node-conformance lint fmt conformance bench setup clean
+.PHONY: run build test unit e2e e2e-vm e2e-kubernetes node-conformance chart image packages packages-test lint fmt conformance bench setup clean
 
 run:
 	e2e/run
@@ -18,14 +18,15 @@ build:
 	BERTH_COMMIT=$$(git rev-parse --short HEAD || echo unknown) cargo build --release -p berth
 	cargo build --profile shim -p berth-shim
 
-# Unit and driver tests, then the end-to-end tests. Those drive the daemon of the unit tests' profile: one build less.
+# Unit and driver tests, then the end-to-end tests. Those drive the daemon of the unit tests' profile: one build less. Cargo's
+# default members are what is shipped: neither tests nor tools.
 test: unit e2e
 
 unit: setup
-	cargo test --workspace --exclude berth-e2e --exclude berth-e2e-kubernetes $(TEST_FLAGS)
+	cargo test $(TEST_FLAGS)
 
 e2e: setup
-	cargo build --workspace --exclude berth-e2e --exclude berth-e2e-kubernetes
+	cargo build
 	cargo build --profile shim -p berth-shim
 	e2e/tools/build cri-tools cni
 	BERTH_E2E_BERTH=$(CURDIR)/$(TARGET)/debug/berth e2e/test $(TEST_FLAGS)
@@ -34,7 +35,7 @@ e2e: setup
 # everything there (an hour), VM_FLAGS='--only=security systemd' some test programs on one of the two nodes.
 e2e-vm: setup
 	e2e/setup vm
-	cargo build --workspace --exclude berth-e2e --exclude berth-e2e-kubernetes
+	cargo build
 	cargo build --profile shim -p berth-shim
 	e2e/tools/build cri-tools cni
 	BERTH_E2E_BERTH=$(CURDIR)/$(TARGET)/debug/berth e2e/vm/test $(VM_FLAGS)
@@ -66,6 +67,25 @@ bench: build
 	e2e/setup bench
 	e2e/tools/build cri-tools containerd runc cni
 	cargo run --release -p berth-e2e --bin bench
+
+# The chart: lint, golden templates, refused values, alerts. UPDATE=1 writes the golden files anew.
+chart:
+	e2e/tools/build helm
+	dist/promtool
+	cargo test -p berth-dist --test chart
+
+# Berth's own OCI image, as a tar of an OCI layout: target/dist/berth-image.tar. IMAGE names it.
+image: build
+	cargo run -p berth-dist -- image $(TARGET)/release/berth $(TARGET)/shim/berth-shim target/dist/berth-image.tar
+
+# target/dist/*.deb and *.rpm
+packages: build
+	dist/packages
+
+# Installs, upgrades and removes the .deb in a Debian of its own, and looks into the .rpm.
+packages-test: packages
+	e2e/setup packages
+	dist/test
 
 clean:
 	cargo clean

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use berth_proto::admin::v1::admin_server::AdminServer;
 use berth_proto::cri::v1::image_service_server::ImageServiceServer;
 use berth_proto::cri::v1::runtime_service_server::RuntimeServiceServer;
+use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -80,6 +81,7 @@ pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
     let listener = listen(&places.socket)?;
     tokio::spawn(streaming.run());
     tracing::info!(socket = %places.socket.display(), "serving");
+    tell_systemd(&[NotifyState::Ready, NotifyState::Status(&format!("serving {}", places.socket.display()))]);
     let served = serve(services.clone(), listener).await;
     // The bridge goes only if no pod is on it.
     if let Err(error) = services.drivers.network.close().await {
@@ -178,11 +180,19 @@ async fn serve(services: Services, listener: UnixListener) -> anyhow::Result<()>
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping; pods and containers live on");
+        tell_systemd(&[NotifyState::Stopping]);
         // A stream that never ends would hold up the end.
         containers.events().close();
     };
     server::serve(routes, listener, stop, DRAIN).await;
     Ok(())
+}
+
+/// Nothing happens where systemd did not start this daemon with `Type=notify`.
+fn tell_systemd(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "cannot tell systemd");
+    }
 }
 
 fn make_directories(layout: &Layout) -> anyhow::Result<()> {

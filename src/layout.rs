@@ -1,6 +1,8 @@
 //! Every path that Berth uses on disk, typed by id. No other file joins a literal to a path.
 //! What does not live here: making, opening or removing what the paths name.
 
+pub mod host;
+
 use std::path::{Path, PathBuf};
 
 use crate::ids::{ContainerId, Digest, PodId};

@@ -18,6 +18,7 @@ pub mod ids;
 pub mod images;
 pub mod layout;
 pub mod looks;
+pub mod node;
 pub mod pods;
 pub mod rollback;
 pub mod spread;

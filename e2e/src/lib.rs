@@ -19,6 +19,7 @@ pub mod process;
 pub mod registry;
 pub mod remote;
 pub mod runtime;
+pub mod systemd;
 pub mod watch;
 pub mod world;
 

@@ -7,6 +7,7 @@ mod client;
 mod debug;
 mod image;
 mod import;
+mod node;
 mod serve;
 mod table;
 mod top;
@@ -47,6 +48,8 @@ enum Command {
     Top(top::Top),
     /// Look at what the daemon is doing
     Debug(debug::DebugArgs),
+    /// Install Berth on a node from a pod, switch its kubelet, and undo both
+    Node(node::NodeArgs),
     /// Print the version, and what this program was built for
     Version,
 }
@@ -118,6 +121,7 @@ impl Cli {
             }
             Command::Top(top) => top.run()?,
             Command::Debug(debug) => debug.run()?,
+            Command::Node(node) => return node.run(),
             Command::Version => print(&version())?,
         }
         Ok(ExitCode::SUCCESS)

@@ -20,6 +20,7 @@ pub mod selinux;
 pub mod shim;
 pub mod stdio;
 pub mod store;
+pub mod systemd;
 pub mod watched;
 
 use std::sync::Arc;

@@ -131,25 +131,9 @@ pub enum CgroupError {
         /// The unit.
         unit: String,
     },
-    /// systemd refused a call.
-    #[error("systemd refuses {call} of {unit}")]
-    Systemd {
-        /// Method of org.freedesktop.systemd1.Manager.
-        call: &'static str,
-        /// The unit.
-        unit: String,
-        /// The D-Bus error.
-        #[source]
-        source: Box<zbus::Error>,
-    },
-    /// systemd took a job and did not finish it well.
-    #[error("systemd's job for {unit} ended as {result:?}")]
-    Job {
-        /// The unit.
-        unit: String,
-        /// `failed`, `timeout`, ... (org.freedesktop.systemd1, JobRemoved).
-        result: String,
-    },
+    /// systemd did not do it.
+    #[error(transparent)]
+    Systemd(#[from] crate::drivers::systemd::SystemdError),
     /// The work was given up because the daemon ends.
     #[error("cgroup work was interrupted")]
     Interrupted(#[source] tokio::task::JoinError),

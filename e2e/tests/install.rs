@@ -1,0 +1,343 @@
+//! `berth node` on a host of its own: a root directory with a stand-in for systemd (berth_e2e::systemd), programs that really run,
+//! and another runtime, really running too, that the kubelet is switched from.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use berth_e2e::client::Client;
+use berth_e2e::node::{Node, Options};
+use berth_e2e::runtime::{Runtime, berth, berth_shim};
+use berth_e2e::systemd::Host;
+use berth_e2e::world::World;
+use tempfile::TempDir;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::process::Command;
+
+/// The programs as an image has them, and the configuration of a daemon that disturbs no other one.
+struct Pod {
+    directory: TempDir,
+    config: String,
+    /// Its bridge and its cgroup are this test's alone.
+    _node: Node,
+}
+
+impl Pod {
+    async fn new(world: &World) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("berth-e2e-image-").tempdir()?;
+        fs::copy(berth()?, directory.path().join("berth"))?;
+        fs::copy(berth_shim()?, directory.path().join("berth-shim"))?;
+        let options = Options { mirror: Some(world.registry.host()), ..Options::default() };
+        let mut node = Node::start_as(Runtime::Berth, &options).await?;
+        node.stop()?;
+        let config = fs::read_to_string(node.config_file())?;
+        Ok(Self { directory, config, _node: node })
+    }
+
+    /// From now on it is another version.
+    fn upgrade(&self) -> Result<()> {
+        let program = self.directory.path().join("berth");
+        let mut bytes = fs::read(&program)?;
+        bytes.extend_from_slice(b"another build");
+        // The file of a program that runs can't be written.
+        fs::remove_file(&program)?;
+        fs::write(&program, bytes)?;
+        Ok(fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?)
+    }
+
+    /// What `berth node` says, or why it fails.
+    async fn node(&self, host: &Host, arguments: &[&str]) -> Result<Result<String, String>> {
+        let config = self.directory.path().join("config.toml");
+        fs::write(&config, &self.config)?;
+        let mut command = Command::new(self.directory.path().join("berth"));
+        command.arg("node").args(arguments).arg("--root").arg(host.root());
+        command.env_remove("KUBERNETES_SERVICE_HOST").env_remove("NODE_NAME");
+        if arguments[0] == "install" {
+            command.arg("--config").arg(config).args(["--healthz", host.healthz()]);
+        }
+        let output = command.output();
+        let output = tokio::time::timeout(berth_e2e::bound(Duration::from_secs(60)), output);
+        let output = output.await.with_context(|| format!("berth node {arguments:?} hangs"))??;
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        Ok(if output.status.success() { Ok(said) } else { Err(said) })
+    }
+
+    async fn good(&self, host: &Host, arguments: &[&str]) -> Result<String> {
+        match self.node(host, arguments).await? {
+            Ok(said) => Ok(said),
+            Err(said) => {
+                let log = |name: &str| fs::read_to_string(host.root().join(name)).unwrap_or_default();
+                bail!("berth node {arguments:?}: {said}\n{}\n{}", log("daemon.log"), log("transient.log"))
+            }
+        }
+    }
+
+    async fn bad(&self, host: &Host, arguments: &[&str]) -> Result<String> {
+        match self.node(host, arguments).await? {
+            Ok(said) => bail!("berth node {arguments:?} succeeds: {said}"),
+            Err(said) => Ok(said),
+        }
+    }
+}
+
+/// Only Berth has this command.
+async fn world() -> Result<Option<World>> {
+    if Runtime::from_env()? == Runtime::Berth {
+        return World::start().await.map(Some);
+    }
+    println!("not run: it is about a command of berth's");
+    Ok(None)
+}
+
+/// The old runtime's socket as the host has it.
+fn forward(socket: &Path, target: PathBuf) -> Result<()> {
+    let listener = UnixListener::bind(socket)?;
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let target = target.clone();
+            tokio::spawn(async move {
+                let mut server = UnixStream::connect(target).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    Ok(())
+}
+
+/// Every file and directory of a host that is not the stand-in's own.
+fn tree(root: &Path) -> Result<BTreeMap<PathBuf, Option<(String, u32)>>> {
+    let mut found = BTreeMap::new();
+    let mut left: Vec<_> = ["etc", "opt", "run", "usr", "var"].map(|dir| root.join(dir)).into();
+    while let Some(path) = left.pop() {
+        let metadata = fs::symlink_metadata(&path)?;
+        if metadata.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                left.push(entry?.path());
+            }
+            found.insert(path, None);
+        } else if metadata.is_file() {
+            // A namespace that is pinned is a file that can't be read.
+            let text = String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).into_owned();
+            found.insert(path, Some((text, metadata.permissions().mode())));
+        }
+    }
+    Ok(found)
+}
+
+fn socket(host: &Host) -> PathBuf {
+    host.root().join("run/berth/berth.sock")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_another_runtime_nothing_of_the_kubelet_is_touched_and_pods_outlive_all() -> Result<()> {
+    let Some(world) = world().await? else { return Ok(()) };
+    let (mut pod, root) =
+        (Pod::new(&world).await?, tempfile::Builder::new().prefix("berth-e2e-host-").tempdir()?);
+    let host = Host::boot(root.path(), "/run/old.sock").await?;
+    let theirs = root.path().join("etc/berth/config.toml");
+    fs::create_dir_all(theirs.parent().context("no parent")?)?;
+    fs::write(&theirs, "# by hand\n")?;
+    fs::set_permissions(&theirs, fs::Permissions::from_mode(0o640))?;
+    let before = tree(root.path())?;
+    let kubelet = host.kubelet();
+    let install = ["install", "--mode", "sidecar"];
+
+    pod.good(&host, &install).await?;
+    let calls = host.calls();
+    assert!(calls.contains(&"enable berth.service".into()), "{calls:?}");
+    assert!(!calls.iter().any(|call| call.contains("kubelet")), "{calls:?}");
+    let client = Client::connect(&socket(&host)).await?;
+    client.pull(&world.busybox).await?;
+    let config = world.pod("survivor");
+    let id = client.run_pod(&config).await?;
+    let container = client.create(&id, &world.sleeper("main"), &config).await?;
+    client.start(&container).await?;
+    let started = client.status(&container).await?.started_at;
+
+    // The same again.
+    let daemon = host.daemon();
+    pod.good(&host, &install).await?;
+    assert_eq!(host.calls(), ["start berth.service"]);
+    assert_eq!(host.daemon(), daemon, "started anew for nothing");
+    assert!(pod.good(&host, &["status"]).await?.contains("kubelet: its own runtime"));
+
+    // A configuration that is no good changes nothing.
+    let good = std::mem::replace(&mut pod.config, "[registry]\nretires = 1\n".into());
+    let said = pod.bad(&host, &install).await?;
+    assert!(said.contains("unknown field `retires`"), "{said}");
+    pod.config = good;
+    assert!(!fs::read_to_string(&theirs)?.contains("retires"));
+
+    // Another version takes over the pods.
+    pod.upgrade()?;
+    host.calls();
+    pod.good(&host, &install).await?;
+    let calls = host.calls();
+    assert_eq!(calls.iter().filter(|call| *call == "restart berth.service").count(), 1, "{calls:?}");
+    assert_ne!(host.daemon(), daemon);
+    let client = Client::connect(&socket(&host)).await?;
+    assert_eq!(client.status(&container).await?.started_at, started);
+    assert_eq!(fs::read_dir(root.path().join("opt/berth/versions"))?.count(), 2);
+
+    // Gone, but for the pod and what it needs.
+    let said = pod.good(&host, &["uninstall"]).await?;
+    assert!(said.contains("pods may still run"), "{said}");
+    assert_eq!(host.daemon(), None);
+    let left = tree(root.path())?;
+    let strange: Vec<_> = left
+        .iter()
+        .filter(|(path, content)| before.get(*path) != Some(content))
+        .filter(|(path, _)| {
+            ![root.path().join("var/lib/berth"), root.path().join("run/berth")]
+                .iter()
+                .any(|dir| path.starts_with(dir))
+        })
+        .collect();
+    assert!(strange.is_empty(), "{strange:?}");
+    assert!(before.keys().all(|path| left.contains_key(path)));
+    assert_eq!(pod.bad(&host, &["status"]).await?, "berth is not installed here\n");
+    assert!(pod.good(&host, &["uninstall"]).await?.contains("not installed"));
+
+    // Installed once more, Berth finds it.
+    pod.good(&host, &install).await?;
+    let client = Client::connect(&socket(&host)).await?;
+    assert_eq!(client.status(&container).await?.started_at, started);
+    client.end_pod(&id).await?;
+    pod.good(&host, &["uninstall"]).await?;
+    assert_eq!(host.kubelet(), kubelet);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kubelet_is_switched_with_its_pods_and_switched_back() -> Result<()> {
+    let Some(world) = world().await? else { return Ok(()) };
+    let (pod, root) =
+        (Pod::new(&world).await?, tempfile::Builder::new().prefix("berth-e2e-host-").tempdir()?);
+    let host = Host::boot(root.path(), "/run/old.sock").await?;
+    forward(&root.path().join("run/old.sock"), world.node.socket())?;
+    world.client.run_pod(&world.pod("moved")).await?;
+    let (before, kubelet) = (tree(root.path())?, host.kubelet().context("no kubelet")?);
+    let install = ["install", "--mode", "kubelet", "--ready-within", "30s"];
+
+    pod.good(&host, &install).await?;
+    let line = host.kubelet().context("no kubelet")?;
+    assert!(line.starts_with("/usr/bin/kubelet $KUBELET_CONFIG_ARGS"), "{line}");
+    assert!(line.contains(" --container-runtime-endpoint=unix:///run/berth/berth.sock"), "{line}");
+    let calls = host.calls();
+    let order: Vec<_> =
+        calls.iter().filter(|call| call.contains("kubelet") || call.contains("switch")).collect();
+    assert_eq!(order, ["run berth-switch.service", "stop kubelet.service", "start kubelet.service"]);
+    let end = Instant::now() + Duration::from_secs(20);
+    while !world.client.pods(None).await?.is_empty() {
+        ensure!(Instant::now() < end, "the old runtime still has pods");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(pod.good(&host, &["status"]).await?.contains("kubelet.service uses berth"));
+
+    pod.good(&host, &install).await?;
+    assert_eq!(host.calls(), ["start berth.service"]);
+
+    let client = Client::connect(&socket(&host)).await?;
+    client.run_pod(&world.pod("on-berth")).await?;
+    pod.good(&host, &["install", "--uninstall", "--mode", "kubelet"]).await?;
+    assert_eq!(host.kubelet(), Some(kubelet));
+    let after = tree(root.path())?;
+    let left: Vec<_> = after.iter().filter(|(path, content)| before.get(*path) != Some(content)).collect();
+    assert!(left.is_empty() && after.len() == before.len(), "{left:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_that_does_not_become_healthy_gets_its_old_runtime_back() -> Result<()> {
+    let Some(world) = world().await? else { return Ok(()) };
+    let (pod, root) =
+        (Pod::new(&world).await?, tempfile::Builder::new().prefix("berth-e2e-host-").tempdir()?);
+    let host = Host::boot(root.path(), "/run/old.sock").await?;
+    forward(&root.path().join("run/old.sock"), world.node.socket())?;
+    let kubelet = host.kubelet();
+    host.sicken(Some("berth.sock"));
+    let install = ["install", "--mode", "kubelet", "--ready-within", "2s"];
+
+    let said = pod.bad(&host, &install).await?;
+    assert!(said.contains("the node was not Ready within 2 s") && said.contains("500"), "{said}");
+    assert_eq!(host.kubelet(), kubelet);
+    assert!(!root.path().join("etc/systemd/system/kubelet.service.d").exists());
+
+    // The pod that asks again and again disturbs nobody.
+    host.calls();
+    let said = pod.bad(&host, &install).await?;
+    assert!(said.contains("switched back to its old runtime"), "{said}");
+    assert_eq!(host.calls(), ["start berth.service"]);
+    assert!(pod.bad(&host, &["status"]).await?.contains("switched back"));
+
+    // Another attempt is one.
+    host.sicken(None);
+    pod.good(&host, &[&install[..], &["--attempt", "2"]].concat()).await?;
+    assert!(host.kubelet().context("no kubelet")?.contains("berth.sock"));
+    pod.good(&host, &["uninstall"]).await?;
+    assert_eq!(host.kubelet(), kubelet);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_switched_is_refused_before_anything_happens_to_the_kubelet() -> Result<()> {
+    let Some(world) = world().await? else { return Ok(()) };
+    let (pod, root) =
+        (Pod::new(&world).await?, tempfile::Builder::new().prefix("berth-e2e-host-").tempdir()?);
+    let host = Host::boot(root.path(), "/run/old.sock").await?;
+    let install = ["install", "--mode", "kubelet"];
+
+    let wrapper = root.path().join("usr/lib/systemd/system/kubelet.service.d/20-shell.conf");
+    fs::write(&wrapper, "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exec kubelet'\n")?;
+    let said = pod.bad(&host, &install).await?;
+    assert!(said.contains("it starts /bin/sh, which is no kubelet"), "{said}");
+    let said = pod.bad(&host, &["install", "--kubelet-unit", "k3s.service"]).await?;
+    assert!(said.contains("k3s.service"), "{said}");
+    assert!(!host.calls().iter().any(|call| call.contains("kubelet")));
+    pod.good(&host, &["uninstall"]).await?;
+
+    let packaged = root.path().join("usr/lib/systemd/system/berth.service");
+    fs::write(&packaged, "")?;
+    let said = pod.bad(&host, &install).await?;
+    assert!(said.contains("belongs to an installed package"), "{said}");
+    fs::remove_file(packaged)?;
+
+    fs::remove_dir(root.path().join("run/systemd/system"))?;
+    let said = pod.bad(&host, &install).await?;
+    assert!(said.contains("systemd does not run this host") && said.contains("service.manager"), "{said}");
+    // Where nobody can be asked, files are written and nothing else.
+    pod.good(&host, &["install", "--mode", "sidecar", "--service", "none"]).await?;
+    assert!(root.path().join("opt/berth/bin/berth").exists());
+    pod.good(&host, &["uninstall", "--service", "none"]).await?;
+    assert!(!root.path().join("opt/berth").exists());
+    Ok(())
+}
+
+/// What the daemon tells systemd, as systemd would read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn systemd_is_told_when_the_daemon_serves_and_when_it_stops() -> Result<()> {
+    let Some(mut world) = world().await? else { return Ok(()) };
+    world.node.stop()?;
+    let path = world.node.scratch().join("notify");
+    let told = tokio::net::UnixDatagram::bind(&path)?;
+    let next = async || -> Result<String> {
+        let mut buffer = [0; 1024];
+        let received =
+            tokio::time::timeout(berth_e2e::bound(Duration::from_secs(30)), told.recv(&mut buffer));
+        let length = received.await.context("systemd is told nothing")??;
+        Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    };
+    let mut daemon = Command::from(world.node.command()?).env("NOTIFY_SOCKET", &path).spawn()?;
+    let first = next().await?;
+    assert!(first.starts_with("READY=1\n") && first.contains("STATUS=serving "), "{first:?}");
+    // It is true: the socket answers.
+    world.node.client().await?.pods(None).await?;
+    let pid = daemon.id().context("it has ended")?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGTERM)?;
+    assert_eq!(next().await?, "STOPPING=1\n");
+    assert!(daemon.wait().await?.success());
+    Ok(())
+}

@@ -76,7 +76,7 @@ const RPCS: &[(&str, Rpc)] = rpcs! {
         changes:
             "RunPodSandbox" "StopPodSandbox" "RemovePodSandbox" "UpdatePodSandboxResources"
             "CreateContainer" "StartContainer" "StopContainer" "RemoveContainer" "UpdateContainerResources"
-            "ReopenContainerLog" "CheckpointContainer" "ExecSync" "Exec" "Attach" "PortForward"
+            "ReopenContainerLog" "CheckpointContainer" "CheckpointPod" "RestorePod" "ExecSync" "Exec" "Attach" "PortForward"
             "UpdateRuntimeConfig";
         asks:
             "Version" "Status" "RuntimeConfig" "PodSandboxStatus" "ListPodSandbox" "StreamPodSandboxes"

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::task::JoinHandle;
+
 use super::error::ImageError;
 use super::image::Image;
 use super::layer::Layer;
@@ -40,6 +42,7 @@ impl Drop for Hold {
                 if let Err(error) = shared.collect().await {
                     tracing::warn!(%error, "cannot collect the layers of a removed image; the next removal does");
                 }
+                drop(shared.empty_trash());
             });
         }
     }
@@ -75,8 +78,8 @@ impl Images {
         Some(Hold { shared: Arc::clone(&self.shared), image })
     }
 
-    /// Removes an image with all its names; fine if there is none. It is gone from every list when this returns, the
-    /// disk space a little later.
+    /// Removes an image with all its names; fine if there is none. It is gone from every list at once, and what it
+    /// alone took of the disk is free when this returns.
     pub async fn remove(&self, name_or_id: &str) -> Result<(), ImageError> {
         let Some(image) = self.find(name_or_id) else {
             return Ok(());
@@ -89,7 +92,9 @@ impl Images {
 
     /// Frees everything that no image and no container uses: once at start, when all containers hold their images.
     pub async fn collect(&self) -> Result<(), ImageError> {
-        self.shared.collect().await
+        self.shared.collect().await?;
+        drop(self.shared.empty_trash());
+        Ok(())
     }
 }
 
@@ -107,7 +112,9 @@ impl Shared {
             self.store.put(id.as_str(), &ghost, Durability::Process).await.map_err(store_error(name))?;
             self.catalog().put_image(Arc::new(ghost));
         }
-        self.collect().await
+        self.collect().await?;
+        // A kubelet whose disk is full measures next, and evicts pods for space that is not free yet.
+        self.empty_trash().await.map_err(|_| ImageError::Interrupted { image: name.to_string() })
     }
 
     /// Records go first, then files: what a crash leaves in between has no record, and goes at the next start.
@@ -134,13 +141,12 @@ impl Shared {
             layers.iter().try_for_each(|id| cache.discard(id))?;
             blobs.iter().try_for_each(|blob| cache.remove_blob(blob))
         })
-        .await?;
-        self.empty_trash();
-        Ok(())
+        .await
     }
 
-    pub(super) fn empty_trash(&self) {
+    /// Frees what was discarded, for those who wait, and else in the background.
+    pub(super) fn empty_trash(&self) -> JoinHandle<()> {
         let layers = self.layers.clone();
-        drop(tokio::task::spawn_blocking(move || layers.empty_trash()));
+        tokio::task::spawn_blocking(move || layers.empty_trash())
     }
 }

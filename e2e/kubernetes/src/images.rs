@@ -30,6 +30,10 @@ pub fn publish(registry: &Registry) -> Result<()> {
     publish(HTTPD, &catalog::httpd()?)?;
     publish(NGINX_NEW, &nginx.clone().label("version", "new"))?;
     publish("registry.k8s.io/e2e-test-images/nonewprivs:1.4", &catalog::setuid_probe()?)?;
+    for (name, user) in [("by-name", "www-data"), ("by-number", "1002"), ("unknown", "nosuchuser")] {
+        let image = busybox.clone().user(user).cmd(&["id", "-u"]);
+        publish(&format!("docker.io/library/user-{name}"), &image)?;
+    }
     for (image, names) in [
         (&busybox, [BUSYBOX, "docker.io/library/busybox:latest"]),
         (&nginx, [NGINX, "docker.io/library/nginx:latest"]),

@@ -36,6 +36,8 @@ pub enum Fault {
     Token(u16),
     /// A token is asked for and given; only with it things are served.
     Bearer,
+    /// As [`Fault::Bearer`], but only the user of [`crate::registry`] is given a token.
+    Login,
     /// The registry sends its clients round in a circle.
     RedirectLoop,
     /// Manifests that are no JSON.
@@ -43,6 +45,8 @@ pub enum Fault {
 }
 
 const TOKEN: &str = "t0ken";
+/// `crate::registry`'s USER and PASSWORD.
+const LOGIN: &str = "Basic YW5uOnMzY3JldA==";
 
 struct State {
     address: SocketAddr,
@@ -192,9 +196,9 @@ impl State {
     fn answer(&self, request: &Request) -> Response {
         let path = request.path.split('?').next().unwrap_or_default();
         if path == "/token" {
-            return self.token();
+            return self.token(request);
         }
-        let wants_token = matches!(self.fault, Fault::Bearer | Fault::Token(_));
+        let wants_token = matches!(self.fault, Fault::Bearer | Fault::Login | Fault::Token(_));
         if wants_token && request.authorization != format!("Bearer {TOKEN}") {
             let realm = format!("http://{}/token", self.address);
             let challenge =
@@ -210,9 +214,10 @@ impl State {
         Response::empty(if path == "/v2/" { 200 } else { 404 })
     }
 
-    fn token(&self) -> Response {
+    fn token(&self, request: &Request) -> Response {
         match self.fault {
             Fault::Token(status) => Response::empty(status),
+            Fault::Login if request.authorization != LOGIN => Response::empty(401),
             _ => Response {
                 body: format!("{{\"token\":\"{TOKEN}\"}}").into_bytes(),
                 ..Response::empty(200).header("Content-Type", "application/json")

@@ -364,6 +364,7 @@ impl Manager {
         finish(emitter, &name)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "they are the method's, and who emits its signal")]
     fn start_transient_unit(
         &self,
         name: String,

@@ -150,7 +150,7 @@ impl Images {
             unpacked: std::sync::atomic::AtomicUsize::new(0),
         };
         let images = Self { shared: Arc::new(shared) };
-        images.shared.empty_trash();
+        drop(images.shared.empty_trash());
         Ok(images)
     }
 }

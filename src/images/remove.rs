@@ -1,7 +1,9 @@
 //! Removing images, and holding them against it. What does not live here: deciding which to remove (the kubelet does).
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use super::error::ImageError;
@@ -13,6 +15,9 @@ use crate::drivers::store::{Durability, Transaction};
 use crate::error::chain;
 use crate::ids::Digest;
 use crate::telemetry::subject;
+
+/// How long a removal waits for the space that it frees.
+const FREEING: Duration = Duration::from_secs(5);
 
 /// An image in use: its layers stay until this is dropped, also if the image is removed meanwhile.
 pub struct Hold {
@@ -48,6 +53,7 @@ impl Drop for Hold {
                         "cannot collect the layers of a removed image; the next removal does"
                     );
                 }
+                drop(shared.empty_trash());
             });
         }
     }
@@ -83,8 +89,8 @@ impl Images {
         Some(Hold { shared: Arc::clone(&self.shared), image })
     }
 
-    /// Removes an image with all its names; fine if there is none. It is gone from every list when this returns, the
-    /// disk space a little later.
+    /// Removes an image with all its names; fine if there is none. It is gone from every list at once; what it alone took
+    /// of the disk is free when this returns, if that takes no more than `FREEING`.
     pub async fn remove(&self, name_or_id: &str) -> Result<(), ImageError> {
         let Some(image) = self.find(name_or_id) else {
             return Ok(());
@@ -101,7 +107,9 @@ impl Images {
 
     /// Frees everything that no image and no container uses: once at start, when all containers hold their images.
     pub async fn collect(&self) -> Result<(), ImageError> {
-        self.shared.collect().await
+        self.shared.collect().await?;
+        drop(self.shared.empty_trash());
+        Ok(())
     }
 }
 
@@ -119,7 +127,11 @@ impl Shared {
             self.store.put(id.as_str(), &ghost, Durability::Process).await.map_err(store_error(name))?;
             self.catalog().put_image(Arc::new(ghost));
         }
-        self.collect().await
+        self.collect().await?;
+        // A kubelet whose disk is full measures next, and evicts pods for space that is not free yet. What takes longer
+        // goes on behind its back.
+        let _ = tokio::time::timeout(FREEING, self.empty_trash()).await;
+        Ok(())
     }
 
     /// Records go first, then files: what a crash leaves in between has no record, and goes at the next start.
@@ -146,13 +158,12 @@ impl Shared {
             layers.iter().try_for_each(|id| cache.discard(id))?;
             blobs.iter().try_for_each(|blob| cache.remove_blob(blob))
         })
-        .await?;
-        self.empty_trash();
-        Ok(())
+        .await
     }
 
-    pub(super) fn empty_trash(&self) {
+    /// Frees what was discarded, for those who wait, and else in the background.
+    pub(super) fn empty_trash(&self) -> JoinHandle<()> {
         let layers = self.layers.clone();
-        drop(tokio::task::spawn_blocking(move || layers.empty_trash()));
+        tokio::task::spawn_blocking(move || layers.empty_trash())
     }
 }

@@ -33,6 +33,10 @@ pub fn publish(registry: &Registry) -> Result<()> {
     publish("registry.k8s.io/e2e-test-images/glibc-dns-testing:2.0.0", &busybox)?;
     publish("registry.k8s.io/e2e-test-images/nonroot:1.5", &busybox.clone().user("1234"))?;
     publish("registry.k8s.io/e2e-test-images/nonewprivs:1.4", &catalog::setuid_probe()?)?;
+    for (name, user) in [("by-name", "www-data"), ("by-number", "1002"), ("unknown", "nosuchuser")] {
+        let image = busybox.clone().user(user).cmd(&["id", "-u"]);
+        publish(&format!("docker.io/library/user-{name}"), &image)?;
+    }
     for (image, names) in [
         (&busybox, [BUSYBOX, "docker.io/library/busybox:latest"]),
         (&nginx, [NGINX, "docker.io/library/nginx:latest"]),

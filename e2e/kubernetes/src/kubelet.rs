@@ -76,6 +76,7 @@ fn configuration(directory: &Directory, node: &Node, gates: &str) -> Value {
         // Of the node's own disk; its share of a busy machine would evict pods at random.
         "evictionHard": { "memory.available": "100Mi", "nodefs.available": "1Gi", "imagefs.available": "1Gi" },
         "evictionPressureTransitionPeriod": "10s",
+        "imageMinimumGCAge": "1s",
         "imageGCHighThresholdPercent": 85,
         "imageGCLowThresholdPercent": 80,
         "crashLoopBackOff": { "maxContainerRestartPeriod": "20s" },

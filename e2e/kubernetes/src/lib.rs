@@ -17,6 +17,8 @@
 //! `tests/disturbances`, is written with `disturbance`, and runs alone. A failure prints the namespace's pods and events and the ends of the
 //! logs of kubelet and runtime. Expect a slow machine: wait for what a user would see, never for a time.
 //!
+//! `pods` says pods in few words: `s.said("id", alone(shell("id -u")))?`.
+//!
 //! `Scenario::restart("kubelet" | "runtime", signal)` ends a daemon, which is started again at once, as systemd does.
 //! Images (`images`): agnhost, busybox, nginx, httpd, pause. By hand, with kubectl and KUBECONFIG in place:
 //! `make e2e-kubernetes K8S_COMMAND=bash`.
@@ -30,5 +32,6 @@ pub mod images;
 pub mod isolation;
 pub mod kubelet;
 pub mod machine;
+pub mod pods;
 
 pub mod scenario;

@@ -78,6 +78,15 @@ async fn a_lost_layer_takes_only_its_images_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_image_took_of_the_disk_is_free_when_its_removal_returns() {
+    let node = Node::new().await;
+    let many = (0..500).fold(Tar::default(), |mut tar, n| tar.file(&format!("file{n}"), "text").clone());
+    node.images.import(layout_of("x.test/a:1", &[&base(), &many])).await.unwrap();
+    node.images.remove("x.test/a:1").await.unwrap();
+    assert_eq!(std::fs::read_dir(node.layout.trash()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_removed_image_is_gone_at_once_and_its_held_layers_stay() {
     let node = Node::new().await;
     let one = node.images.import(layout_of("x.test/a:1", &[&base(), &top("1")])).await.unwrap().remove(0);

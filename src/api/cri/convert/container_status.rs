@@ -6,6 +6,8 @@ use super::{resources, security, signal};
 use crate::containers::spec::{Mount, Propagation};
 use crate::containers::state::{Exited, Phase};
 use crate::containers::{Container, ContainerSnapshot, ImageUse};
+use crate::ids::Digest;
+use crate::images::reference::Reference;
 
 pub(super) fn metadata(container: &Container) -> v1::ContainerMetadata {
     let metadata = &container.spec.metadata;
@@ -17,6 +19,22 @@ pub(super) fn image(container: &Container) -> v1::ImageSpec {
         image: container.spec.image.clone(),
         user_specified_image: container.spec.user_specified_image.clone(),
         ..Default::default()
+    }
+}
+
+/// As users know it: the kubelet writes it into the pod's status, where people and policies compare it with the spec.
+fn named_image(container: &Container) -> v1::ImageSpec {
+    let image = image(container);
+    v1::ImageSpec { image: name(&image), ..image }
+}
+
+/// The user's own words, where they are known, in normal form.
+fn name(image: &v1::ImageSpec) -> String {
+    let asked =
+        if image.user_specified_image.is_empty() { &image.image } else { &image.user_specified_image };
+    match Reference::parse(asked) {
+        Ok(reference) if Digest::parse(asked).is_err() => reference.to_string(),
+        _ => asked.clone(),
     }
 }
 
@@ -54,7 +72,7 @@ pub(in crate::api::cri) fn status(snapshot: &ContainerSnapshot) -> v1::Container
         metadata: Some(metadata(container)),
         state: state(phase),
         created_at: container.created_at,
-        image: Some(image(container)),
+        image: Some(named_image(container)),
         image_ref: container.image.reference.clone(),
         image_id: container.image.id.to_string(),
         labels: spec.labels.clone(),
@@ -127,5 +145,29 @@ fn mount(mount: &Mount, shown: Option<&ImageUse>) -> v1::Mount {
             .and_then(|volume| volume.sub_path.as_ref())
             .map_or_else(String::new, |path| path.to_string_lossy().into_owned()),
         mount_options: mount.options.iter().map(|option| option.name().to_string()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_called_as_its_user_called_it_in_normal_form() {
+        let id = format!("sha256:{}", "a".repeat(64));
+        for (image, asked, expected) in [
+            (id.as_str(), "busybox", "docker.io/library/busybox:latest"),
+            (&id, "quay.io/a/b:1", "quay.io/a/b:1"),
+            (&id, &id, &id),
+            (&id, "", &id),
+            ("busybox:1", "", "docker.io/library/busybox:1"),
+        ] {
+            let spec = v1::ImageSpec {
+                image: image.to_string(),
+                user_specified_image: asked.to_string(),
+                ..Default::default()
+            };
+            assert_eq!(name(&spec), expected);
+        }
     }
 }

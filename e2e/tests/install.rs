@@ -127,6 +127,31 @@ fn tree(root: &Path) -> Result<BTreeMap<PathBuf, Option<(String, u32)>>> {
     Ok(found)
 }
 
+/// Nothing but what pods need is there that was not there before, and nothing that was is gone.
+fn only_pods_are_left(root: &Path, before: &BTreeMap<PathBuf, Option<(String, u32)>>) -> Result<()> {
+    let left = tree(root)?;
+    let of_pods = [root.join("var/lib/berth"), root.join("run/berth")];
+    let strange: Vec<_> = left
+        .iter()
+        .filter(|(path, content)| before.get(*path) != Some(content))
+        .filter(|(path, _)| !of_pods.iter().any(|dir| path.starts_with(dir)))
+        .collect();
+    ensure!(strange.is_empty(), "{strange:?}");
+    ensure!(before.keys().all(|path| left.contains_key(path)), "something is gone");
+    Ok(())
+}
+
+/// A pod with a container that runs on the installed Berth.
+async fn survivor(world: &World, host: &Host) -> Result<(String, String)> {
+    let client = Client::connect(&socket(host)).await?;
+    client.pull(&world.busybox).await?;
+    let config = world.pod("survivor");
+    let id = client.run_pod(&config).await?;
+    let container = client.create(&id, &world.sleeper("main"), &config).await?;
+    client.start(&container).await?;
+    Ok((id, container))
+}
+
 fn socket(host: &Host) -> PathBuf {
     host.root().join("run/berth/berth.sock")
 }
@@ -149,13 +174,8 @@ async fn beside_another_runtime_nothing_of_the_kubelet_is_touched_and_pods_outli
     let calls = host.calls();
     assert!(calls.contains(&"enable berth.service".into()), "{calls:?}");
     assert!(!calls.iter().any(|call| call.contains("kubelet")), "{calls:?}");
-    let client = Client::connect(&socket(&host)).await?;
-    client.pull(&world.busybox).await?;
-    let config = world.pod("survivor");
-    let id = client.run_pod(&config).await?;
-    let container = client.create(&id, &world.sleeper("main"), &config).await?;
-    client.start(&container).await?;
-    let started = client.status(&container).await?.started_at;
+    let (id, container) = survivor(&world, &host).await?;
+    let started = Client::connect(&socket(&host)).await?.status(&container).await?.started_at;
 
     // The same again.
     let daemon = host.daemon();
@@ -186,18 +206,7 @@ async fn beside_another_runtime_nothing_of_the_kubelet_is_touched_and_pods_outli
     let said = pod.good(&host, &["uninstall"]).await?;
     assert!(said.contains("pods may still run"), "{said}");
     assert_eq!(host.daemon(), None);
-    let left = tree(root.path())?;
-    let strange: Vec<_> = left
-        .iter()
-        .filter(|(path, content)| before.get(*path) != Some(content))
-        .filter(|(path, _)| {
-            ![root.path().join("var/lib/berth"), root.path().join("run/berth")]
-                .iter()
-                .any(|dir| path.starts_with(dir))
-        })
-        .collect();
-    assert!(strange.is_empty(), "{strange:?}");
-    assert!(before.keys().all(|path| left.contains_key(path)));
+    only_pods_are_left(root.path(), &before)?;
     assert_eq!(pod.bad(&host, &["status"]).await?, "berth is not installed here\n");
     assert!(pod.good(&host, &["uninstall"]).await?.contains("not installed"));
 

@@ -63,7 +63,7 @@ fn volumes_belong_to_the_pods_users_inside_and_to_the_nodes_outside() -> Result<
         let said = s.said("owner", with(alone(with(shell(script), mounts)), spec));
         let owner = std::fs::metadata(shared.join("new")).map(|file| (file.uid(), file.gid()));
         std::fs::remove_dir_all(&shared)?;
-        assert_eq!(said?, vec!["0:0"; 6].join("\n"));
+        assert_eq!(said?, ["0:0"; 6].join("\n"));
         assert_eq!(owner.context("nothing was written")?, (1000, 1000));
         Ok(())
     })

@@ -56,7 +56,6 @@ fn a_pod_in_the_nodes_network_has_its_address_and_name() -> Result<()> {
         assert_eq!(s.shell("inside", "hostname")?, NODE);
         let addresses = s.shell("inside", "ip -o address show dev node0")?;
         assert!(addresses.contains(ADDRESS), "{addresses}");
-        // Reached without the kubelet's own network, so it's the same for port-forward.
         let hosts = s.shell("inside", "cat /etc/hosts")?;
         assert!(hosts.contains("localhost"), "{hosts}");
         Ok(())
@@ -103,11 +102,9 @@ fn a_host_port_is_reached_at_the_nodes_addresses_while_the_pod_lives() -> Result
         }
         s.until(|| get("127.0.0.1:18081"), served)?;
         assert!(get(&format!("{ADDRESS}:18081")).is_err(), "a port of one address serves another");
-        let client = with(alone(sleeper()), json!({}));
-        s.start("client", client)?;
+        s.start("client", alone(sleeper()))?;
         let script = format!("wget -q -O - http://{ADDRESS}:18080/");
         assert_eq!(s.shell("client", &script)?, "<html><body>httpd</body></html>");
-        // Nobody else gets the port: the scheduler knows.
         s.kubectl(&["delete", "pod", "web"])?;
         for address in open(18080) {
             s.until(|| Ok(get(&address).is_err()), |closed| *closed)?;

@@ -91,7 +91,7 @@ const RPCS: &[(&str, Rpc)] = rpcs! {
     }
     "berth.admin.v1" "Admin" {
         changes: "Pull" "Import";
-        asks: ;
+        asks: "Dump";
     }
 };
 

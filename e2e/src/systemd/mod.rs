@@ -2,6 +2,8 @@
 //! really started, by the unit file and the program that are installed; kubelet.service is only a health endpoint and the
 //! command line that its unit files add up to. Transient units really run. What it does not have: anything else of systemd.
 
+mod bus;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,9 +15,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use zbus::object_server::SignalEmitter;
-use zbus::zvariant::{OwnedObjectPath, OwnedValue};
-use zbus::{Connection, connection, fdo, interface};
+use zbus::zvariant::OwnedObjectPath;
+use zbus::{Connection, connection};
+
+use bus::{Manager, Service, Unit};
 
 const NAME: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "/org/freedesktop/systemd1";
@@ -71,10 +74,9 @@ impl Host {
         let state = Arc::new(Mutex::new(State { root: root.into(), ..State::default() }));
         let address = format!("unix:path={}", root.join("run/dbus/system_bus_socket").display());
         let unit = |name: &str| Unit { name: name.into(), state: state.clone() };
-        let builder = connection::Builder::address(address.as_str())?
+        let mut builder = connection::Builder::address(address.as_str())?
             .name(NAME)?
             .serve_at(MANAGER, Manager { state: state.clone() })?;
-        let mut builder = builder;
         for name in ["kubelet.service", "berth.service"] {
             builder =
                 builder.serve_at(object(name)?, unit(name))?.serve_at(object(name)?, Service(unit(name)))?;
@@ -272,159 +274,4 @@ fn stop(state: &mut State, unit: &str) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn failed(error: anyhow::Error) -> fdo::Error {
-    fdo::Error::Failed(format!("{error:#}"))
-}
-
-struct Manager {
-    state: Arc<Mutex<State>>,
-}
-
-impl Manager {
-    fn note(&self, call: &str) {
-        lock(&self.state).calls.push(call.to_owned());
-    }
-}
-
-/// The end of a job, after the reply that names it.
-fn finish(emitter: SignalEmitter<'_>, unit: &str) -> fdo::Result<OwnedObjectPath> {
-    let job = OwnedObjectPath::try_from(format!("{MANAGER}/job/1")).map_err(|error| failed(error.into()))?;
-    let (emitter, unit, ended) = (emitter.into_owned(), unit.to_owned(), job.clone());
-    tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        let _ = Manager::job_removed(&emitter, 1, ended, &unit, "done").await;
-    });
-    Ok(job)
-}
-
-type Property = (String, OwnedValue);
-
-#[interface(name = "org.freedesktop.systemd1.Manager")]
-impl Manager {
-    fn subscribe(&self) {}
-
-    fn reload(&self) {
-        self.note("reload");
-    }
-
-    #[zbus(out_args("carries_install_info", "changes"))]
-    fn enable_unit_files(
-        &self,
-        files: Vec<String>,
-        _runtime: bool,
-        _force: bool,
-    ) -> (bool, Vec<(String, String, String)>) {
-        self.note(&format!("enable {}", files.join(" ")));
-        (true, Vec::new())
-    }
-
-    fn disable_unit_files(&self, files: Vec<String>, _runtime: bool) -> Vec<(String, String, String)> {
-        self.note(&format!("disable {}", files.join(" ")));
-        Vec::new()
-    }
-
-    fn load_unit(&self, name: String) -> fdo::Result<OwnedObjectPath> {
-        object(&name).map_err(failed)
-    }
-
-    fn start_unit(
-        &self,
-        name: String,
-        _mode: String,
-        #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
-    ) -> fdo::Result<OwnedObjectPath> {
-        self.note(&format!("start {name}"));
-        start(&mut lock(&self.state), &name).map_err(failed)?;
-        finish(emitter, &name)
-    }
-
-    fn stop_unit(
-        &self,
-        name: String,
-        _mode: String,
-        #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
-    ) -> fdo::Result<OwnedObjectPath> {
-        self.note(&format!("stop {name}"));
-        stop(&mut lock(&self.state), &name).map_err(failed)?;
-        finish(emitter, &name)
-    }
-
-    fn restart_unit(
-        &self,
-        name: String,
-        _mode: String,
-        #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
-    ) -> fdo::Result<OwnedObjectPath> {
-        self.note(&format!("restart {name}"));
-        let mut state = lock(&self.state);
-        stop(&mut state, &name).and_then(|()| start(&mut state, &name)).map_err(failed)?;
-        drop(state);
-        finish(emitter, &name)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "they are the method's, and who emits its signal")]
-    fn start_transient_unit(
-        &self,
-        name: String,
-        _mode: String,
-        properties: Vec<Property>,
-        _auxiliary: Vec<(String, Vec<Property>)>,
-        #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
-    ) -> fdo::Result<OwnedObjectPath> {
-        self.note(&format!("run {name}"));
-        let exec = properties.into_iter().find(|(key, _)| key == "ExecStart");
-        let run = || -> Result<Child> {
-            let (_, value) = exec.context("no ExecStart")?;
-            let mut exec = Vec::<(String, Vec<String>, bool)>::try_from(value)?;
-            let (program, words, _) = exec.pop().context("an empty ExecStart")?;
-            let root = lock(&self.state).root.clone();
-            let log = fs::File::options().create(true).append(true).open(root.join("transient.log"))?;
-            let mut command = Command::new(root.join(program.trim_start_matches('/')));
-            command.args(&words[1..]).arg("--root").arg(&root);
-            Ok(command.stdout(log.try_clone()?).stderr(log).spawn()?)
-        };
-        let child = run().map_err(failed)?;
-        lock(&self.state).transient.push(child);
-        finish(emitter, &name)
-    }
-
-    #[zbus(signal)]
-    async fn job_removed(
-        emitter: &SignalEmitter<'_>,
-        id: u32,
-        job: OwnedObjectPath,
-        unit: &str,
-        result: &str,
-    ) -> zbus::Result<()>;
-}
-
-#[derive(Clone)]
-struct Unit {
-    name: String,
-    state: Arc<Mutex<State>>,
-}
-
-#[interface(name = "org.freedesktop.systemd1.Unit")]
-impl Unit {
-    #[zbus(property)]
-    fn fragment_path(&self) -> String {
-        files(&lock(&self.state).root, &self.name).0
-    }
-
-    #[zbus(property)]
-    fn drop_in_paths(&self) -> Vec<String> {
-        files(&lock(&self.state).root, &self.name).1
-    }
-}
-
-struct Service(Unit);
-
-#[interface(name = "org.freedesktop.systemd1.Service")]
-impl Service {
-    #[zbus(property, name = "MainPID")]
-    fn main_pid(&self) -> u32 {
-        if lock(&self.0.state).kubelet.is_some() { KUBELET_PID } else { 0 }
-    }
 }

@@ -3,6 +3,7 @@
 //!
 //! A note belongs to the task that a verb runs in. There is one table, as a process has one daemon.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,7 +92,7 @@ struct Notes {
 
 #[derive(Clone)]
 struct Note {
-    text: String,
+    text: Cow<'static, str>,
     since: Instant,
 }
 
@@ -139,7 +140,7 @@ impl Activity {
 
     fn now(&self) -> Doing {
         let notes = self.notes();
-        let told = |note: &Note| (note.text.clone(), note.since.elapsed());
+        let told = |note: &Note| (note.text.to_string(), note.since.elapsed());
         Doing {
             verb: self.verb,
             subject: self.subject.clone(),
@@ -211,7 +212,7 @@ pub fn identify(id: &impl std::fmt::Display) {
 /// The verb that this task runs, if any, has come to this step.
 pub fn step(name: &'static str) {
     current(|activity| {
-        activity.notes().step = Some(Note { text: name.to_string(), since: Instant::now() });
+        activity.notes().step = Some(Note { text: Cow::Borrowed(name), since: Instant::now() });
     });
 }
 
@@ -234,7 +235,7 @@ impl Drop for Waiting {
 pub fn wait(what: impl FnOnce() -> String) -> Waiting {
     let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
     let activity = current(|activity| {
-        let note = Note { text: what(), since: Instant::now() };
+        let note = Note { text: what().into(), since: Instant::now() };
         activity.notes().waits.push((number, note));
         activity.clone()
     });

@@ -15,6 +15,7 @@ mod memory;
 mod pods;
 mod pull;
 mod report;
+mod rotations;
 
 use report::Results;
 
@@ -45,6 +46,9 @@ pub struct Flags {
     /// Containers, running or created, that are listed.
     #[arg(long, default_value_t = 1000)]
     listed: usize,
+    /// Whether logs are rotated.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    rotations: bool,
     /// `gzip`, `zstd`: images to pull; `none` leaves it out.
     #[arg(long, env = "BENCH_PULL", value_delimiter = ',', default_value = "gzip")]
     pull: Vec<String>,
@@ -87,6 +91,7 @@ async fn main() -> Result<()> {
     let mut results = Results::new(&flags.runtimes);
     pods::measure(&flags, &contenders, &busybox, &mut results).await?;
     memory::measure(&flags, &contenders, &busybox, &mut results).await?;
+    rotations::measure(&flags, &contenders, &busybox, &mut results).await?;
     lists::measure(&flags, &contenders, &busybox, &mut results).await?;
     pull::measure(&flags, &contenders, &images, &mut results).await?;
     println!("{}", results.table());

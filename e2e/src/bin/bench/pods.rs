@@ -95,8 +95,18 @@ async fn burst(contender: &Contender, image: &str, length: Duration) -> Result<f
     Ok(all as f64 / start.elapsed().as_secs_f64())
 }
 
-/// RunPodSandbox, CreateContainer, StartContainer.
+/// RunPodSandbox, CreateContainer, StartContainer, of a container that sleeps.
 pub async fn up(client: &Client, node: &Node, image: &str) -> Result<(String, String)> {
+    up_with(client, node, image, &["sleep", "100000"]).await
+}
+
+/// RunPodSandbox, CreateContainer, StartContainer.
+pub async fn up_with(
+    client: &Client,
+    node: &Node,
+    image: &str,
+    command: &[&str],
+) -> Result<(String, String)> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let uid = format!("bench-{}", COUNT.fetch_add(1, Ordering::Relaxed));
     let config = PodSandboxConfig {
@@ -122,7 +132,7 @@ pub async fn up(client: &Client, node: &Node, image: &str) -> Result<(String, St
     let container = ContainerConfig {
         metadata: Some(ContainerMetadata { name: "main".into(), attempt: 0 }),
         image: Some(image_spec(image)),
-        command: vec!["sleep".into(), "100000".into()],
+        command: command.iter().map(|&word| word.into()).collect(),
         log_path: "main.log".into(),
         linux: Some(LinuxContainerConfig {
             resources: Some(LinuxContainerResources {

@@ -35,6 +35,14 @@ pub fn cache() -> PathBuf {
 
 /// A bound in time: what a node on real hardware keeps, times `BERTH_E2E_SLOWER` on a machine that is emulated.
 pub fn bound(duration: Duration) -> Duration {
-    let times = std::env::var("BERTH_E2E_SLOWER").ok().and_then(|times| times.parse().ok());
-    duration * times.unwrap_or(1)
+    duration * slower()
+}
+
+/// An amount of work, of bytes for example: all of it on real hardware, a part on a machine that is emulated.
+pub fn amount(all: usize) -> usize {
+    all / slower() as usize
+}
+
+fn slower() -> u32 {
+    std::env::var("BERTH_E2E_SLOWER").ok().and_then(|times| times.parse().ok()).unwrap_or(1).max(1)
 }

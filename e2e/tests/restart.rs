@@ -8,6 +8,7 @@ use berth_e2e::logs;
 use berth_e2e::runtime::Runtime;
 use berth_e2e::world::World;
 use berth_proto::cri::v1::*;
+use nix::sys::signal::{SigSet, Signal};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -181,4 +182,22 @@ async fn a_daemon_ends_when_it_is_told_to_though_clients_are_connected() -> Resu
     world.client = world.node.client().await?;
     world.client.exec(&id, &["true"], 10).await?;
     Ok(())
+}
+
+#[tokio::test]
+async fn signals_that_a_parent_had_blocked_still_end_it() -> Result<()> {
+    let mut world = World::start().await?;
+    if world.node.runtime() == Runtime::Containerd {
+        println!("not run: Go's runtime unblocks them by itself");
+        return Ok(());
+    }
+    world.node.stop()?;
+    let blocked = SigSet::from(Signal::SIGTERM);
+    // Whoever is spawned inherits what this thread blocks; a test has its own.
+    blocked.thread_block()?;
+    let launched = world.node.launch().await;
+    blocked.thread_unblock()?;
+    launched?;
+    world.node.stop()?;
+    world.node.launch().await
 }

@@ -6,13 +6,13 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use berth_e2e::bound;
 use berth_e2e::client::expect_refusal;
 use berth_e2e::crictl::{Crictl, Running};
 use berth_e2e::node::Options;
 use berth_e2e::process::memory;
 use berth_e2e::runtime::Runtime;
 use berth_e2e::world::World;
+use berth_e2e::{amount, bound};
 use berth_proto::cri::v1::{AttachRequest, ContainerConfig, ExecRequest, PortForwardRequest};
 use tonic::Code;
 
@@ -68,7 +68,7 @@ async fn much_goes_in_and_comes_out_whole() -> Result<()> {
 
 #[tokio::test]
 async fn a_gigabyte_for_a_slow_reader_takes_no_memory() -> Result<()> {
-    const ALL: usize = 1 << 30;
+    let all = amount(1 << 30);
     let world = World::start().await?;
     let (_, id) = world.run(&world.pod("gigabyte"), &world.sleeper("main")).await?;
     let crictl = Crictl::new(&world.node)?;
@@ -76,7 +76,7 @@ async fn a_gigabyte_for_a_slow_reader_takes_no_memory() -> Result<()> {
     let daemon = world.node.pid().context("no daemon")?;
     let before = memory(daemon)?;
     for transport in TRANSPORTS {
-        let size = ALL.to_string();
+        let size = all.to_string();
         let command = ["exec", "--transport", transport, &id, "head", "-c", &size, "/dev/zero"];
         let mut running = Running::start(&mut crictl.command(&command))?;
         let mut output = running.0.stdout.take().context("no stdout")?;
@@ -87,13 +87,13 @@ async fn a_gigabyte_for_a_slow_reader_takes_no_memory() -> Result<()> {
                 break;
             }
             // A rest now and then: what comes must wait.
-            if read / (128 << 20) != (read + count) / (128 << 20) {
+            if read / (all / 8) != (read + count) / (all / 8) {
                 std::thread::sleep(Duration::from_millis(300));
                 most = most.max(memory(daemon)?);
             }
             read += count;
         }
-        assert_eq!(read, ALL, "{transport}");
+        assert_eq!(read, all, "{transport}");
         assert!(most < before + (32 << 10), "{transport}: {most} KiB in the daemon, {before} before");
         running.0.wait()?;
     }

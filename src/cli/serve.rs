@@ -29,6 +29,7 @@ impl Serve {
         let filter = EnvFilter::try_new(&self.log)
             .with_context(|| format!("--log {:?} is not a log filter", self.log))?;
         let places = Places { layout: Layout::new(self.root, self.state), socket };
+        berth_sys::process::unblock_signals();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             // A burst of pods makes many threads wait for the kernel; idle ones are only memory.

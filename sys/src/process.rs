@@ -54,6 +54,11 @@ pub fn reset_signals() {
             );
         };
     }
+    unblock_signals();
+}
+
+/// Lets this thread, and those that it makes, be told every signal: a parent may have blocked some and passed that on.
+pub fn unblock_signals() {
     let none = nix::sys::signal::SigSet::empty();
     // With a valid set and action sigprocmask(2) cannot fail.
     let _ = nix::sys::signal::sigprocmask(nix::sys::signal::SigmaskHow::SIG_SETMASK, Some(&none), None);

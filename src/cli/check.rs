@@ -119,6 +119,12 @@ fn user_namespaces() -> Row {
     row("user namespaces", yes(found.is_ok()), found.is_ok(), &cost)
 }
 
+fn memory_volumes() -> Row {
+    let found = id_map::check_memory().is_ok();
+    let cost = "kernels before 6.3: pods with hostUsers: false can't have Secrets or other volumes in memory";
+    row("mapped tmpfs", yes(found), found, cost)
+}
+
 fn apparmor() -> Row {
     let parser = apparmor::parser();
     let (found, good, cost) = match (apparmor::is_on(), &parser) {
@@ -142,6 +148,7 @@ fn confinement(host: &Host) -> Vec<Row> {
         apparmor(),
         row("SELinux", yes(host.selinux), true, ""),
         user_namespaces(),
+        memory_volumes(),
     ]
 }
 

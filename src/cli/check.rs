@@ -61,17 +61,10 @@ pub(super) fn report(config: &Config) -> (String, bool) {
 
 fn kernel(host: &Host) -> Vec<Row> {
     let (major, minor) = host.kernel;
-    let at_least = |version| host.kernel >= version;
     let overlay = has_overlay();
     vec![
-        needed("kernel", format!("{major}.{minor}"), at_least((6, 1)), "Berth needs Linux 6.1 or newer"),
+        needed("kernel", format!("{major}.{minor}"), host.kernel >= (6, 1), "Berth needs Linux 6.1 or newer"),
         needed("overlay", yes(overlay), overlay, "no container has a root: load the module overlay"),
-        row(
-            "overlay, any depth",
-            yes(at_least((6, 5))),
-            at_least((6, 5)),
-            "kernels before 6.5: the names of an image's layers must fit in one page",
-        ),
     ]
 }
 

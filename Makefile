@@ -5,7 +5,7 @@ TEST_FLAGS ?=
 VM_FLAGS ?=
 K8S_FLAGS ?=
 
-.PHONY: run build test unit e2e e2e-vm e2e-kubernetes node-conformance chart image packages packages-test lint fmt conformance bench setup clean
+.PHONY: run build test unit e2e e2e-vm e2e-vm-node e2e-kubernetes node-conformance chart image packages packages-test lint fmt conformance bench setup clean
 
 run:
 	e2e/run
@@ -31,14 +31,22 @@ e2e: setup
 	e2e/tools/build cri-tools cni
 	BERTH_E2E_BERTH=$(CURDIR)/$(TARGET)/debug/berth e2e/test $(TEST_FLAGS)
 
-# On emulated nodes with cgroup v2, AppArmor and both cgroup drivers: what this machine can't tell. VM_FLAGS=--all runs
-# everything there (an hour), VM_FLAGS='--only=security systemd' some test programs on one of the two nodes.
+# On emulated nodes with cgroup v2, AppArmor and both cgroup drivers, and on the oldest kernel: what this machine can't tell.
+# VM_FLAGS=--all runs everything there (an hour), VM_FLAGS='--only=security systemd' some test programs on one of the nodes.
 e2e-vm: setup
 	e2e/setup vm
 	cargo build
 	cargo build --profile shim -p berth-shim
 	e2e/tools/build cri-tools cni
 	BERTH_E2E_BERTH=$(CURDIR)/$(TARGET)/debug/berth e2e/vm/test $(VM_FLAGS)
+
+# The life of a node with systemd and a kubelet: the package installed, upgraded and removed, Berth and the machine restarted
+# under pods, the kubelet switched from containerd and back. VM_FLAGS='--kernel=6.1 package' narrows it, on an older kernel.
+e2e-vm-node: setup
+	e2e/setup vm bench
+	cargo build
+	cargo build --profile shim -p berth-shim
+	e2e/vm/node $(VM_FLAGS)
 
 # A one-node cluster of real Kubernetes on Berth; the first run builds Kubernetes itself. K8S_FLAGS='restarts:: logs::'
 # runs some scenarios only, K8S_COMMAND=bash gives a shell with kubectl instead, BERTH_E2E_RUNTIME=containerd compares,

@@ -61,17 +61,10 @@ pub(super) fn report(config: &Config) -> (String, bool) {
 
 fn kernel(host: &Host) -> Vec<Row> {
     let (major, minor) = host.kernel;
-    let at_least = |version| host.kernel >= version;
     let overlay = has_overlay();
     vec![
-        needed("kernel", format!("{major}.{minor}"), at_least((6, 1)), "Berth needs Linux 6.1 or newer"),
+        needed("kernel", format!("{major}.{minor}"), host.kernel >= (6, 1), "Berth needs Linux 6.1 or newer"),
         needed("overlay", yes(overlay), overlay, "no container has a root: load the module overlay"),
-        row(
-            "overlay, any depth",
-            yes(at_least((6, 5))),
-            at_least((6, 5)),
-            "kernels before 6.5: the names of an image's layers must fit in one page",
-        ),
     ]
 }
 
@@ -119,6 +112,12 @@ fn user_namespaces() -> Row {
     row("user namespaces", yes(found.is_ok()), found.is_ok(), &cost)
 }
 
+fn memory_volumes() -> Row {
+    let found = id_map::check_memory().is_ok();
+    let cost = "kernels before 6.3: pods with hostUsers: false can't have Secrets or other volumes in memory";
+    row("mapped tmpfs", yes(found), found, cost)
+}
+
 fn apparmor() -> Row {
     let parser = apparmor::parser();
     let (found, good, cost) = match (apparmor::is_on(), &parser) {
@@ -142,6 +141,7 @@ fn confinement(host: &Host) -> Vec<Row> {
         apparmor(),
         row("SELinux", yes(host.selinux), true, ""),
         user_namespaces(),
+        memory_volumes(),
     ]
 }
 

@@ -7,7 +7,9 @@ use std::path::Path;
 use berth_sys::mount::{Attributes, set_attributes};
 use berth_sys::user_namespace::{Range, with_mappings};
 use rustix::fs::CWD;
-use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsmount, fsopen, open_tree,
+};
 
 use crate::containers::spec::IdMapping;
 use crate::pods::spec::UserNamespace;
@@ -29,17 +31,34 @@ impl IdMap {
         set_attributes(tree.as_fd(), false, &attributes)?;
         Ok(tree)
     }
+
+    /// Whether a tmpfs can be mapped: one of its own, which nobody sees.
+    fn memory(&self) -> io::Result<()> {
+        let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_create(&fs)?;
+        let mount = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+        let attributes = Attributes { id_map: Some(self.0.as_fd()), ..Attributes::default() };
+        set_attributes(mount.as_fd(), false, &attributes)
+    }
 }
 
 /// Whether this node can run pods with user namespaces whose images lie below `directory`; else why not.
 pub fn check(directory: &Path) -> Result<(), String> {
-    let some = IdMapping { container_id: 0, host_id: 65_536, length: 65_536 };
-    let map = IdMap::new(&UserNamespace { uids: vec![some], gids: vec![some] });
-    let map = map.map_err(|error| format!("the kernel makes no user namespace: {error}"))?;
-    map.mount(directory).map(drop).map_err(|error| {
+    any()?.mount(directory).map(drop).map_err(|error| {
         let kind = crate::drivers::host::file_system(directory);
         format!("the file system of {} ({kind}) takes no ID-mapped mounts: {error}", directory.display())
     })
+}
+
+/// The same for volumes in memory, as Secrets are.
+pub fn check_memory() -> Result<(), String> {
+    any()?.memory().map_err(|error| format!("tmpfs takes no ID-mapped mounts: {error}"))
+}
+
+fn any() -> Result<IdMap, String> {
+    let some = IdMapping { container_id: 0, host_id: 65_536, length: 65_536 };
+    let map = IdMap::new(&UserNamespace { uids: vec![some], gids: vec![some] });
+    map.map_err(|error| format!("the kernel makes no user namespace: {error}"))
 }
 
 fn ranges(mappings: &[IdMapping]) -> Vec<Range> {
@@ -70,5 +89,11 @@ mod tests {
         assert_eq!(check(&std::env::temp_dir()), Ok(()));
         let error = check(Path::new("/proc/self")).unwrap_err();
         assert!(error.contains("/proc/self (proc)"), "{error}");
+    }
+
+    #[test]
+    fn volumes_in_memory_take_id_maps_from_linux_6_3() {
+        let found = check_memory();
+        assert_eq!(found.is_ok(), crate::drivers::host::Host::detect().kernel >= (6, 3), "{found:?}");
     }
 }

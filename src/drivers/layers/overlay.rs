@@ -72,6 +72,8 @@ pub fn mount(stack: &Stack<'_>) -> Result<OwnedFd, LayerError> {
 pub type Step = (&'static str, io::Error);
 
 const ADD_LAYER: &str = "add a layer";
+/// The option of one layer, which has a value.
+const LAYER: &str = "lowerdir+";
 
 fn failed(stack: &Stack<'_>, step: &'static str, source: io::Error) -> LayerError {
     LayerError::Mount { layers: stack.lower.len(), step, source }
@@ -100,10 +102,14 @@ fn named(path: &Path, max: usize) -> Result<Named, Errno> {
 fn mount_by_layer(stack: &Stack<'_>) -> Result<OwnedFd, (&'static str, Errno)> {
     let step = |step| move |errno| (step, errno);
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(step("open overlay"))?;
+    // Before Linux 6.5 options are only collected, whatever they are, and refused by nobody before the end.
+    if fsconfig_set_flag(&fs, LAYER).is_ok() {
+        return Err((ADD_LAYER, Errno::INVAL));
+    }
     let mut open = Vec::with_capacity(stack.lower.len() + 2);
     for path in &stack.lower {
         let layer = named(path, STRING_MAX).map_err(step("open a layer"))?;
-        fsconfig_set_string(&fs, "lowerdir+", layer.text.as_slice()).map_err(step(ADD_LAYER))?;
+        fsconfig_set_string(&fs, LAYER, layer.text.as_slice()).map_err(step(ADD_LAYER))?;
         open.push(layer);
     }
     if let Some(Writable { upper, work }) = stack.writable {

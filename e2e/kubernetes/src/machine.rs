@@ -28,6 +28,7 @@ pub fn prepare(directory: &Directory) -> Result<()> {
     // The kubelet links all containers' logs in /var/log/containers, wherever it keeps its own files.
     mount(Some(&directory.var_log()), "/var/log", None::<&str>, MsFlags::MS_BIND, None::<&str>)
         .context("mount /var/log")?;
+    own_the_host(directory)?;
     std::fs::write(directory.resolv_conf(), "nameserver 10.96.0.10\n")?;
     for arguments in [
         "link set lo up",
@@ -39,6 +40,21 @@ pub fn prepare(directory: &Directory) -> Result<()> {
         run("ip", &arguments.split(' ').collect::<Vec<_>>())?;
     }
     Ok(())
+}
+
+/// What pods, kubelet and installers write where a node has it shall not be on the machine that this runs on.
+fn own_the_host(directory: &Directory) -> Result<()> {
+    let etc = directory.host("etc");
+    std::fs::create_dir_all(etc.parent().context("no parent")?)?;
+    run("cp", &["-a", "/etc", &etc.to_string_lossy()])?;
+    for name in ["etc", "opt", "run", "var/lib"] {
+        let (ours, place) = (directory.host(name), Path::new("/").join(name));
+        std::fs::create_dir_all(&ours)?;
+        mount(Some(&ours), &place, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .with_context(|| format!("mount {}", place.display()))?;
+    }
+    // Its own place for units, as on a node that has systemd.
+    Ok(std::fs::create_dir_all("/etc/systemd/system")?)
 }
 
 fn run(program: &str, arguments: &[&str]) -> Result<()> {

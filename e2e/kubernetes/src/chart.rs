@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use berth_e2e::cgroup::Driver;
 use berth_e2e::crictl::Crictl;
 use berth_e2e::runtime::{berth, berth_shim, dist, tool};
@@ -18,6 +18,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::isolation::NODE;
 use crate::kubelet;
+use crate::machine::said;
 use crate::scenario::Scenario;
 
 /// Release and DaemonSet.
@@ -264,13 +265,4 @@ impl Drop for Chart<'_> {
         let _ = fs::write(directory.kubelet_command(), &self.kubelet);
         let _ = fs::remove_file(directory.held(kubelet::NAME));
     }
-}
-
-fn said(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("run {}", command.get_program().display()))?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if !output.status.success() {
-        bail!("{command:?}: {} {}", text(&output.stderr), text(&output.stdout));
-    }
-    Ok(text(&output.stdout))
 }

@@ -58,9 +58,15 @@ fn own_the_host(directory: &Directory) -> Result<()> {
 }
 
 fn run(program: &str, arguments: &[&str]) -> Result<()> {
-    let output = Command::new(program).args(arguments).output().with_context(|| format!("run {program}"))?;
+    said(Command::new(program).args(arguments)).map(drop)
+}
+
+/// A program's standard output, trimmed; a failure holds what it said.
+pub fn said(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("run {}", command.get_program().display()))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if !output.status.success() {
-        bail!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        bail!("{command:?}: {} {}", text(&output.stderr), text(&output.stdout));
     }
-    Ok(())
+    Ok(text(&output.stdout))
 }

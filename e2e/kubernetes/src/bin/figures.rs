@@ -191,9 +191,11 @@ fn histogram(s: &Scenario) -> Result<(f64, f64)> {
     let page = s.kubectl(&["get", "--raw", &format!("/api/v1/nodes/{NODE}/proxy/metrics")])?;
     let number = |end: &str| -> Result<f64> {
         let name = format!("{SLI}{end}");
-        let line = page.lines().find(|line| line.split([' ', '{']).next() == Some(&name));
-        let value = line.and_then(|line| line.rsplit(' ').next()).with_context(|| format!("no {name}"))?;
-        Ok(value.parse()?)
+        let ours = |line: &&str| line.split([' ', '{']).next() == Some(&name);
+        let values: Vec<f64> =
+            page.lines().filter(ours).filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+        ensure!(!values.is_empty(), "the kubelet has no {name}");
+        Ok(values.iter().sum())
     };
     Ok((number("_sum")?, number("_count")?))
 }

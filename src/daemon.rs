@@ -118,7 +118,7 @@ async fn build(
         layers: Layers::open(layout, &config.layers)?,
     });
     let containers = Arc::new(Containers::new(drivers.clone(), images.clone()));
-    let pods = Arc::new(Pods::new(drivers.clone(), containers.clone()));
+    let pods = Arc::new(Pods::new(config.pods, drivers.clone(), containers.clone()));
     let (streaming, server) = Streaming::bind(config.streaming, containers.clone(), pods.clone()).await?;
     let health = Arc::new(Health::new(drivers.clone(), whole.layers.reserve_mib << 20));
     let services =

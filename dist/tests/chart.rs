@@ -107,6 +107,15 @@ fn wrong_values_are_refused_with_their_place() -> Result<()> {
         (&["updateStrategy.maxUnavailable=0"], "at '/updateStrategy/maxUnavailable'"),
         (&["uninstall=yes"], "at '/uninstall': value must be one of 'restore', 'keep'"),
         (&["runtimeClasses[0].name=gpu"], "at '/runtimeClasses/0': missing property 'handler'"),
+        (
+            &["runtimeClasses[0].name=gpu", "runtimeClasses[0].handler=nvidia"],
+            "Berth would refuse pods of gpu, whose handler is nvidia: its handlers are berth, crun, runc",
+        ),
+        (
+            &["runtimeClasses[0].name=a", "runtimeClasses[0].handler=runc", "config.pods.handlers={berth}"],
+            "its handlers are berth (config.pods.handlers)",
+        ),
+        (&["config.pods.handlers={Kata}"], "at '/config/pods/handlers/0': 'Kata' does not match"),
         (&["nodeSelector.a=true"], "at '/nodeSelector/a': got boolean, want string"),
         (&["prometheusRule.disabled[0]=Nothing"], "at '/prometheusRule/disabled/0'"),
         (&["podMonitor.enabled=true"], "Prometheus can't reach metrics.address 127.0.0.1"),
@@ -140,6 +149,18 @@ fn the_schema_knows_every_key_of_the_configuration() -> Result<()> {
     for (section, key) in known {
         let place = format!("/properties/config/properties/{section}/properties/{key}");
         ensure!(schema.pointer(&place).is_some(), "values.schema.json has no {place}");
+    }
+    Ok(())
+}
+
+#[test]
+fn runtime_classes_can_have_the_handlers_that_the_program_has() -> Result<()> {
+    for handler in berth::config::Config::default().pods.handlers {
+        let class = format!("runtimeClasses[0].handler={handler}");
+        let sets = ["--set", "image.repository=x", "--set", "runtimeClasses[0].name=a", "--set", &class];
+        let output = template(&sets)?;
+        ensure!(output.status.success(), "{handler}: {}", text(&output.stderr));
+        ensure!(text(&output.stdout).contains(&format!("\nhandler: {handler}\n")), "no class for {handler}");
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Runs crictl against a node.
 
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,13 @@ pub struct Crictl {
 impl Crictl {
     /// Fails if e2e/tools/build has not built it.
     pub fn new(node: &Node) -> Result<Self> {
+        Self::at(&node.socket())
+    }
+
+    /// The same by the socket.
+    pub fn at(socket: &Path) -> Result<Self> {
         let program = tool("cri-tools", "crictl")?;
-        Ok(Self { program, endpoint: format!("unix://{}", node.socket().display()) })
+        Ok(Self { program, endpoint: format!("unix://{}", socket.display()) })
     }
 
     /// It, to be run by the caller.

@@ -72,6 +72,11 @@ pub fn berth_shim() -> Result<PathBuf> {
     built("BERTH_E2E_SHIM", "shim/berth-shim", "cargo build -p berth-shim --profile shim")
 }
 
+/// What makes images and manual pages: `BERTH_E2E_DIST`, else the debug build.
+pub fn dist() -> Result<PathBuf> {
+    built("BERTH_E2E_DIST", "debug/berth-dist", "cargo build -p berth-dist")
+}
+
 fn built(variable: &str, path: &str, how: &str) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(variable) {
         return Ok(path.into());

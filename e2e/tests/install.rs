@@ -54,7 +54,7 @@ impl Pod {
         fs::write(&config, &self.config)?;
         let mut command = Command::new(self.directory.path().join("berth"));
         command.arg("node").args(arguments).arg("--root").arg(host.root());
-        command.env_remove("KUBERNETES_SERVICE_HOST").env_remove("NODE_NAME");
+        command.env_remove("KUBERNETES_SERVICE_HOST").env_remove("NODE_NAME").env_remove("POD_UID");
         if arguments[0] == "install" {
             command.arg("--config").arg(config).args(["--healthz", host.healthz()]);
         }
@@ -183,6 +183,15 @@ async fn beside_another_runtime_nothing_of_the_kubelet_is_touched_and_pods_outli
     assert_eq!(host.calls(), ["start berth.service"]);
     assert_eq!(host.daemon(), daemon, "started anew for nothing");
     assert!(pod.good(&host, &["status"]).await?.contains("kubelet: its own runtime"));
+
+    // Who has not installed yet is told so, whatever is there.
+    let mine = |name: &'static str| ["--installer", name];
+    pod.good(&host, &[&install[..], &mine("first")].concat()).await?;
+    pod.good(&host, &[&["status"][..], &mine("first")].concat()).await?;
+    let said = pod.bad(&host, &[&["status"][..], &mine("second")].concat()).await?;
+    assert!(said.contains("second has not installed yet"), "{said}");
+    assert_eq!(host.daemon(), daemon, "started anew for a name");
+    host.calls();
 
     // A configuration that is no good changes nothing.
     let good = std::mem::replace(&mut pod.config, "[registry]\nretires = 1\n".into());

@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// The same where somebody waits for a look.
 const GLANCE: Duration = Duration::from_secs(3);
 
+/// The variable by which the chart's pods have a name each.
+const INSTALLER: &str = "POD_UID";
+
 /// `berth node`
 #[derive(Args)]
 pub(super) struct NodeArgs {
@@ -63,6 +66,9 @@ enum NodeCommand {
         /// Expect that nothing is installed
         #[arg(long, env = node::UNINSTALL)]
         uninstall: bool,
+        /// Expect that this one was the last to install
+        #[arg(long, value_name = "NAME", env = INSTALLER)]
+        installer: Option<String>,
     },
     /// Switch the kubelet as an installation has asked for (the installation starts this by itself, outside of its pod)
     Switch,
@@ -103,6 +109,9 @@ struct Install {
     /// The node's name in the cluster
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     node: Option<String>,
+    /// Who installs, for `berth node status --installer`
+    #[arg(long, value_name = "NAME", env = INSTALLER)]
+    installer: Option<String>,
     /// Stay until SIGTERM
     #[arg(long)]
     stay: bool,
@@ -134,8 +143,8 @@ impl NodeArgs {
                 let done = node::uninstall(&host).await?;
                 print(if done { "the host is as it was\n" } else { "berth is not installed here\n" })?;
             }
-            NodeCommand::Status { uninstall } => {
-                let status = node::status(&place.enter(GLANCE).await?).await?;
+            NodeCommand::Status { uninstall, installer } => {
+                let status = node::status(&place.enter(GLANCE).await?, installer.as_deref()).await?;
                 print(&status.lines.iter().map(|line| format!("{line}\n")).collect::<String>())?;
                 let good = if uninstall { !status.installed } else { status.good };
                 return Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
@@ -226,6 +235,7 @@ impl Install {
                 attempt: self.attempt,
                 node: self.node,
             },
+            installer: self.installer,
         })
     }
 }

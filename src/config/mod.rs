@@ -19,6 +19,8 @@ pub const DEFAULT: &str = include_str!("default.toml");
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// `[pods]`
+    pub pods: crate::pods::Config,
     /// `[registry]`
     pub registry: crate::drivers::registry::Config,
     /// `[image]`
@@ -143,6 +145,11 @@ mod tests {
     #[test]
     fn what_cannot_work_is_refused_with_its_place() {
         let bad = [
+            (
+                "[pods]\nhandlers = [\"runc\", \"Kata\"]",
+                "line 2, column 12: \"Kata\" can not be a RuntimeClass's handler",
+            ),
+            ("[pods]\nhandlers = [\"runc\", \"runc\"]", "line 2, column 12: \"runc\" is there twice"),
             ("[registry]\nretires = 4\n", "line 2, column 1: unknown field `retires`"),
             ("[registry]\n\nno_progress = \"5\"\n", "line 3, column 15: \"5\" is no duration"),
             (

@@ -46,9 +46,15 @@ pub async fn install(
         systemd.start(UNIT).await?;
         runtime::wait(&host.socket, host.patience).await?;
     }
-    let digest = settings.digest(programs);
-    if receipt.settings != digest || receipt.mode != settings.mode || !receipt.complete {
-        (receipt.settings, receipt.mode, receipt.complete) = (digest, settings.mode, true);
+    let done = Receipt {
+        settings: settings.digest(programs),
+        mode: settings.mode,
+        complete: true,
+        installer: settings.installer.clone(),
+        ..receipt.clone()
+    };
+    if done != receipt {
+        receipt = done;
         receipt.write(&host.layout)?;
     }
     program::prune(&host.layout, &receipt)?;
@@ -66,6 +72,7 @@ fn fresh(host: &Host, programs: &Programs, settings: &Settings) -> Receipt {
         settings: String::new(),
         placed: Vec::new(),
         complete: false,
+        installer: None,
         data: !host.layout.at(ROOT).exists(),
         kubelet: Switch::Untouched,
     }

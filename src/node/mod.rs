@@ -55,6 +55,8 @@ pub struct Settings {
     pub registries: BTreeMap<String, String>,
     /// How the kubelet is switched.
     pub kubelet: Kubelet,
+    /// Who asks, for instance the pod's uid; makes no difference to the host.
+    pub installer: Option<String>,
 }
 
 /// How the kubelet is switched.

@@ -18,7 +18,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Runtime {
     Berth,
-    Another,
+    Any,
 }
 
 /// None: Ready in time. Else why not, in words for an operator. `stale`: the heartbeat that was there before.
@@ -54,7 +54,7 @@ async fn look(host: &Host, how: &Kubelet, wanted: Runtime, stale: Option<&str>) 
     let credentials = credentials.ok_or("no credentials for the API server are there")?;
     let cluster = Cluster::new(credentials).map_err(|error| error.to_string())?;
     let node = cluster.node(name).await.map_err(|error| error.to_string())?;
-    if node.runtime.starts_with("berth://") != (wanted == Runtime::Berth) {
+    if wanted == Runtime::Berth && !node.runtime.starts_with("berth://") {
         return Err(format!("the node still has the runtime {}", node.runtime));
     }
     if stale == Some(&node.heartbeat) {

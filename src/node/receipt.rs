@@ -23,6 +23,9 @@ pub(super) struct Receipt {
     pub(super) placed: Vec<Placed>,
     /// The installation came to its end.
     pub(super) complete: bool,
+    /// Who has come to that end last; None: nobody that has a name, or a release before there were names.
+    #[serde(default)]
+    pub(super) installer: Option<String>,
     /// The daemon's data was made since.
     pub(super) data: bool,
     /// How far the kubelet is.

@@ -14,13 +14,17 @@ pub struct Status {
     pub lines: Vec<String>,
 }
 
-/// Looks at it.
-pub async fn status(host: &Host) -> Result<Status, NodeError> {
+/// Looks at it. Not good for an installer that has not come to its end: what is there, and answers, is what was there before.
+pub async fn status(host: &Host, installer: Option<&str>) -> Result<Status, NodeError> {
     let Some(receipt) = Receipt::read(&host.layout)? else {
         return Ok(Status { lines: vec!["berth is not installed here".into()], ..Status::default() });
     };
     let mut lines = vec![format!("installed: {}, in {}", receipt.version, host.layout.directory().display())];
     let mut good = receipt.complete;
+    if let Some(installer) = installer.filter(|installer| receipt.installer.as_deref() != Some(installer)) {
+        good = false;
+        lines.push(format!("{installer} has not installed yet"));
+    }
     if !receipt.complete {
         lines.push("the installation did not come to its end".into());
     }

@@ -194,12 +194,15 @@ async fn back(host: &Host, receipt: &mut Receipt, how: &Kubelet) -> Result<(), N
 
 /// The same for a switch that had succeeded, and waits until the node is Ready.
 pub(super) async fn restore(host: &Host, receipt: &mut Receipt, how: &Kubelet) -> Result<(), NodeError> {
+    let systemd = host.systemd.as_ref().ok_or(NodeError::NoSystemd)?;
+    // First, so that whatever is heard later is of the next one.
+    systemd.stop(&how.unit).await?;
     let kept = Credentials::kept(&host.layout.credentials());
     let stale = ready::heartbeat(how, kept).await.unwrap_or_default();
     back(host, receipt, how).await?;
     receipt.kubelet = Switch::Untouched;
     receipt.write(&host.layout)?;
-    if let Some(reason) = ready::wait(host, how, Wanted::Another, stale.as_deref()).await {
+    if let Some(reason) = ready::wait(host, how, Wanted::Any, stale.as_deref()).await {
         tracing::warn!(reason, "the kubelet is back on its old runtime");
     }
     Ok(())

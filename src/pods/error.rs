@@ -37,8 +37,15 @@ pub enum Cause {
     #[error("sandbox {0} of the same name, namespace, uid and attempt already exists")]
     Duplicate(PodId),
     /// No runtime of this name.
-    #[error("there is no runtime handler {0:?}: only the default one, \"\"")]
-    NoHandler(String),
+    #[error(
+        "there is no runtime handler {handler:?} on this node: only {known} (`handlers` of [pods] in Berth's configuration)"
+    )]
+    NoHandler {
+        /// The name.
+        handler: String,
+        /// The names that there are, in quotes.
+        known: String,
+    },
     /// It was stopped, or its shim has died.
     #[error("it is not ready")]
     NotReady,
@@ -101,7 +108,7 @@ impl PodError {
     pub fn kind(&self) -> Kind {
         match &*self.cause {
             Cause::Unknown | Cause::CgroupGone(_) => Kind::NotFound,
-            Cause::Ambiguous | Cause::NoHandler(_) | Cause::Label(_) => Kind::InvalidArgument,
+            Cause::Ambiguous | Cause::NoHandler { .. } | Cause::Label(_) => Kind::InvalidArgument,
             Cause::UserNamespaces(_) => Kind::FailedPrecondition,
             Cause::Duplicate(_) => Kind::AlreadyExists,
             Cause::NotReady => Kind::FailedPrecondition,

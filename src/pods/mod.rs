@@ -1,6 +1,7 @@
 //! Pod sandboxes: what was asked for (`spec`), what they are (`pod`), and one verb a file. No system calls, no CRI types.
 
 mod error;
+mod handlers;
 mod list;
 mod pod;
 mod port_forward;
@@ -17,6 +18,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use error::{Cause, PodError};
+pub use handlers::Config;
 pub use list::Filter;
 pub use pod::{Pod, PodRecord};
 pub use stats::{Metrics, NetworkStats, PodStats};
@@ -31,6 +33,7 @@ use spec::{PodMetadata, PodSpec};
 
 /// All pod sandboxes of this daemon.
 pub struct Pods {
+    config: Config,
     drivers: Arc<Drivers>,
     containers: Arc<Containers>,
     by_id: Mutex<HashMap<PodId, Arc<Pod>>>,
@@ -40,8 +43,9 @@ pub struct Pods {
 
 impl Pods {
     /// None yet: see `recover` for those of a daemon before this one.
-    pub fn new(drivers: Arc<Drivers>, containers: Arc<Containers>) -> Self {
+    pub fn new(config: Config, drivers: Arc<Drivers>, containers: Arc<Containers>) -> Self {
         Self {
+            config,
             drivers,
             containers,
             by_id: Mutex::default(),

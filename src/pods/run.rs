@@ -82,9 +82,7 @@ impl Pods {
         spec: PodSpec,
         rollback: &mut Rollback,
     ) -> Result<(), Cause> {
-        if !spec.runtime_handler.is_empty() {
-            return Err(Cause::NoHandler(spec.runtime_handler));
-        }
+        self.config.find(&spec.runtime_handler)?;
         if spec.namespaces.user.is_some() {
             // Without mapped images the pod's root would have to be the host's.
             self.drivers.layers.maps_ids().map_err(|why| Cause::UserNamespaces(why.to_owned()))?;

@@ -39,7 +39,7 @@ impl Cluster {
         let parent = node.cgroup_parent();
         std::fs::write(directory.cgroup(), parent.path().trim_start_matches('/'))?;
         parent.make()?;
-        let kubelet = Daemon::start("kubelet", kubelet::command(&directory, &node, gates)?, &directory)?;
+        let kubelet = Daemon::start(kubelet::NAME, kubelet::command(&directory, &node, gates)?, &directory)?;
         let mut cluster = Self { kubelet, node, _registry: registry, control_plane, directory };
         cluster.tell_pid()?;
         cluster.wait_until_ready().await?;

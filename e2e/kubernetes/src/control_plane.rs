@@ -101,6 +101,15 @@ fn api_server(directory: &Directory) -> Result<Command> {
         &flag("kubelet-certificate-authority", &ca),
         &flag("kubelet-client-certificate", directory.certificate("apiserver-kubelet")),
         &flag("kubelet-client-key", directory.key("apiserver-kubelet")),
+        // Who may speak for users to APIs that pods serve, reached by their own addresses, as there is no kube-proxy.
+        "--enable-aggregator-routing=true",
+        &flag("requestheader-client-ca-file", &ca),
+        "--requestheader-allowed-names=front-proxy-client",
+        "--requestheader-username-headers=X-Remote-User",
+        "--requestheader-group-headers=X-Remote-Group",
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+        &flag("proxy-client-cert-file", directory.certificate("front-proxy-client")),
+        &flag("proxy-client-key-file", directory.key("front-proxy-client")),
         &flag("service-account-key-file", directory.certificate("service-accounts")),
         &flag("service-account-signing-key-file", directory.key("service-accounts")),
     ]);

@@ -72,6 +72,7 @@ pub fn make(directory: &Directory, node: &str) -> Result<()> {
     let names = [ADDRESS, API, "127.0.0.1", "localhost", "kubernetes", "kubernetes.default.svc"];
     authority.issue("apiserver", ("kube-apiserver", "kubernetes"), &names)?;
     authority.issue("apiserver-kubelet", ("kube-apiserver", "system:masters"), &[])?;
+    authority.issue("front-proxy-client", ("front-proxy-client", "kubernetes"), &[])?;
     authority.issue("kubelet-server", (node, "system:nodes"), &[ADDRESS, node])?;
     authority.admit("admin", ("admin", "system:masters"))?;
     authority.admit("kubelet", (&format!("system:node:{node}"), "system:nodes"))?;

@@ -43,6 +43,11 @@ impl Directory {
         PathBuf::from("/mnt")
     }
 
+    /// What the node has at `/NAME` instead of the machine's own.
+    pub fn host(&self, name: &str) -> PathBuf {
+        self.disk().join("host").join(name)
+    }
+
     /// What is mounted there.
     pub fn disk_image(&self) -> PathBuf {
         self.0.join("disk.img")
@@ -116,6 +121,11 @@ impl Directory {
     /// The kubelet's configuration.
     pub fn kubelet_config(&self) -> PathBuf {
         self.0.join("kubelet.json")
+    }
+
+    /// The command line by which the kubelet is started next; no word of it has a space.
+    pub fn kubelet_command(&self) -> PathBuf {
+        self.0.join("kubelet-command")
     }
 
     /// Pods that the kubelet runs whatever the API says.

@@ -23,6 +23,7 @@
 //! Images (`images`): agnhost, busybox, nginx, httpd, pause. By hand, with kubectl and KUBECONFIG in place:
 //! `make e2e-kubernetes K8S_COMMAND=bash`.
 
+pub mod chart;
 pub mod cluster;
 pub mod control_plane;
 pub mod credentials;

@@ -28,6 +28,7 @@ pub fn prepare(directory: &Directory) -> Result<()> {
     // The kubelet links all containers' logs in /var/log/containers, wherever it keeps its own files.
     mount(Some(&directory.var_log()), "/var/log", None::<&str>, MsFlags::MS_BIND, None::<&str>)
         .context("mount /var/log")?;
+    own_the_host(directory)?;
     std::fs::write(directory.resolv_conf(), "nameserver 10.96.0.10\n")?;
     for arguments in [
         "link set lo up",
@@ -41,10 +42,31 @@ pub fn prepare(directory: &Directory) -> Result<()> {
     Ok(())
 }
 
-fn run(program: &str, arguments: &[&str]) -> Result<()> {
-    let output = Command::new(program).args(arguments).output().with_context(|| format!("run {program}"))?;
-    if !output.status.success() {
-        bail!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+/// What pods, kubelet and installers write where a node has it shall not be on the machine that this runs on.
+fn own_the_host(directory: &Directory) -> Result<()> {
+    let etc = directory.host("etc");
+    std::fs::create_dir_all(etc.parent().context("no parent")?)?;
+    run("cp", &["-a", "/etc", &etc.to_string_lossy()])?;
+    for name in ["etc", "opt", "run", "var/lib"] {
+        let (ours, place) = (directory.host(name), Path::new("/").join(name));
+        std::fs::create_dir_all(&ours)?;
+        mount(Some(&ours), &place, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .with_context(|| format!("mount {}", place.display()))?;
     }
-    Ok(())
+    // Its own place for units, as on a node that has systemd.
+    Ok(std::fs::create_dir_all("/etc/systemd/system")?)
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    said(Command::new(program).args(arguments)).map(drop)
+}
+
+/// A program's standard output, trimmed; a failure holds what it said.
+pub fn said(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("run {}", command.get_program().display()))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if !output.status.success() {
+        bail!("{command:?}: {} {}", text(&output.stderr), text(&output.stdout));
+    }
+    Ok(text(&output.stdout))
 }

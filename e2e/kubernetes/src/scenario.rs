@@ -147,15 +147,26 @@ impl Scenario {
     /// Waits until what `look` sees is `right`, and gives that.
     pub fn until<T: std::fmt::Debug>(
         &self,
+        look: impl FnMut() -> Result<T>,
+        right: impl Fn(&T) -> bool,
+    ) -> Result<T> {
+        self.until_within(1, look, right)
+    }
+
+    /// The same for what takes some times as long.
+    pub fn until_within<T: std::fmt::Debug>(
+        &self,
+        times: u32,
         mut look: impl FnMut() -> Result<T>,
         right: impl Fn(&T) -> bool,
     ) -> Result<T> {
-        let end = Instant::now() + berth_e2e::bound(PATIENCE);
+        let patience = times * PATIENCE;
+        let end = Instant::now() + berth_e2e::bound(patience);
         loop {
             let seen = look();
             match seen {
                 Ok(seen) if right(&seen) => return Ok(seen),
-                seen if Instant::now() > end => bail!("still after {PATIENCE:?}: {seen:?}"),
+                seen if Instant::now() > end => bail!("still after {patience:?}: {seen:?}"),
                 _ => std::thread::sleep(Duration::from_millis(300)),
             }
         }

@@ -11,7 +11,7 @@ use zbus::object_server::SignalEmitter;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 use zbus::{fdo, interface};
 
-use super::{KUBELET_PID, MANAGER, State, files, lock, object, start, stop};
+use super::{MANAGER, State, files, lock, object, start, stop};
 
 fn failed(error: anyhow::Error) -> fdo::Error {
     fdo::Error::Failed(format!("{error:#}"))
@@ -118,8 +118,11 @@ impl Manager {
             let (_, value) = exec.context("no ExecStart")?;
             let mut exec = Vec::<(String, Vec<String>, bool)>::try_from(value)?;
             let (program, words, _) = exec.pop().context("an empty ExecStart")?;
-            let root = lock(&self.state).root.clone();
-            let log = fs::File::options().create(true).append(true).open(root.join("transient.log"))?;
+            let (root, logs) = {
+                let state = lock(&self.state);
+                (state.root.clone(), state.logs.clone())
+            };
+            let log = fs::File::options().create(true).append(true).open(logs.join("transient.log"))?;
             let mut command = Command::new(root.join(program.trim_start_matches('/')));
             command.args(&words[1..]).arg("--root").arg(&root);
             Ok(command.stdout(log.try_clone()?).stderr(log).spawn()?)
@@ -164,6 +167,6 @@ pub(super) struct Service(pub(super) Unit);
 impl Service {
     #[zbus(property, name = "MainPID")]
     fn main_pid(&self) -> u32 {
-        if lock(&self.0.state).kubelet.is_some() { KUBELET_PID } else { 0 }
+        lock(&self.0.state).kubelet.pid().unwrap_or(0)
     }
 }

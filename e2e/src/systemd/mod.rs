@@ -1,8 +1,10 @@
 //! A stand-in for a host's systemd: a real D-Bus daemon, and behind it a manager that knows two services. berth.service is
-//! really started, by the unit file and the program that are installed; kubelet.service is only a health endpoint and the
-//! command line that its unit files add up to. Transient units really run. What it does not have: anything else of systemd.
+//! really started, by the unit file and the program that are installed; kubelet.service is whatever the test has for one
+//! ([`Kubelet`]), started by the command line that its unit files add up to. Transient units really run. What it does not
+//! have: anything else of systemd.
 
 mod bus;
+mod host;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,37 +15,42 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 use zbus::zvariant::OwnedObjectPath;
 use zbus::{Connection, connection};
 
 use bus::{Manager, Service, Unit};
+pub use host::Host;
 
 const NAME: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "/org/freedesktop/systemd1";
-/// The kubelet's process id: nobody is asked for more than its command line.
-const KUBELET_PID: u32 = 4242;
+/// There if systemd runs the host (sd_booted(3)).
+const BOOTED: &str = "run/systemd/system";
 
-/// A host's root directory with its manager of services. Dropping it ends what it has started.
-pub struct Host {
+/// What kubelet.service runs.
+pub trait Kubelet: Send {
+    /// Starts it by the command line of its unit; one that runs goes on.
+    fn start(&mut self, line: &str) -> Result<()>;
+    /// Ends it.
+    fn stop(&mut self) -> Result<()>;
+    /// The process, while it runs.
+    fn pid(&self) -> Option<u32>;
+}
+
+/// The manager of a host's services. Dropping it ends what it has started, but for the kubelet.
+pub struct Systemd {
     root: PathBuf,
-    healthz: String,
     state: Arc<Mutex<State>>,
     bus: Child,
     _connection: Connection,
 }
 
-#[derive(Default)]
 struct State {
     root: PathBuf,
+    logs: PathBuf,
     /// `start berth.service`, ... in the order of the calls.
     calls: Vec<String>,
     daemon: Option<Child>,
-    /// The command line of a kubelet that runs.
-    kubelet: Option<String>,
-    /// A kubelet is not healthy while its command line has this.
-    sick: Option<String>,
+    kubelet: Box<dyn Kubelet>,
     transient: Vec<Child>,
 }
 
@@ -51,27 +58,23 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Host {
-    /// A host below a directory, as kubeadm leaves one, whose kubelet runs on `runtime`'s socket.
-    pub async fn boot(root: &Path, runtime: &str) -> Result<Self> {
-        for directory in [
-            "etc/systemd/system",
-            "usr/lib/systemd/system/kubelet.service.d",
-            "run/systemd/system",
-            "run/dbus",
-            "opt",
-            "var/lib",
-        ] {
+impl Systemd {
+    /// Manages the host below a directory, which has the kubelet's unit and the directories that every host has, and no
+    /// systemd. What the daemon and transient units print goes to `logs`.
+    pub async fn boot(root: &Path, logs: &Path, kubelet: Box<dyn Kubelet>) -> Result<Self> {
+        for directory in ["run/systemd", "run/dbus"] {
             fs::create_dir_all(root.join(directory))?;
         }
-        let unit = "[Unit]\nDescription=kubelet\n\n[Service]\nExecStart=/usr/bin/kubelet\nRestart=always\n";
-        fs::write(root.join("usr/lib/systemd/system/kubelet.service"), unit)?;
-        let drop_in = format!(
-            "[Service]\nExecStart=\nExecStart=/usr/bin/kubelet $KUBELET_CONFIG_ARGS \\\n  --container-runtime-endpoint=unix://{runtime}\n"
-        );
-        fs::write(root.join("usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf"), drop_in)?;
+        fs::create_dir(root.join(BOOTED)).context("this host has a systemd already")?;
         let bus = start_bus(root)?;
-        let state = Arc::new(Mutex::new(State { root: root.into(), ..State::default() }));
+        let state = Arc::new(Mutex::new(State {
+            root: root.into(),
+            logs: logs.into(),
+            calls: Vec::new(),
+            daemon: None,
+            kubelet,
+            transient: Vec::new(),
+        }));
         let address = format!("unix:path={}", root.join("run/dbus/system_bus_socket").display());
         let unit = |name: &str| Unit { name: name.into(), state: state.clone() };
         let mut builder = connection::Builder::address(address.as_str())?
@@ -82,36 +85,22 @@ impl Host {
                 builder.serve_at(object(name)?, unit(name))?.serve_at(object(name)?, Service(unit(name)))?;
         }
         let connection = builder.build().await?;
-        let healthz = serve_health(state.clone()).await?;
-        let host = Self { root: root.into(), healthz, state, bus, _connection: connection };
-        start_kubelet(&mut lock(&host.state))?;
-        host.calls();
-        Ok(host)
+        Ok(Self { root: root.into(), state, bus, _connection: connection })
     }
 
-    /// Its root directory.
+    /// Starts a service, as at boot.
+    pub fn start(&self, unit: &str) -> Result<()> {
+        start(&mut lock(&self.state), unit)
+    }
+
+    /// The host's root directory.
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// Where its kubelet says that it is healthy.
-    pub fn healthz(&self) -> &str {
-        &self.healthz
     }
 
     /// What was asked of the manager since this was asked last.
     pub fn calls(&self) -> Vec<String> {
         std::mem::take(&mut lock(&self.state).calls)
-    }
-
-    /// The kubelet's command line while it runs.
-    pub fn kubelet(&self) -> Option<String> {
-        lock(&self.state).kubelet.clone()
-    }
-
-    /// From now on a kubelet with this in its command line is not healthy.
-    pub fn sicken(&self, part: Option<&str>) {
-        lock(&self.state).sick = part.map(String::from);
     }
 
     /// The daemon's process id while it runs.
@@ -120,7 +109,7 @@ impl Host {
     }
 }
 
-impl Drop for Host {
+impl Drop for Systemd {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
         let children = state.daemon.take().into_iter().chain(std::mem::take(&mut state.transient));
@@ -130,7 +119,8 @@ impl Drop for Host {
         }
         let _ = self.bus.kill();
         let _ = self.bus.wait();
-        crate::census::unmount_below(&self.root);
+        // Nobody finds a systemd here any more.
+        let _ = fs::remove_dir(self.root.join(BOOTED));
     }
 }
 
@@ -158,25 +148,6 @@ fn start_bus(root: &Path) -> Result<Child> {
     }
     bus.kill()?;
     anyhow::bail!("dbus-daemon does not listen at {}", socket.display())
-}
-
-async fn serve_health(state: Arc<Mutex<State>>) -> Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?.to_string();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut request = [0; 1024];
-            let _ = stream.read(&mut request).await;
-            let healthy = {
-                let state = lock(&state);
-                let sick = |line: &String| state.sick.as_ref().is_some_and(|part| line.contains(part));
-                state.kubelet.as_ref().is_some_and(|line| !sick(line))
-            };
-            let code = if healthy { "200 OK" } else { "500 Internal Server Error" };
-            let _ = stream.write_all(format!("HTTP/1.0 {code}\r\n\r\n").as_bytes()).await;
-        }
-    });
-    Ok(address)
 }
 
 fn object(unit: &str) -> Result<OwnedObjectPath> {
@@ -218,22 +189,13 @@ fn command(root: &Path, unit: &str) -> Result<String> {
 
 fn start(state: &mut State, unit: &str) -> Result<()> {
     match unit {
-        "kubelet.service" => start_kubelet(state),
+        "kubelet.service" => {
+            let line = command(&state.root, unit)?;
+            state.kubelet.start(&line)
+        }
         "berth.service" => start_daemon(state),
         other => anyhow::bail!("no such unit: {other}"),
     }
-}
-
-fn start_kubelet(state: &mut State) -> Result<()> {
-    if state.kubelet.is_none() {
-        let line = command(&state.root, "kubelet.service")?;
-        let process = state.root.join(format!("proc/{KUBELET_PID}"));
-        fs::create_dir_all(&process)?;
-        let words: Vec<_> = line.split_whitespace().collect();
-        fs::write(process.join("cmdline"), words.join("\0") + "\0")?;
-        state.kubelet = Some(line);
-    }
-    Ok(())
 }
 
 /// The installed program by the installed unit; its directories are below the host's root.
@@ -247,7 +209,7 @@ fn start_daemon(state: &mut State) -> Result<()> {
     let words: Vec<_> = line.split_whitespace().collect();
     ensure!(words.len() == 2 && words[1] == "serve", "{line}");
     let at = |path: &str| state.root.join(path.trim_start_matches('/'));
-    let log = fs::File::options().create(true).append(true).open(at("daemon.log"))?;
+    let log = fs::File::options().create(true).append(true).open(state.logs.join("daemon.log"))?;
     let daemon = Command::new(at(words[0]))
         .arg("serve")
         .arg("--root")
@@ -265,7 +227,7 @@ fn start_daemon(state: &mut State) -> Result<()> {
 
 fn stop(state: &mut State, unit: &str) -> Result<()> {
     match unit {
-        "kubelet.service" => state.kubelet = None,
+        "kubelet.service" => state.kubelet.stop()?,
         _ => {
             if let Some(mut daemon) = state.daemon.take() {
                 kill(Pid::from_raw(daemon.id().cast_signed()), Signal::SIGTERM)?;

@@ -91,7 +91,7 @@ fn failures_of_pods_have_their_codes() {
         (PodCause::Ambiguous, Code::InvalidArgument),
         (PodCause::Duplicate(id.clone()), Code::AlreadyExists),
         (PodCause::NotReady, Code::FailedPrecondition),
-        (PodCause::NoHandler("kata".into()), Code::InvalidArgument),
+        (PodCause::NoHandler { handler: "kata".into(), known: "\"\"".into() }, Code::InvalidArgument),
         (PodCause::Network(Box::new(network)), Code::InvalidArgument),
         (PodCause::Files(files), Code::ResourceExhausted),
         (PodCause::Store(StoreError::Closed("/x".into())), Code::Internal),

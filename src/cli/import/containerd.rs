@@ -42,7 +42,7 @@ const RUNTIMES: [&str; 3] = ["cri", "containerd", "runtimes"];
 
 const ITS_OWN: &str = "concerns containerd's own parts";
 const DIRECTORIES: &str = "berth has directories of its own: --root, --state and --socket of `berth serve`";
-const HANDLER: &str = "berth runs containers itself and has no other runtime handlers yet: pods of such a RuntimeClass are refused";
+const HANDLER: &str = "berth runs containers itself: pods of such a RuntimeClass are refused, unless `handlers` of [pods] has its name";
 const HOSTS: &str = "write it into the registry's hosts.toml, which both runtimes read (docs/configure.md)";
 const REMOTE: &str = "berth has one layer cache, on overlay; images are pulled whole";
 const ENCRYPTED: &str = "encrypted images are not supported";
@@ -157,6 +157,9 @@ pub(super) const RULES: &[Rule] = &[
     ),
     rule("cri.containerd.runtimes.default.options.**", Do::No("there is no runc")),
     rule("cri.containerd.runtimes.default.**", Do::No("berth runs containers itself")),
+    // Where they are not the default. Pods that ask for them find Berth by the same name.
+    rule("cri.containerd.runtimes.runc.**", Do::Needless("berth runs containers itself")),
+    rule("cri.containerd.runtimes.crun.**", Do::Needless("berth runs containers itself")),
     rule("cri.containerd.runtimes.**", Do::No(HANDLER)),
     rule("cri.containerd.**", Do::No("berth does not know this setting")),
     // Network and streams.

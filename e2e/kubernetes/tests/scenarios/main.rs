@@ -12,6 +12,7 @@ mod node;
 mod pulls;
 mod resources;
 mod restarts;
+mod runtime_classes;
 mod security;
 mod static_pods;
 mod streams;

@@ -103,29 +103,6 @@ fn a_container_that_wants_to_is_restarted_by_a_resize() -> Result<()> {
 }
 
 #[test]
-fn a_runtime_class_without_a_handler_is_refused_by_name() -> Result<()> {
-    scenario("runtime-class", |s| {
-        let class = json!({
-            "apiVersion": "node.k8s.io/v1",
-            "kind": "RuntimeClass",
-            "metadata": { "name": s.namespace() },
-            "handler": "no-such-runtime",
-        });
-        s.apply(&class.to_string())?;
-        let tried = s.create("classy", with(alone(sleeper()), json!({ "runtimeClassName": s.namespace() })));
-        let message = tried.and_then(|()| s.event("classy", "FailedCreatePodSandBox"));
-        s.kubectl(&["delete", "runtimeclass", s.namespace()])?;
-        let message = message?;
-        assert!(message.contains(r#"no runtime handler "no-such-runtime""#), "{message}");
-        let refusal =
-            s.create("none", with(alone(sleeper()), json!({ "runtimeClassName": "nobody-made-it" })));
-        let refusal = refusal.err().context("a pod of a class that does not exist")?;
-        assert!(format!("{refusal:#}").contains("nobody-made-it"), "{refusal:#}");
-        Ok(())
-    })
-}
-
-#[test]
 fn who_writes_more_than_its_limit_is_evicted() -> Result<()> {
     scenario("ephemeral", |s| {
         let write =

@@ -39,23 +39,26 @@ pub(super) async fn status(services: &Services, verbose: bool) -> v1::StatusResp
     let drivers = &services.drivers;
     let conditions = services.conditions().await;
     let user_namespaces = drivers.layers.maps_ids().is_ok();
+    let features = v1::RuntimeHandlerFeatures {
+        recursive_read_only_mounts: drivers.host.sets_mounts_recursively(),
+        user_namespaces,
+    };
     let info = if verbose { node(services, &conditions) } else { Info::new() };
     v1::StatusResponse {
         status: Some(v1::RuntimeStatus { conditions: conditions.iter().map(condition).collect() }),
         info,
-        runtime_handlers: vec![v1::RuntimeHandler {
-            name: String::new(),
-            features: Some(v1::RuntimeHandlerFeatures {
-                recursive_read_only_mounts: drivers.host.sets_mounts_recursively(),
-                user_namespaces,
-            }),
-        }],
+        runtime_handlers: services.config.pods.names().map(|name| handler(name, features)).collect(),
         features: Some(v1::RuntimeFeatures {
             supplemental_groups_policy: true,
             user_namespaces_host_network: user_namespaces,
             mount_options: true,
         }),
     }
+}
+
+/// All names are of one runtime.
+fn handler(name: &str, features: v1::RuntimeHandlerFeatures) -> v1::RuntimeHandler {
+    v1::RuntimeHandler { name: name.into(), features: Some(features) }
 }
 
 fn condition(condition: &Condition) -> v1::RuntimeCondition {

@@ -41,7 +41,8 @@ fuzz: setup
 agreement: setup
 	e2e/setup packages
 	mkdir -p .cache
-	test -s .cache/base.tar || mmdebstrap --quiet --variant=standard --format=tar stable .cache/base.tar
+	test -s .cache/base.tar || { mmdebstrap --quiet --variant=standard --format=tar \
+		"$$(. /etc/os-release && echo $$VERSION_CODENAME)" .cache/base.new && mv .cache/base.new .cache/base.tar; }
 	BERTH_BASE_TAR=$(CURDIR)/.cache/base.tar cargo test -p berth --lib -- --nocapture a_whole_base_system
 
 # On emulated nodes with cgroup v2, AppArmor and both cgroup drivers: what this machine can't tell. VM_FLAGS=--all runs

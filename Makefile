@@ -5,7 +5,7 @@ TEST_FLAGS ?=
 VM_FLAGS ?=
 K8S_FLAGS ?=
 
-.PHONY: run build test unit e2e e2e-vm e2e-vm-node e2e-kubernetes kubernetes-figures node-conformance chart image packages packages-test lint fmt conformance bench setup clean
+.PHONY: run build test unit e2e fuzz agreement e2e-vm e2e-vm-node e2e-kubernetes kubernetes-figures node-conformance chart image packages packages-test lint fmt conformance bench setup clean
 
 run:
 	e2e/run
@@ -30,6 +30,20 @@ e2e: setup
 	cargo build --profile shim -p berth-shim
 	e2e/tools/build cri-tools cni
 	BERTH_E2E_BERTH=$(CURDIR)/$(TARGET)/debug/berth e2e/test $(TEST_FLAGS)
+
+# Each fuzz target of src/fuzzing.rs for so many seconds, under libFuzzer; `make test` runs their corpora. TARGETS='layer spdy'
+# fuzzes some only.
+FOR ?= 60
+fuzz: setup
+	FOR=$(FOR) fuzz/run $(TARGETS)
+
+# Unpacks Debian's base system as GNU tar and bsdtar do, and compares all of it; a minute or two more to make it.
+agreement: setup
+	e2e/setup packages
+	mkdir -p .cache
+	test -s .cache/base.tar || { mmdebstrap --quiet --variant=standard --format=tar \
+		"$$(. /etc/os-release && echo $$VERSION_CODENAME)" .cache/base.new && mv .cache/base.new .cache/base.tar; }
+	BERTH_BASE_TAR=$(CURDIR)/.cache/base.tar cargo test -p berth --lib -- --nocapture a_whole_base_system
 
 # On emulated nodes with cgroup v2, AppArmor and both cgroup drivers, and on the oldest kernel: what this machine can't tell.
 # VM_FLAGS=--all runs everything there (an hour), VM_FLAGS='--only=security systemd' some test programs on one of the nodes.

@@ -97,6 +97,9 @@ impl Error {
     }
 }
 
+/// An error's text takes no more bytes than this: parsers quote what they do not understand, and a gRPC client takes only so much.
+const TEXT_MAX: usize = 4096;
+
 /// An error and its causes in one line: `cannot A: B: C`.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -105,6 +108,11 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         text.push_str(": ");
         text.push_str(&error.to_string());
         cause = error.source();
+    }
+    if text.len() > TEXT_MAX {
+        let end = (0..=TEXT_MAX).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or_default());
+        text.push_str("...");
     }
     text
 }

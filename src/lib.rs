@@ -13,6 +13,8 @@ pub mod daemon;
 pub mod drivers;
 pub mod error;
 pub mod events;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod health;
 pub mod ids;
 pub mod images;

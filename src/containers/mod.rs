@@ -10,6 +10,8 @@ mod exec;
 mod exec_sync;
 mod exit;
 pub mod filter;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod gauges;
 pub mod list;
 mod log;

@@ -24,11 +24,13 @@ use crate::ids::Digest;
 
 /// Files of one archive.
 const FILES_MAX: usize = 100_000;
+/// Bytes of a name that anything in an archive refers to; they are kept in memory.
+const NAME_MAX: usize = 512;
 /// Where readers of OCI layouts look for a whole reference, best first.
 const NAMES: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
 
 /// Where each file of the archive is.
-struct Index {
+pub(super) struct Index {
     file: Arc<File>,
     files: HashMap<String, (u64, u64)>,
     links: HashMap<String, String>,
@@ -67,7 +69,7 @@ struct Blob<'a> {
 }
 
 /// An image in the archive.
-struct Found {
+pub(super) struct Found {
     top: Fetched,
     names: Names,
     blobs: Arc<HashMap<Digest, (u64, u64)>>,
@@ -135,7 +137,7 @@ impl std::io::Read for FromStart<'_> {
 }
 
 impl Index {
-    fn read(archive: File) -> Result<Self, ImageError> {
+    pub(super) fn read(archive: File) -> Result<Self, ImageError> {
         let file = Arc::new(archive);
         let mut reader =
             Reader::new(BufReader::with_capacity(256 << 10, FromStart { file: &file, offset: 0 }));
@@ -146,10 +148,14 @@ impl Index {
                 continue;
             };
             let path = path.trim_start_matches("./").to_string();
+            if path.len() > NAME_MAX || entry.link.len() > NAME_MAX {
+                continue;
+            }
             if index.files.len() + index.links.len() >= FILES_MAX {
                 return Err(ImageError::ArchiveTooLarge(FILES_MAX));
             }
             match entry.kind {
+                Kind::File if entry.sparse.is_some() => {}
                 Kind::File => drop(index.files.insert(path, (reader.offset(), entry.size))),
                 // Old archives name a layer that two images share by a link to the first.
                 Kind::Symlink | Kind::HardLink => {
@@ -186,7 +192,7 @@ impl Index {
         })
     }
 
-    fn images(&self) -> Result<Vec<Found>, ImageError> {
+    pub(super) fn images(&self) -> Result<Vec<Found>, ImageError> {
         if self.files.contains_key("index.json") {
             return self.layout();
         }

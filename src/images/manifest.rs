@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::image::ImageConfig;
 use super::platform::Platform;
+use super::unambiguous::{self, Object};
 use crate::drivers::layers::LAYERS_MAX;
 use crate::ids::Digest;
 
@@ -154,6 +155,7 @@ pub enum Document {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Raw {
+    schema_version: Option<u64>,
     media_type: Option<String>,
     artifact_type: Option<String>,
     config: Option<Descriptor>,
@@ -165,12 +167,11 @@ struct Raw {
 /// empty if nobody said anything.
 pub fn parse(digest: &Digest, media_type: &str, bytes: &[u8]) -> Result<Document, ManifestError> {
     check_size("manifest", digest, bytes, MANIFEST_MAX)?;
-    let raw: Raw = serde_json::from_slice(bytes).map_err(|source| ManifestError::Json {
-        what: "manifest",
-        digest: digest.clone(),
-        source,
-    })?;
+    let raw: Raw = read("manifest", digest, Object::Document, bytes)?;
     let ambiguous = |problem| Err(ManifestError::Ambiguous { digest: digest.clone(), problem });
+    if raw.schema_version.is_some_and(|version| version != 2) {
+        return ambiguous("is of another schema version than 2");
+    }
     let said = media_type.split(';').next().unwrap_or_default().trim();
     if raw.media_type.as_deref().is_some_and(|own| !said.is_empty() && own != said) {
         return ambiguous("calls itself something else than the registry does");
@@ -197,6 +198,12 @@ fn manifest(
         let named =
             artifact_type.into_iter().chain([config.media_type.clone()]).find(|name| !name.is_empty());
         return match named {
+            // RFC 6838, section 4.2, allows 127 characters on each side of the slash.
+            Some(kind) if kind.len() > 255 => Err(ManifestError::NotAnImage {
+                digest,
+                what: "type",
+                media_type: kind.chars().take(255).collect(),
+            }),
             Some(kind) => Ok(Manifest { digest, config, layers, artifact: Some(kind) }),
             None => Err(ManifestError::NotAnImage { digest, what: "config", media_type: config.media_type }),
         };
@@ -210,10 +217,21 @@ fn manifest(
     // Layers with `urls` are fetched from the registry like all others: a URL in a document gets no request.
     match layers.iter().find(|layer| !LAYERS.iter().any(|prefix| layer.media_type.starts_with(prefix))) {
         Some(other) => {
-            Err(ManifestError::NotAnImage { digest, what: "layer", media_type: other.media_type.clone() })
+            let media_type = other.media_type.chars().take(255).collect();
+            Err(ManifestError::NotAnImage { digest, what: "layer", media_type })
         }
         None => Ok(Manifest { digest, config, layers, artifact: None }),
     }
+}
+
+fn read<T: serde::de::DeserializeOwned>(
+    what: &'static str,
+    digest: &Digest,
+    object: Object,
+    bytes: &[u8],
+) -> Result<T, ManifestError> {
+    let read = unambiguous::check(object, bytes).and_then(|()| serde_json::from_slice(bytes));
+    read.map_err(|source| ManifestError::Json { what, digest: digest.clone(), source })
 }
 
 fn check_size(what: &'static str, digest: &Digest, bytes: &[u8], limit: u64) -> Result<(), ManifestError> {
@@ -270,11 +288,7 @@ struct RawExecution {
 pub fn parse_config(manifest: &Manifest, bytes: &[u8]) -> Result<Config, ManifestError> {
     let digest = &manifest.config.digest;
     check_size("config", digest, bytes, CONFIG_MAX)?;
-    let raw: RawConfig = serde_json::from_slice(bytes).map_err(|source| ManifestError::Json {
-        what: "config",
-        digest: digest.clone(),
-        source,
-    })?;
+    let raw: RawConfig = read("config", digest, Object::Config, bytes)?;
     let diff_ids = raw.rootfs.diff_ids.unwrap_or_default();
     if diff_ids.len() != manifest.layers.len() {
         let (layers, diff_ids) = (manifest.layers.len(), diff_ids.len());

@@ -5,6 +5,8 @@ mod assemble;
 mod catalog;
 mod error;
 mod flight;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod image;
 mod import;
 mod layer;
@@ -20,6 +22,7 @@ mod remove;
 mod source;
 #[cfg(test)]
 mod tests;
+mod unambiguous;
 mod upload;
 mod usage;
 

@@ -6,6 +6,9 @@ use serde::Deserialize;
 
 use super::manifest::Descriptor;
 
+/// Platforms that a message names.
+const OFFERED_MAX: usize = 20;
+
 /// In Go's words (image-spec, image-index.md "platform").
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
@@ -60,17 +63,20 @@ impl Platform {
     }
 }
 
+/// For messages: what an image says of itself is made fit for a terminal.
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        if self.variant.is_empty() { Ok(()) } else { write!(f, "/{}", self.variant) }
+        let plain = |text: &str| -> String { text.chars().filter(|c| !c.is_control()).take(32).collect() };
+        write!(f, "{}/{}", plain(&self.os), plain(&self.architecture))?;
+        if self.variant.is_empty() { Ok(()) } else { write!(f, "/{}", plain(&self.variant)) }
     }
 }
 
-/// The platforms of an index, for a message.
+/// The platforms of an index, for a message, which needs no more than some of them.
 pub fn offered(manifests: &[Descriptor]) -> String {
-    let names: Vec<_> =
-        manifests.iter().filter_map(|one| one.platform.as_ref()).map(Platform::to_string).collect();
+    let platforms = || manifests.iter().filter_map(|one| one.platform.as_ref());
+    let mut names: Vec<_> = platforms().take(OFFERED_MAX).map(Platform::to_string).collect();
+    names.extend(platforms().nth(OFFERED_MAX).map(|_| "...".to_string()));
     names.join(", ")
 }
 

@@ -3,6 +3,8 @@
 //! (`websocket`), and then bytes are copied (`remote_command`, `port_forward`). What does not live here: processes and
 //! pods.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod handshake;
 mod inbox;
 mod outcome;

@@ -1,5 +1,7 @@
 //! The environment of a container's process. What does not live here: the command.
 
+use std::collections::HashMap;
+
 use super::{Inputs, SpecError};
 
 /// Where commands are found when nobody says.
@@ -9,24 +11,31 @@ const LONGEST: usize = 128 << 10;
 
 /// Variables in the order of their first mention; a later value replaces an earlier one.
 #[derive(Default)]
-struct Environment(Vec<(String, String)>);
+struct Environment {
+    variables: Vec<(String, String)>,
+    /// Where each name is: a hostile image has a million of them.
+    places: HashMap<String, usize>,
+}
 
 impl Environment {
     fn set(&mut self, name: &str, value: &str) {
-        match self.0.iter_mut().find(|(known, _)| known == name) {
-            Some((_, old)) => *old = value.to_string(),
-            None => self.0.push((name.to_string(), value.to_string())),
+        match self.places.get(name) {
+            Some(place) => self.variables[*place].1 = value.to_string(),
+            None => {
+                self.places.insert(name.to_string(), self.variables.len());
+                self.variables.push((name.to_string(), value.to_string()));
+            }
         }
     }
 
     fn set_default(&mut self, name: &str, value: &str) {
-        if !self.0.iter().any(|(known, _)| known == name) {
-            self.0.push((name.to_string(), value.to_string()));
+        if !self.places.contains_key(name) {
+            self.set(name, value);
         }
     }
 
     fn into_strings(self) -> Vec<String> {
-        self.0.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+        self.variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 //! What does not live here: where the archive comes from (unpack), how paths are walked (tree).
 
 mod attributes;
+mod directories;
 mod remove;
 
 use std::collections::BTreeSet;
@@ -13,10 +14,11 @@ use rustix::io::Errno;
 
 use self::attributes::Attributes;
 pub use self::attributes::{is_images, set_time};
-use self::remove::{below, remove};
+use self::directories::Directories;
+use self::remove::remove;
 use super::error::LayerError;
 use super::tar::{Entry, Kind, Reader};
-use super::tree::{self, Made, Names, Times, Tree};
+use super::tree::{self, Made, Names, Tree};
 use super::whiteout::{Meaning, meaning};
 
 /// What lies under the directory that is written to.
@@ -44,15 +46,14 @@ pub struct Applied {
 /// Applies every entry up to the archive's end. `root` is an empty directory (or the overlay) of mode 0755.
 pub fn apply<R: BufRead>(root: OwnedFd, view: View, reader: &mut Reader<R>) -> Result<Applied, LayerError> {
     let mut tree = Tree::new(root);
-    let mut applied = Applied { inodes: 1, bytes: 4096, ..Applied::default() };
-    let mut times = Times::new();
+    let mut known = Directories::default();
     if view == View::Merged {
         tree.remember_times()?;
     } else {
-        applied.implied.insert(Vec::new());
-        times.insert(Vec::new(), (0, 0));
+        known.implied.insert(Vec::new());
+        known.set_time(Vec::new(), (0, 0))?;
     }
-    let mut applier = Applier { tree, view, applied, times, added: BTreeSet::new() };
+    let mut applier = Applier { tree, view, known, inodes: 1, bytes: 4096 };
     while let Some(entry) = reader.next_entry()? {
         applier.entry(&entry, reader)?;
     }
@@ -62,11 +63,9 @@ pub fn apply<R: BufRead>(root: OwnedFd, view: View, reader: &mut Reader<R>) -> R
 struct Applier {
     tree: Tree,
     view: View,
-    applied: Applied,
-    /// Of directories; set at the end, as every new file in one changes it.
-    times: Times,
-    /// In a merged view: the real paths that this archive added, which its whiteouts leave alone.
-    added: BTreeSet<Vec<u8>>,
+    known: Directories,
+    inodes: u64,
+    bytes: u64,
 }
 
 impl Applier {
@@ -110,29 +109,36 @@ impl Applier {
             Kind::CharDevice if entry.device == (0, 0) => return self.hide(name, entry),
             _ => self.node(entry, name)?,
         }
-        self.note_added(name);
-        Ok(())
+        self.note_added(name)
     }
 
     fn enter(&mut self, parents: &[&[u8]]) -> Result<(), LayerError> {
         let mut made = Vec::new();
         self.tree.enter(parents, &mut made)?;
         for Made { path, over_whiteout } in made {
-            self.applied.inodes += 1;
-            self.applied.bytes += 4096;
-            self.times.insert(path.clone(), (0, 0));
+            self.count_directory();
+            // The whiteout was counted, too.
+            self.inodes -= u64::from(over_whiteout);
+            self.known.set_time(path.clone(), (0, 0))?;
             if self.view == View::Merged {
-                self.added.insert(path);
+                self.known.add(path)?;
             } else if !over_whiteout {
-                self.applied.implied.insert(path);
+                self.known.charge(&path)?;
+                self.known.implied.insert(path);
             }
         }
         Ok(())
     }
 
-    fn note_added(&mut self, name: &[u8]) {
-        if self.view == View::Merged {
-            self.added.insert(self.tree.path_of(name));
+    fn count_directory(&mut self) {
+        self.inodes += 1;
+        self.bytes += 4096;
+    }
+
+    fn note_added(&mut self, name: &[u8]) -> Result<(), LayerError> {
+        match self.view {
+            View::Merged => self.known.add(self.tree.path_of(name)),
+            View::Alone => Ok(()),
         }
     }
 
@@ -143,9 +149,8 @@ impl Applier {
         self.tree.enter(&[], &mut Vec::new())?;
         remove::clear_xattrs(self.tree.here()).map_err(LayerError::apply("replace", &entry.path))?;
         Attributes(entry).set_on(self.tree.here())?;
-        self.applied.implied.remove(&Vec::new());
-        self.times.insert(Vec::new(), entry.mtime);
-        Ok(())
+        self.known.implied.remove(&Vec::new());
+        self.known.set_time(Vec::new(), entry.mtime)
     }
 
     fn directory(&mut self, entry: &Entry, name: &[u8]) -> Result<(), LayerError> {
@@ -153,15 +158,13 @@ impl Applier {
         let fd = match tree::make_directory(self.tree.here(), name) {
             Err(Errno::EXIST) => self.existing_directory(entry, name)?,
             made => {
-                self.applied.inodes += 1;
-                self.applied.bytes += 4096;
+                self.count_directory();
                 made.map_err(LayerError::apply("make the directory", &entry.path))?
             }
         };
         Attributes(entry).set_on(fd.as_fd())?;
-        self.applied.implied.remove(&path);
-        self.times.insert(path, entry.mtime);
-        Ok(())
+        self.known.implied.remove(&path);
+        self.known.set_time(path, entry.mtime)
     }
 
     /// A directory in the place of anything else hides what the layers below have there.
@@ -181,8 +184,7 @@ impl Applier {
         if self.view == View::Alone {
             tree::set_opaque(fd.as_fd()).map_err(LayerError::apply("mark", &entry.path))?;
         }
-        self.applied.inodes += 1;
-        self.applied.bytes += 4096;
+        self.count_directory();
         Ok(fd)
     }
 
@@ -195,18 +197,10 @@ impl Applier {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o600);
         let fd = self.make(entry, name, |here| rustix::fs::openat(here, name, flags, mode))?;
-        loop {
-            let data = reader.data()?;
-            if data.is_empty() {
-                break;
-            }
-            let written = rustix::io::retry_on_intr(|| rustix::io::write(&fd, data));
-            let written = written.map_err(LayerError::apply("write", &entry.path))?;
-            reader.consume(written);
-        }
+        fill(&fd, entry, reader)?;
         Attributes(entry).set_on(fd.as_fd())?;
         let stat = rustix::fs::fstat(&fd).map_err(LayerError::apply("stat", &entry.path))?;
-        self.applied.bytes += blocks(&stat);
+        self.bytes += blocks(&stat);
         Ok(())
     }
 
@@ -241,7 +235,7 @@ impl Applier {
             }
             made => made,
         };
-        self.applied.inodes += 1;
+        self.inodes += 1;
         made.map_err(LayerError::apply("make", &entry.path))
     }
 
@@ -276,8 +270,7 @@ impl Applier {
         }
         rustix::fs::linkat(&from, target_name, self.tree.here(), name, AtFlags::empty())
             .map_err(LayerError::apply("link", &entry.path))?;
-        self.note_added(name);
-        Ok(())
+        self.note_added(name)
     }
 
     fn stat(&self, name: &[u8], entry: &Entry) -> Result<Option<Stat>, LayerError> {
@@ -292,17 +285,9 @@ impl Applier {
         let path = self.tree.path_of(name);
         let gone = remove(self.tree.here(), name).map_err(LayerError::apply("replace", &entry.path))?;
         // In a merged view most of what goes was never counted.
-        self.applied.inodes = self.applied.inodes.saturating_sub(gone.inodes);
-        self.applied.bytes = self.applied.bytes.saturating_sub(gone.bytes);
-        for set in [&mut self.applied.implied, &mut self.added] {
-            let gone: Vec<_> = below(set, &path).cloned().collect();
-            gone.iter().for_each(|path| {
-                set.remove(path);
-            });
-            set.remove(&path);
-        }
-        let prefix = [path.as_slice(), b"/"].concat();
-        self.times.retain(|at, _| *at != path && !at.starts_with(&prefix));
+        self.inodes = self.inodes.saturating_sub(gone.inodes);
+        self.bytes = self.bytes.saturating_sub(gone.bytes);
+        self.known.forget(&path);
         Ok(())
     }
 
@@ -320,7 +305,7 @@ impl Applier {
         let path = self.tree.path_of(name);
         let directory = tree::open_directory(self.tree.here(), name);
         let directory = directory.map_err(LayerError::apply("open", &entry.path))?;
-        self.applied.implied.remove(&path);
+        self.known.implied.remove(&path);
         tree::set_opaque(directory.as_fd()).map_err(LayerError::apply("mark", &entry.path))
     }
 
@@ -328,8 +313,12 @@ impl Applier {
         if self.view == View::Merged {
             return Ok(());
         }
-        self.applied.inodes += 1;
-        self.applied.hiding.insert(self.tree.path());
+        self.inodes += 1;
+        let path = self.tree.path();
+        if !self.known.hiding.contains(&path) {
+            self.known.charge(&path)?;
+            self.known.hiding.insert(path);
+        }
         rustix::fs::mknodat(self.tree.here(), name, FileType::CharacterDevice, Mode::empty(), 0)
             .map_err(LayerError::apply("hide", &entry.path))
     }
@@ -342,19 +331,50 @@ impl Applier {
         let here = here.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
         let here = here.map_err(LayerError::apply("open", &entry.path))?;
         let path = self.tree.path();
+        if self.known.is_purged(&path) {
+            return Ok(());
+        }
         self.purge(here.as_fd(), &path).map_err(LayerError::apply("hide what is below", &entry.path))
     }
 
     fn finish(mut self) -> Result<Applied, LayerError> {
         let mut times = self.tree.take_times();
-        times.append(&mut self.times);
+        times.append(&mut self.known.times);
         for (path, mtime) in times {
             let names: Vec<_> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
             if self.tree.find(&names)?.is_some() && self.tree.path() == path {
                 set_time(self.tree.here(), mtime).map_err(LayerError::apply("set the times of", &path))?;
             }
         }
-        Ok(self.applied)
+        let Directories { implied, hiding, .. } = self.known;
+        Ok(Applied { implied, hiding, bytes: self.bytes, inodes: self.inodes })
+    }
+}
+
+/// Writes a file's data where it belongs; the holes between are left to the file system.
+fn fill<R: BufRead>(fd: &OwnedFd, entry: &Entry, reader: &mut Reader<R>) -> Result<(), LayerError> {
+    let whole = [(0, entry.size)];
+    let pieces = entry.sparse.as_ref().map_or(&whole[..], |map| map.pieces.as_slice());
+    for (offset, length) in pieces {
+        if entry.sparse.is_some() {
+            rustix::fs::seek(fd, rustix::fs::SeekFrom::Start(*offset))
+                .map_err(LayerError::apply("write", &entry.path))?;
+        }
+        let mut left = *length;
+        while left > 0 {
+            let data = reader.data()?;
+            let data = &data[..data.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
+            let written = rustix::io::retry_on_intr(|| rustix::io::write(fd, data));
+            let written = written.map_err(LayerError::apply("write", &entry.path))?;
+            reader.consume(written);
+            left -= written as u64;
+        }
+    }
+    match &entry.sparse {
+        Some(map) => {
+            rustix::fs::ftruncate(fd, map.size).map_err(LayerError::apply("set the size of", &entry.path))
+        }
+        None => Ok(()),
     }
 }
 

@@ -40,8 +40,22 @@ pub enum LayerError {
         /// The link.
         path: PathBuf,
     },
+    /// More than is kept in memory.
+    #[error(
+        "the archive has too many {what} at {path:?}: what is remembered of them takes more than {limit} bytes"
+    )]
+    TooMany {
+        /// Where it became too much, as a real path.
+        path: PathBuf,
+        /// What there is too much of.
+        what: &'static str,
+        /// The cap that it broke.
+        limit: usize,
+    },
     /// The unpacked layer is out of proportion.
-    #[error("unpacks to more than {limit} bytes, which is more than its {blob} compressed bytes may")]
+    #[error(
+        "unpacks to more than {limit} bytes, which is more than its {blob} compressed bytes may (ratio_max of [layers])"
+    )]
     TooLarge {
         /// The cap that it broke.
         limit: u64,
@@ -54,6 +68,14 @@ pub enum LayerError {
         /// The staging directory.
         path: PathBuf,
         /// What is left of it.
+        free: u64,
+    },
+    /// The file system can hold few more files.
+    #[error("the file system of {path} has only {free} inodes left")]
+    NoInodes {
+        /// The staging directory.
+        path: PathBuf,
+        /// What is left of them.
         free: u64,
     },
     /// The archive's gzip form is broken or cut short.
@@ -126,7 +148,7 @@ impl LayerError {
     /// The disk, and not the image, is at fault.
     pub fn is_out_of_space(&self) -> bool {
         match self {
-            Self::DiskFull { .. } => true,
+            Self::DiskFull { .. } | Self::NoInodes { .. } => true,
             Self::Apply { source, .. } | Self::Io { source, .. } => {
                 matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
@@ -145,18 +167,20 @@ impl LayerError {
     pub fn kind(&self) -> Kind {
         match self {
             _ if self.is_out_of_space() => Kind::ResourceExhausted,
+            Self::Tar(TarError::TooLong { .. }) | Self::TooMany { .. } | Self::TooLarge { .. } => {
+                Kind::ResourceExhausted
+            }
             Self::Tar(_)
             | Self::Gzip(_)
             | Self::Entry { .. }
             | Self::NeedsParents { .. }
             | Self::SubPath { .. }
             | Self::TooManyLayers(_) => Kind::InvalidArgument,
-            Self::TooLarge { .. } => Kind::ResourceExhausted,
             Self::Missing { .. } => Kind::DataLoss,
             Self::Apply { source, .. } | Self::Io { source, .. } | Self::Mount { source, .. } => {
                 io_kind(source)
             }
-            Self::DiskFull { .. } => Kind::ResourceExhausted,
+            Self::DiskFull { .. } | Self::NoInodes { .. } => Kind::ResourceExhausted,
         }
     }
 }

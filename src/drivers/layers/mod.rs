@@ -3,12 +3,16 @@
 mod apply;
 mod error;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod incoming;
 mod inflate;
 mod overlay;
 mod restore;
 mod staging;
 pub mod tar;
+#[cfg(test)]
+pub mod tests;
 mod tree;
 mod unpack;
 mod volume;
@@ -42,11 +46,14 @@ pub const LAYERS_MAX: usize = 128;
 pub struct Config {
     /// Unpacking ends with an error when the file system has less than this left, in MiB.
     pub reserve_mib: u64,
+    /// A layer of more than 1 GiB unpacks to at most so many times its compressed size.
+    pub ratio_max: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { reserve_mib: 64 }
+        // gzip's best is 1032 to 1.
+        Self { reserve_mib: 64, ratio_max: 1100 }
     }
 }
 
@@ -64,6 +71,7 @@ pub struct View<'a> {
 pub struct Layers {
     layout: Layout,
     reserve: u64,
+    ratio: u64,
     /// Found out when it is first asked for: see `maps_ids`.
     maps_ids: OnceLock<Result<(), String>>,
 }
@@ -79,7 +87,8 @@ impl Layers {
             let mut builder = std::fs::DirBuilder::new();
             builder.recursive(true).mode(0o700).create(&path).map_err(LayerError::io("make", &path))?;
         }
-        Ok(Self { layout: layout.clone(), reserve: config.reserve_mib << 20, maps_ids: OnceLock::new() })
+        let (reserve, ratio) = (config.reserve_mib << 20, config.ratio_max);
+        Ok(Self { layout: layout.clone(), reserve, ratio, maps_ids: OnceLock::new() })
     }
 
     /// A detached overlay of layers (bottom first) with `upper` as its writable layer, which gets the root directory's

@@ -16,6 +16,8 @@ use super::tar::{NAME_MAX, PATH_MAX};
 /// Overlay's mark of a directory that hides what lies below it (kernel documentation, overlayfs.rst).
 pub const OPAQUE: &str = "trusted.overlay.opaque";
 const LINKS_MAX: usize = 40;
+/// Names that links add to one path: a few links that lead to and fro would make each entry a long way.
+const LINK_NAMES_MAX: usize = 512;
 /// Below any usual limit of open files: the way holds one for each directory.
 const DEPTH_MAX: usize = 512;
 const DIRECTORY: OFlags =
@@ -135,7 +137,7 @@ impl Tree {
         let common = self.way.iter().zip(names).take_while(|((at, _), name)| at == *name).count();
         self.way.truncate(common);
         let mut ahead: Vec<Vec<u8>> = names[common..].iter().rev().map(|name| name.to_vec()).collect();
-        let mut links = 0;
+        let mut followed = Followed::default();
         while let Some(name) = ahead.pop() {
             match name.as_slice() {
                 b"" | b"." => continue,
@@ -150,8 +152,7 @@ impl Tree {
                 Err(Errno::NOENT) => self.make(name, made.as_deref_mut())?,
                 Err(Errno::NOTDIR | Errno::LOOP) => match self.link(&name)? {
                     Some(target) => {
-                        links += 1;
-                        self.follow(&target, &mut ahead, links)?;
+                        self.follow(&target, &mut ahead, &mut followed)?;
                     }
                     None => self.replace_whiteout(name, made.as_deref_mut())?,
                 },
@@ -175,15 +176,22 @@ impl Tree {
         Ok(())
     }
 
-    fn follow(&mut self, target: &[u8], ahead: &mut Vec<Vec<u8>>, links: usize) -> Result<(), Stop> {
-        let names: Vec<_> = target.split(|byte| *byte == b'/').map(<[u8]>::to_vec).collect();
-        if links > LINKS_MAX || ahead.len() + names.len() > PATH_MAX {
+    /// Puts a link's names before those that are ahead.
+    fn follow(
+        &mut self,
+        target: &[u8],
+        ahead: &mut Vec<Vec<u8>>,
+        followed: &mut Followed,
+    ) -> Result<(), Stop> {
+        followed.links += 1;
+        followed.names += target.split(|byte| *byte == b'/').count();
+        if followed.links > LINKS_MAX || followed.names > LINK_NAMES_MAX {
             return Err(Stop::Failed(LayerError::entry(&self.path_of(target), "too many symbolic links")));
         }
         if target.starts_with(b"/") {
             self.way.clear();
         }
-        ahead.extend(names.into_iter().rev());
+        ahead.extend(target.rsplit(|byte| *byte == b'/').map(<[u8]>::to_vec));
         Ok(())
     }
 
@@ -235,6 +243,13 @@ impl Tree {
     fn failed(&self, verb: &'static str, name: &[u8], errno: Errno) -> Stop {
         Stop::Failed(LayerError::apply(verb, &self.path_of(name))(errno))
     }
+}
+
+/// The links on one way.
+#[derive(Default)]
+struct Followed {
+    links: usize,
+    names: usize,
 }
 
 enum Stop {

@@ -15,10 +15,10 @@ use super::tar::Reader;
 use super::{Layers, tree};
 use crate::ids::Digest;
 
-/// No compression that honest images use does better than gzip's best, 1032 to 1.
-const RATIO_MAX: u64 = 1100;
 /// Small blobs may unpack to this, whatever their ratio.
 const RATIO_FREE: u64 = 1 << 30;
+/// One in so many inodes stays free.
+const INODES_RESERVE: u64 = 100;
 /// Bytes between two looks at the file system.
 const LOOK_EVERY: u64 = 16 << 20;
 
@@ -44,6 +44,7 @@ enum Exceeded {
     No,
     Ratio(u64),
     Disk(u64),
+    Inodes(u64),
 }
 
 impl Layers {
@@ -83,6 +84,7 @@ impl Layers {
             Exceeded::No => error,
             Exceeded::Ratio(limit) => LayerError::TooLarge { limit, blob: size },
             Exceeded::Disk(free) => LayerError::DiskFull { path: staged.path(), free },
+            Exceeded::Inodes(free) => LayerError::NoInodes { path: staged.path(), free },
         })?;
         if view == View::Merged {
             count(&staged, &mut applied)?;
@@ -92,7 +94,7 @@ impl Layers {
     }
 
     fn guard(&self, size: u64, exceeded: Rc<Cell<Exceeded>>) -> impl FnMut(u64) -> io::Result<()> + 'static {
-        let limit = size.saturating_mul(RATIO_MAX).max(RATIO_FREE);
+        let limit = size.saturating_mul(self.ratio).max(RATIO_FREE);
         let (path, reserve): (PathBuf, u64) = (self.layout.staging(), self.reserve);
         let mut looked = 0;
         move |total| {
@@ -106,6 +108,11 @@ impl Layers {
                 let free = stat.f_bavail.saturating_mul(stat.f_frsize);
                 if free < reserve {
                     exceeded.set(Exceeded::Disk(free));
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                // Some file systems, as btrfs, count none. An archive of empty files needs few bytes for many inodes.
+                if stat.f_favail < stat.f_files / INODES_RESERVE {
+                    exceeded.set(Exceeded::Inodes(stat.f_favail));
                     return Err(io::ErrorKind::StorageFull.into());
                 }
             }

@@ -120,7 +120,7 @@ fn sensitive(text: &str) -> Option<HeaderValue> {
 
 /// A token server must be https. On this machine it may be plain http if the registry is here, too; and where the
 /// operator chose plain http for a registry, its own origin may serve tokens.
-fn realm_url(target: &Target<'_>, realm: &str) -> Result<Url, RegistryError> {
+pub(super) fn realm_url(target: &Target<'_>, realm: &str) -> Result<Url, RegistryError> {
     let base = &target.host.base;
     let url = base.join(realm).map_err(|_| bad_answer(target, "WWW-Authenticate realm"))?;
     let same = url.origin() == base.origin();

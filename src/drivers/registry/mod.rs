@@ -6,6 +6,8 @@ mod blob;
 mod challenge;
 mod credentials;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod hosts;
 mod hosts_toml;
 mod manifest;

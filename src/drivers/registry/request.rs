@@ -240,7 +240,11 @@ fn stalled(target: &Target<'_>, url: &Url) -> RegistryError {
 }
 
 /// Where an answer leads, if elsewhere.
-fn redirect(target: &Target<'_>, from: &Url, response: &Response) -> Result<Option<Url>, RegistryError> {
+pub(super) fn redirect(
+    target: &Target<'_>,
+    from: &Url,
+    response: &Response,
+) -> Result<Option<Url>, RegistryError> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Ok(None);
     }

@@ -2,6 +2,7 @@
 
 mod archive;
 mod artifact;
+mod documents;
 mod hostile;
 mod merged_view;
 mod registry;

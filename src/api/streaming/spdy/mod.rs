@@ -19,8 +19,8 @@ pub mod client;
 mod tests;
 
 pub use connection::serve;
-#[cfg(test)]
-pub use frame::Frame;
 pub use frame::Status;
+#[cfg(any(test, fuzzing))]
+pub use frame::{CONTROL, Decoder, Frame};
 pub use opening::{VERSIONS, Version, open};
 pub use stream::{Stream, Streams, Writer};

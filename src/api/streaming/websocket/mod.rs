@@ -18,6 +18,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 pub use command::command;
 pub use connection::Writer;
+#[cfg(any(test, fuzzing))]
+pub use message::Said;
 pub use message::{Protocol, VERSIONS};
 pub use ports::ports;
 pub use tunnel::{PROTOCOL as TUNNEL, tunnel};

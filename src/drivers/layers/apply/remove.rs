@@ -70,12 +70,18 @@ impl Applier {
         let here = here.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
         let here = here.map_err(LayerError::apply("open", &entry.path))?;
         let path = self.tree.path_of(name);
+        if self.known.is_purged(&path) {
+            return Ok(());
+        }
         self.purge_child(here.as_fd(), name, &path, is_directory)
             .map_err(LayerError::apply("hide", &entry.path))
     }
 
     /// Removes everything in a directory that this archive did not add.
     pub(super) fn purge(&mut self, directory: BorrowedFd<'_>, path: &[u8]) -> Result<(), Errno> {
+        if !self.known.purged.insert(path.to_vec()) {
+            return Ok(());
+        }
         for name in names(directory)? {
             let stat = rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW)?;
             let child = if path.is_empty() { name.clone() } else { [path, b"/", &name].concat() };
@@ -92,8 +98,8 @@ impl Applier {
         path: &[u8],
         is_directory: bool,
     ) -> Result<(), Errno> {
-        let added = self.added.contains(path);
-        let holds_added = below(&self.added, path).next().is_some();
+        let added = self.known.added.contains(path);
+        let holds_added = below(&self.known.added, path).next().is_some();
         if !added && !holds_added {
             remove(parent, name)?;
             return Ok(());
@@ -105,8 +111,8 @@ impl Applier {
         if !added {
             // It is hidden, and made anew as the parent of what was added: nothing of the old one remains.
             reset(directory.as_fd())?;
-            self.times.insert(path.to_vec(), (0, 0));
-            self.added.insert(path.to_vec());
+            self.known.times.insert(path.to_vec(), (0, 0));
+            self.known.added.insert(path.to_vec());
         }
         self.purge(directory.as_fd(), path)
     }

@@ -32,6 +32,11 @@ pub enum Flag {
     LongLink,
 }
 
+/// The type of a file before POSIX.
+const OLD_FILE: u8 = 0;
+/// GNU's type of a file with a map of its holes.
+const SPARSE: u8 = b'S';
+
 /// A header with a good checksum.
 #[derive(Debug)]
 pub struct Header<'a>(&'a [u8; BLOCK]);
@@ -54,6 +59,11 @@ impl<'a> Header<'a> {
         }
     }
 
+    /// All of it.
+    pub fn block(&self) -> &'a [u8; BLOCK] {
+        self.0
+    }
+
     fn field(&self, at: usize, len: usize) -> &'a [u8] {
         &self.0[at..at + len]
     }
@@ -65,17 +75,21 @@ impl<'a> Header<'a> {
     }
 
     fn number(&self, at: usize, len: usize, problem: Problem) -> Result<i64, Problem> {
-        let field = self.field(at, len);
-        let value =
-            if field[0] & 0x80 != 0 { base256(field) } else { octal(field).and_then(|v| v.try_into().ok()) };
-        value.ok_or(problem)
+        number(self.field(at, len)).ok_or(problem)
+    }
+
+    /// Whether it is of GNU's oldest form of sparse files.
+    pub fn is_sparse(&self) -> Result<bool, Problem> {
+        match (self.0[156], self.field(257, 8)) {
+            (SPARSE, b"ustar  \0") => Ok(true),
+            (SPARSE, _) => Err("the type of GNU's sparse files, and is none of GNU's"),
+            _ => Ok(false),
+        }
     }
 
     pub fn flag(&self) -> Result<Flag, Problem> {
         Ok(match self.0[156] {
-            // Before POSIX a directory was a file whose name ends in a slash.
-            b'0' | 0 if self.name().ends_with(b"/") => Flag::Entry(Kind::Directory),
-            b'0' | 0 | b'7' => Flag::Entry(Kind::File),
+            OLD_FILE | b'0' | b'7' | SPARSE => Flag::Entry(Kind::File),
             b'1' => Flag::Entry(Kind::HardLink),
             b'2' => Flag::Entry(Kind::Symlink),
             b'3' => Flag::Entry(Kind::CharDevice),
@@ -86,15 +100,25 @@ impl<'a> Header<'a> {
             b'g' => Flag::Global,
             b'L' => Flag::LongName,
             b'K' => Flag::LongLink,
-            b'S' => return Err("GNU's sparse format, which is not supported"),
             _ => return Err("an unknown type"),
         })
     }
 
-    /// The prefix field exists in POSIX headers only; GNU keeps times there.
+    /// What a file of this whole name is. Before POSIX a directory was a file whose name ends in a slash; since then some
+    /// readers still see a directory there, and others a file.
+    pub fn file_or_directory(&self, name: &[u8]) -> Result<Kind, Problem> {
+        match (name.ends_with(b"/"), self.0[156]) {
+            (false, _) => Ok(Kind::File),
+            (true, OLD_FILE) => Ok(Kind::Directory),
+            (true, _) => Err("a file's type and a directory's name"),
+        }
+    }
+
+    /// The prefix field exists in POSIX headers only; GNU keeps times there, and star in the last bytes of it.
     pub fn name(&self) -> Vec<u8> {
         let name = self.text(0, 100);
-        let prefix = if self.field(257, 6) == b"ustar\0" { self.text(345, 155) } else { b"" };
+        let length = if self.field(508, 4) == b"tar\0" { 131 } else { 155 };
+        let prefix = if self.field(257, 6) == b"ustar\0" { self.text(345, length) } else { b"" };
         if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
     }
 
@@ -124,12 +148,19 @@ impl<'a> Header<'a> {
     }
 
     pub fn device(&self) -> Result<(u32, u32), Problem> {
-        let number = |at| {
+        let number = |at, bits: u32| {
             let value = self.number(at, 8, "a device that is no number")?;
-            u32::try_from(value).map_err(|_| "a device number out of range")
+            let value = u32::try_from(value).ok().filter(|value| value >> bits == 0);
+            value.ok_or("a device number out of range")
         };
-        Ok((number(329)?, number(337)?))
+        // What Linux takes: more would be cut off, and become another device.
+        Ok((number(329, 12)?, number(337, 20)?))
     }
+}
+
+/// A field of a header: octal, or GNU's binary form.
+pub fn number(field: &[u8]) -> Option<i64> {
+    if field[0] & 0x80 != 0 { base256(field) } else { octal(field).and_then(|value| value.try_into().ok()) }
 }
 
 /// Octal digits, blanks or zeros around them; nothing at all is zero.

@@ -6,12 +6,16 @@
 mod header;
 mod pax;
 mod reader;
+mod sparse;
 
 pub use header::Kind;
 pub use reader::{Entry, Reader};
+pub use sparse::Map;
 
 /// Longest path or link target, in bytes.
 pub const PATH_MAX: usize = 4096;
+/// Longest target of a symbolic link, in bytes.
+pub const TARGET_MAX: usize = 4095;
 /// Longest name of one directory entry, in bytes.
 pub const NAME_MAX: usize = 255;
 /// Largest extended header of one entry, in bytes.

@@ -1,5 +1,8 @@
 //! POSIX extended headers: records of `LENGTH KEY=VALUE\n`. What does not live here: where they stand in the archive.
 
+use std::collections::BTreeMap;
+
+use super::sparse;
 use super::{PATH_MAX, XATTR_MAX};
 
 type Problem = &'static str;
@@ -14,7 +17,9 @@ pub struct Extension {
     pub gid: Option<i64>,
     /// Seconds and nanoseconds.
     pub mtime: Option<(i64, u32)>,
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Of a file with holes.
+    pub sparse: Option<sparse::Records>,
 }
 
 impl Extension {
@@ -31,19 +36,17 @@ impl Extension {
 
     fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), Problem> {
         match key {
-            b"path" => self.path = path(value)?,
-            b"linkpath" => self.link = path(value)?,
-            b"size" => self.size = number(value, "an extended size that is no number")?,
-            b"uid" => self.uid = number(value, "an extended user id that is no number")?,
-            b"gid" => self.gid = number(value, "an extended group id that is no number")?,
-            b"mtime" if value.is_empty() => self.mtime = None,
+            b"path" => self.path = Some(path(value)?),
+            b"linkpath" => self.link = Some(path(value)?),
+            b"size" => self.size = Some(number(value, "an extended size that is no number")?),
+            b"uid" => self.uid = Some(number(value, "an extended user id that is no number")?),
+            b"gid" => self.gid = Some(number(value, "an extended group id that is no number")?),
             b"mtime" => self.mtime = Some(time(value).ok_or("an extended time that is no number")?),
-            key if key.starts_with(b"GNU.sparse.") => {
-                return Err("GNU's sparse format, which is not supported");
-            }
             key => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     self.take_xattr(name, value)?;
+                } else if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
+                    self.sparse.get_or_insert_default().take(key, value, decimal(value))?;
                 }
             }
         }
@@ -57,8 +60,7 @@ impl Extension {
         if value.len() > XATTR_MAX {
             return Err("an extended attribute larger than 64 KiB");
         }
-        self.xattrs.retain(|(known, _)| known != name);
-        self.xattrs.push((name.to_vec(), value.to_vec()));
+        self.xattrs.insert(name.to_vec(), value.to_vec());
         Ok(())
     }
 }
@@ -67,8 +69,9 @@ impl Extension {
 pub fn check_global(body: &[u8]) -> Result<(), Problem> {
     for record in Records(body) {
         let (key, _) = record?;
-        if matches!(key, b"path" | b"linkpath" | b"size") || key.starts_with(b"GNU.sparse.") {
-            return Err("a path or size in a global header");
+        let known = matches!(key, b"path" | b"linkpath" | b"size" | b"uid" | b"gid" | b"mtime");
+        if known || key.starts_with(b"GNU.sparse.") || key.starts_with(b"SCHILY.xattr.") {
+            return Err("a global header that describes files");
         }
     }
     Ok(())
@@ -113,26 +116,25 @@ fn split(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((key, &record[equals + 1..], rest))
 }
 
-/// An empty value takes the record back.
-fn path(value: &[u8]) -> Result<Option<Vec<u8>>, Problem> {
+/// An empty value should take an older record back; some readers see an empty path instead.
+pub(super) fn path(value: &[u8]) -> Result<Vec<u8>, Problem> {
+    if value.is_empty() {
+        return Err("an empty path in an extended header");
+    }
     if value.contains(&0) {
         return Err("a path with a zero byte");
     }
     if value.len() > PATH_MAX {
         return Err("a path longer than 4096 bytes");
     }
-    Ok((!value.is_empty()).then(|| value.to_vec()))
+    Ok(value.to_vec())
 }
 
-fn number<N: TryFrom<u64>>(value: &[u8], problem: Problem) -> Result<Option<N>, Problem> {
-    if value.is_empty() {
-        return Ok(None);
-    }
-    let number = decimal(value).and_then(|number| N::try_from(number).ok());
-    number.map(Some).ok_or(problem)
+fn number<N: TryFrom<u64>>(value: &[u8], problem: Problem) -> Result<N, Problem> {
+    decimal(value).and_then(|number| N::try_from(number).ok()).ok_or(problem)
 }
 
-fn decimal(text: &[u8]) -> Option<u64> {
+pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
     }
@@ -187,7 +189,7 @@ mod tests {
         assert_eq!(extension.path.unwrap(), b"a/b");
         assert_eq!(extension.size, Some(12_345_678_901));
         assert_eq!(extension.mtime, Some((-2, 750_000_000)));
-        assert_eq!(extension.xattrs, [(b"user.x".to_vec(), b"\0=\n".to_vec())]);
+        assert_eq!(extension.xattrs, [(b"user.x".to_vec(), b"\0=\n".to_vec())].into());
     }
 
     #[test]
@@ -216,5 +218,9 @@ mod tests {
         }
         assert!(check_global(&record("path", b"x")).is_err());
         assert!(check_global(&record("comment", b"x")).is_ok());
+        for known in ["path", "linkpath", "size", "uid", "gid", "mtime"] {
+            assert!(Extension::parse(&record(known, b"")).is_err(), "{known}");
+            assert!(check_global(&record(known, b"1")).is_err(), "{known}");
+        }
     }
 }

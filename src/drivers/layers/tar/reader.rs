@@ -1,10 +1,12 @@
 //! From a stream of bytes to entries, in order, in one pass. What does not live here: paths' meaning.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, ErrorKind};
 
 use super::header::{BLOCK, Flag, Header, Kind};
 use super::pax::{Extension, check_global};
-use super::{EXTENSION_MAX, PATH_MAX, TarError};
+use super::sparse::Map;
+use super::{EXTENSION_MAX, PATH_MAX, TARGET_MAX, TarError};
 
 /// One file, directory, link or device; its data follows in `Reader::data`.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,14 +23,16 @@ pub struct Entry {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Bytes of data.
+    /// Bytes of data in the archive.
     pub size: u64,
+    /// Where they belong in a file with holes.
+    pub sparse: Option<Map>,
     /// Seconds and nanoseconds.
     pub mtime: (i64, u32),
     /// Major and minor number of a device.
     pub device: (u32, u32),
-    /// Names and values.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Values by name.
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 /// The extensions before an entry, each at most once.
@@ -158,39 +162,64 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn entry(&mut self, header: &Header<'_>, kind: Kind, pending: Pending) -> Result<Entry, TarError> {
-        let invalid = |problem| TarError::Invalid { offset: self.header, problem };
-        let extension = pending.extension.unwrap_or_default();
+        let offset = self.header;
+        let invalid = |problem| TarError::Invalid { offset, problem };
+        let mut extension = pending.extension.unwrap_or_default();
         let one = |long: Option<Vec<u8>>, extended: Option<Vec<u8>>| match (long, extended) {
             (Some(_), Some(_)) => Err(invalid("its name in two extended headers")),
             (long, extended) => Ok(long.or(extended)),
         };
-        let (uid, gid) = header.owner().map_err(invalid)?;
-        let id = |id: i64| match u32::try_from(id) {
-            Ok(id) if id != u32::MAX => Ok(id),
-            _ => Err(invalid("an owner out of range")),
-        };
-        let size = extension.size.map_or_else(|| header.size(), Ok).map_err(invalid)?;
+        let mut path = one(pending.name, extension.path)?.unwrap_or_else(|| header.name());
+        let link = one(pending.link, extension.link)?.unwrap_or_else(|| header.link().to_vec());
+        let mut size = extension.size.map_or_else(|| header.size(), Ok).map_err(invalid)?;
+        if let Some(name) = extension.sparse.as_mut().and_then(|records| records.name.clone()) {
+            path = name;
+        }
+        let kind = if kind == Kind::File { header.file_or_directory(&path).map_err(invalid)? } else { kind };
+        if kind == Kind::Symlink {
+            self.check_target(&link)?;
+        }
         if size != 0 && kind != Kind::File {
             return Err(invalid("data, and is no file"));
         }
+        let sparse = match (header.is_sparse().map_err(invalid)?, extension.sparse) {
+            (false, None) => None,
+            (true, None) if kind == Kind::File => Some(self.map_of_header(header.block(), size)?),
+            (false, Some(records)) if kind == Kind::File => Some(self.map_of_records(records, &mut size)?),
+            _ => return Err(invalid("a map of a sparse file, and is none, or two of them")),
+        };
+        let (uid, gid) = header.owner().map_err(invalid)?;
         let device = match kind {
             Kind::CharDevice | Kind::BlockDevice => header.device().map_err(invalid)?,
             _ => (0, 0),
         };
         let entry = Entry {
-            path: one(pending.name, extension.path)?.unwrap_or_else(|| header.name()),
-            link: one(pending.link, extension.link)?.unwrap_or_else(|| header.link().to_vec()),
+            path,
+            link,
             kind,
             mode: header.mode().map_err(invalid)?,
-            uid: id(extension.uid.unwrap_or(uid))?,
-            gid: id(extension.gid.unwrap_or(gid))?,
+            uid: id(extension.uid.unwrap_or(uid)).map_err(invalid)?,
+            gid: id(extension.gid.unwrap_or(gid)).map_err(invalid)?,
             size,
+            sparse,
             mtime: extension.mtime.map_or_else(|| header.mtime().map(|s| (s, 0)), Ok).map_err(invalid)?,
             device,
             xattrs: extension.xattrs,
         };
         self.expect_data(size)?;
         Ok(entry)
+    }
+
+    /// Linux makes no link to nothing, nor to more than this.
+    fn check_target(&self, target: &[u8]) -> Result<(), TarError> {
+        match target.len() {
+            0 => Err(self.invalid("a symbolic link to nothing")),
+            1..=TARGET_MAX => Ok(()),
+            _ => {
+                let (what, limit) = ("a symbolic link's target", TARGET_MAX as u64);
+                Err(TarError::TooLong { offset: self.header, what, limit })
+            }
+        }
     }
 
     fn expect_data(&mut self, size: u64) -> Result<(), TarError> {
@@ -233,7 +262,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// A whole block, or none at the end of the stream.
-    fn block(&mut self) -> Result<Option<[u8; BLOCK]>, TarError> {
+    pub(super) fn block(&mut self) -> Result<Option<[u8; BLOCK]>, TarError> {
         let mut block = [0; BLOCK];
         let mut have = 0;
         while have < BLOCK {
@@ -251,9 +280,14 @@ impl<R: BufRead> Reader<R> {
         Ok(Some(block))
     }
 
-    fn invalid(&self, problem: &'static str) -> TarError {
+    pub(super) fn invalid(&self, problem: &'static str) -> TarError {
         TarError::Invalid { offset: self.header, problem }
     }
+}
+
+/// The highest number means nobody in system calls.
+fn id(id: i64) -> Result<u32, &'static str> {
+    u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or("an owner out of range")
 }
 
 fn fill<R: BufRead>(input: &mut R) -> std::io::Result<&[u8]> {

@@ -155,3 +155,41 @@ async fn a_token_server_elsewhere_without_tls_is_refused() {
     assert!(matches!(error, RegistryError::UnsafeRealm { .. }), "{error}");
     assert!(!error.to_string().contains("secret"));
 }
+
+#[tokio::test]
+async fn a_token_server_that_sends_elsewhere_is_not_followed() {
+    let thief = Server::start(|_| Reply::new(200, r#"{"token":"stolen"}"#)).await;
+    let target = thief.address.clone();
+    let server = Server::start(move |seen| match seen.path.starts_with("/token") {
+        true => Reply::to(&format!("http://{target}/steal")),
+        false => Reply::new(401, "").with("www-authenticate", "Bearer realm=\"/token\""),
+    })
+    .await;
+    let reference = reference(&format!("{}/a/b:1", server.address));
+    for credentials in [hush(), Credentials { identity_token: "hush-hush".into(), ..Credentials::default() }]
+    {
+        let error = registry(Path::new(NOWHERE)).manifest(&reference, &credentials).await.unwrap_err();
+        assert!(matches!(error, RegistryError::Unauthorized(_)), "{error}");
+        assert!(!format!("{error} {error:?}").contains("hush"));
+    }
+    assert!(thief.seen().is_empty(), "{:?}", thief.seen());
+}
+
+#[tokio::test]
+async fn a_secret_in_a_redirect_is_in_no_message() {
+    let thief = Server::start(|_| Reply::new(403, r#"{"errors":[{"message":"no\u001b[31m"}]}"#)).await;
+    let target = thief.address.clone();
+    let server = Server::start(move |seen| {
+        basic_only(seen)
+            .unwrap_or_else(|| Reply::to(&format!("http://user:pass@{target}/x?signature=hidden#part")))
+    })
+    .await;
+    let reference = reference(&format!("{}/a/b:1", server.address));
+    let error = registry(Path::new(NOWHERE)).manifest(&reference, &hush()).await.unwrap_err();
+    let text = format!("{} {error:?}", crate::error::chain(&error));
+    assert!(text.contains(&thief.address), "{text}");
+    for secret in ["hidden", "pass@", "hush", "\u{1b}"] {
+        assert!(!text.contains(secret), "{secret}: {text}");
+    }
+    assert!(thief.seen().iter().all(|seen| seen.header("authorization").is_empty()));
+}

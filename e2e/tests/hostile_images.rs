@@ -249,8 +249,16 @@ async fn whatever_an_image_says_of_its_process_the_daemon_lives_on() -> Result<(
         }
         assert!(start.elapsed() < berth_e2e::bound(Duration::from_secs(20)), "{name}");
     }
+    assert_eq!(world.node.pid(), pid);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stop_signal_that_is_none_is_sigterm() -> Result<()> {
+    let Some(world) = start().await? else { return Ok(()) };
     for signal in ["-1", "0", "65", "SIGRTMAX+99", "$(x)", "SIGKILL\n", ""] {
-        let image = with(&|image| image.run.stop_signal = signal.into());
+        let mut image = catalog::busybox()?;
+        image.run.stop_signal = signal.into();
         let name = world.registry.publish(
             "hostile",
             &format!("signal{}", sha256(signal.as_bytes())[7..20].to_owned()),
@@ -265,7 +273,6 @@ async fn whatever_an_image_says_of_its_process_the_daemon_lives_on() -> Result<(
         assert_eq!(world.client.status(&id).await?.exit_code, 0, "{signal:?}");
         world.client.end_pod(&pod).await?;
     }
-    assert_eq!(world.node.pid(), pid);
     Ok(())
 }
 

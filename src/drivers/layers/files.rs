@@ -94,7 +94,8 @@ mod tests {
     fn a_full_disk_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path().join("root"), dir.path().join("state"));
-        let layers = Layers::open(&layout, &Config { reserve_mib: u64::MAX >> 20 }).unwrap();
+        let layers =
+            Layers::open(&layout, &Config { reserve_mib: u64::MAX >> 20, ..Config::default() }).unwrap();
         let staged = layers.files().unwrap();
         let error = layers.add_file(&staged, "big", io::repeat(1).take(LOOK_EVERY)).unwrap_err();
         assert!(matches!(error, LayerError::DiskFull { .. }), "{error:?}");

@@ -135,7 +135,7 @@ mod tests {
     fn arrive(pieces: &[&[u8]], reserve_mib: u64) -> Result<Vec<u8>, LayerError> {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path(), dir.path());
-        let layers = Layers::open(&layout, &Config { reserve_mib }).unwrap();
+        let layers = Layers::open(&layout, &Config { reserve_mib, ..Config::default() }).unwrap();
         let mut incoming = layers.incoming()?;
         assert_eq!(std::fs::read_dir(layout.staging()).unwrap().count(), 0);
         for piece in pieces {

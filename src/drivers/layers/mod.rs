@@ -7,6 +7,7 @@ mod incoming;
 mod inflate;
 mod overlay;
 mod restore;
+mod spool;
 mod staging;
 pub mod tar;
 mod tree;
@@ -30,6 +31,7 @@ use crate::pods::spec::UserNamespace;
 pub use error::LayerError;
 pub use incoming::Incoming;
 pub use restore::{Layer, Restoration};
+pub use spool::Spool;
 pub use staging::Staged;
 pub use unpack::Unpacked;
 
@@ -42,11 +44,13 @@ pub const LAYERS_MAX: usize = 128;
 pub struct Config {
     /// Unpacking ends with an error when the file system has less than this left, in MiB.
     pub reserve_mib: u64,
+    /// Bytes of layers that arrive slowly are kept until the layer is unpacked, so many MiB at most; 0: none.
+    pub spool_mib: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { reserve_mib: 64 }
+        Self { reserve_mib: 64, spool_mib: 4096 }
     }
 }
 
@@ -64,6 +68,7 @@ pub struct View<'a> {
 pub struct Layers {
     layout: Layout,
     reserve: u64,
+    spools: Arc<spool::Budget>,
     /// Found out when it is first asked for: see `maps_ids`.
     maps_ids: OnceLock<Result<(), String>>,
 }
@@ -73,13 +78,18 @@ impl Layers {
     pub fn open(layout: &Layout, config: &Config) -> Result<Self, LayerError> {
         use std::os::unix::fs::DirBuilderExt;
         let empty = volume::EMPTY.map(|name| layout.empty(name));
-        for path in
-            [layout.layers(), layout.blobs(), layout.staging(), layout.trash()].into_iter().chain(empty)
+        for path in [layout.layers(), layout.blobs(), layout.staging(), layout.spools(), layout.trash()]
+            .into_iter()
+            .chain(empty)
         {
             let mut builder = std::fs::DirBuilder::new();
             builder.recursive(true).mode(0o700).create(&path).map_err(LayerError::io("make", &path))?;
         }
-        Ok(Self { layout: layout.clone(), reserve: config.reserve_mib << 20, maps_ids: OnceLock::new() })
+        let spools = spool::Budget::new(config.spool_mib.saturating_mul(1 << 20));
+        let (layout, reserve) = (layout.clone(), config.reserve_mib << 20);
+        let layers = Self { layout, reserve, spools, maps_ids: OnceLock::new() };
+        layers.sweep_spools()?;
+        Ok(layers)
     }
 
     /// A detached overlay of layers (bottom first) with `upper` as its writable layer, which gets the root directory's
@@ -97,14 +107,19 @@ impl Layers {
         if layers.len() > LAYERS_MAX + 1 {
             return Err(LayerError::TooManyLayers(layers.len()));
         }
-        if let Some(top) = layers.last() {
-            let top = self.open_layer(top)?;
-            copy_root(&top, upper).map_err(LayerError::io("set the metadata of", upper))?;
+        match layers.last() {
+            Some(top) => copy_root(&self.open_layer(top)?, upper),
+            None => rustix::fs::chmod(upper, Mode::from_raw_mode(0o755)),
         }
+        .map_err(LayerError::io("set the metadata of", upper))?;
         if let Some(user) = user {
             give_to(user, upper).map_err(LayerError::io("set the owner of", upper))?;
         }
-        let lower = layers.iter().rev().map(|id| self.layout.layer(id)).collect();
+        let mut lower: Vec<_> = layers.iter().rev().map(|id| self.layout.layer(id)).collect();
+        if lower.is_empty() {
+            // An image may have no layers; overlay wants one.
+            lower.push(self.layout.empty(volume::EMPTY[0]));
+        }
         let cache = self.layout.layers();
         let mapped = user.map(|user| overlay::Mapped { layers: &cache, user });
         let writable = Some(overlay::Writable { upper, work });

@@ -2,6 +2,7 @@
 
 mod archive;
 mod artifact;
+mod formats;
 mod hostile;
 mod merged_view;
 mod registry;

@@ -28,7 +28,7 @@ pub enum Fault {
     /// As [`Fault::CutLayer`], but ranges are ignored: the whole layer comes again with status 200.
     CutLayerNoRange(usize),
     /// Layers come at so many bytes a second on each connection; ranges are served.
-    SlowLayer(usize),
+    ThrottledLayer(usize),
     /// The layer's bytes are others than its digest says.
     WrongLayer,
     /// The layer goes on after the size that the manifest names.
@@ -326,7 +326,7 @@ impl State {
                 let cut = self.one_of_first(limit).then_some(part.body.len() / 2);
                 Response { cut, ..part }
             }
-            Fault::SlowLayer(rate) => Response { rate: Some(rate), ..ranged(body, request) },
+            Fault::ThrottledLayer(rate) => Response { rate: Some(rate), ..ranged(body, request) },
             _ => Response { body, ..Response::empty(200) },
         }
     }

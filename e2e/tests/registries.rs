@@ -41,7 +41,7 @@ const MIB: usize = 1 << 20;
 
 /// Kills the daemon in the middle of a slow layer. Bytes sent then, and when the image was there.
 async fn cut_short(spoil: impl FnOnce(&Path) -> Result<()>) -> Result<(usize, usize)> {
-    let registry = FaultyRegistry::start(noise(16 * MIB)?, Fault::SlowLayer(4 * MIB))?;
+    let registry = FaultyRegistry::start(noise(16 * MIB)?, Fault::ThrottledLayer(4 * MIB))?;
     // One connection, whose bytes can be counted without those that others had on their way.
     let mut node = Node::start(&Options { registry: "connections = 1".into(), ..Options::default() }).await?;
     let (client, name) = (node.client().await?, registry.reference());
@@ -144,6 +144,11 @@ async fn files_of_cri_o_say_where_images_are_and_who_asks() -> Result<()> {
     let meant = "registry.fedoraproject.org/fedora";
     expect_refusal(client.pull("fedora:42").await, &[Code::FailedPrecondition], &[meant]);
 
+    explains(&node, &private)
+}
+
+/// The same files, told to a person.
+fn explains(node: &Node, private: &Registry) -> Result<()> {
     let (good, text) = explain(&node.config_file(), "example.test/team/app:v1")?;
     println!("{text}");
     let key = format!("auth.json, entry \"{}/mirror\"", private.host());

@@ -213,15 +213,15 @@ impl Shared {
         let mut resume = Resume::open(&self.layers, task.blob()).await;
         let resumed = resume.has_bytes();
         let mut fetched = self.fetch(&task, &mut resume).await;
-        // A pull that was cut short goes on where it was, and so does one that needs the layers below.
-        let lasting =
-            !matches!(fetched, Err(ImageError::Registry { .. } | ImageError::Interrupted { .. }) | Ok(None));
-        if lasting {
+        // What was cut short goes on there, and what needs the layers below comes once more.
+        let comes_again =
+            matches!(fetched, Err(ImageError::Registry { .. } | ImageError::Interrupted { .. }) | Ok(None));
+        if !comes_again {
             resume.discard().await;
-        }
-        if lasting && resumed && fetched.is_err() {
-            // What was kept may be what is wrong.
-            fetched = self.fetch(&task, &mut resume).await;
+            if resumed && fetched.is_err() {
+                // What was kept may be what is wrong.
+                fetched = self.fetch(&task, &mut resume).await;
+            }
         }
         match fetched? {
             Some(unpacked) => self.keep(&task, unpacked).await,

@@ -17,9 +17,9 @@ use crate::telemetry;
 /// Smaller blobs are fetched anew.
 const LARGE: u64 = 8 << 20;
 /// Bytes written at once, and looked at first.
-const BATCH: usize = 512 << 10;
+const BATCH: usize = 1 << 20;
 /// Bytes a second from which a link is fast.
-const FAST: f64 = (32 << 20) as f64;
+const FAST: f64 = (16 << 20) as f64;
 /// Bytes read at once.
 const READ: usize = 256 << 10;
 

@@ -1,13 +1,14 @@
-//! Whom a pull would ask, for what, and with whose word, for a person who wonders. Asks nobody.
+//! Whom a pull would ask, for what, and with whose word, and whether the files that say so are good: for a person who
+//! wonders. Asks nobody.
 
 use std::path::PathBuf;
 
 use hyper_util::client::proxy::matcher::Matcher;
 
-use super::auth_file::Login;
+use super::auth_file::{AuthFile, Login};
 use super::error::RegistryError;
 use super::hosts::{self, Host, is_loopback};
-use super::{Config, tls};
+use super::{Config, registries_conf, tls};
 use crate::images::reference::Reference;
 
 /// One host, in the order in which hosts are asked.
@@ -34,6 +35,21 @@ pub fn explain(config: &Config, reference: &Reference) -> Result<Vec<Asked>, Reg
     let proxies = Matcher::from_env();
     let hosts = hosts::load(config, reference)?;
     Ok(hosts.iter().map(|host| asked(host, reference, &proxies)).collect())
+}
+
+/// Reads every file that some pull would read: which there are, or what is wrong with the first that is not good.
+pub fn check(config: &Config) -> Result<String, RegistryError> {
+    let mut found = Vec::new();
+    if let Some(path) = &config.registries_conf_path {
+        registries_conf::check(path)?;
+        found.push("registries.conf".to_string());
+    }
+    if let Some(path) = &config.auth_file {
+        AuthFile::read(path)?;
+        found.push("auth.json".to_string());
+    }
+    found.push(format!("{} hosts.toml", hosts::check(&config.config_path)?));
+    Ok(found.join(", "))
 }
 
 fn asked(host: &Host, reference: &Reference, proxies: &Matcher) -> Asked {

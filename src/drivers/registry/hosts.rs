@@ -143,6 +143,26 @@ fn from_hosts_toml(config_path: &Path, reference: &Reference) -> Result<Vec<Host
     }
 }
 
+/// How many registries have a hosts.toml, if all of these can be understood. Reads the disk.
+pub(super) fn check(config_path: &Path) -> Result<usize, RegistryError> {
+    let mut count = 0;
+    for entry in std::fs::read_dir(config_path).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let registry = match name.strip_suffix('_').and_then(|name| name.rsplit_once('_')) {
+            Some((host, port)) => format!("{host}:{port}"),
+            // It stands for any.
+            None if name == "_default" => "registry.example".to_string(),
+            None => name,
+        };
+        let Ok(reference) = Reference::parse(&format!("{registry}/check/check")) else { continue };
+        if entry.path().join("hosts.toml").is_file() {
+            from_hosts_toml(config_path, &reference)?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
 /// Certificates for a host, laid out as Docker has them.
 pub(super) fn certificates(config_path: &Path, host: &str) -> TlsFiles {
     find(config_path, host).map(|directory| docker_certificates(&directory)).unwrap_or_default()

@@ -33,7 +33,7 @@ use self::blob::Blob;
 pub use self::blob::BlobStream;
 pub use self::credentials::Credentials;
 pub use self::error::{Outage, Refusal, RegistryError};
-pub use self::explain::{Asked, explain};
+pub use self::explain::{Asked, check, explain};
 use self::hosts::{Capability, Host};
 use self::manifest::Promise;
 pub use self::manifest::{DOCKER_LIST, DOCKER_MANIFEST, MAX_MANIFEST, Manifest, OCI_INDEX, OCI_MANIFEST};

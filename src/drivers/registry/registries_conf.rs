@@ -92,6 +92,11 @@ pub(super) fn load(
     rule.hosts(config, reference, rest).map(Some)
 }
 
+/// Whether the file and its drop-ins can be understood. Reads the disk.
+pub(super) fn check(path: &Path) -> Result<(), RegistryError> {
+    Registries::read(path).map(drop)
+}
+
 impl Registries {
     fn read(path: &Path) -> Result<Self, RegistryError> {
         let mut all = Self::default();

@@ -16,6 +16,7 @@ use super::layer::{Layer, chain_ids};
 use super::manifest::{Config, Descriptor, Manifest};
 use super::progress::{Meter, Phase};
 use super::remove::LayerHold;
+use super::resume::Resume;
 use super::source::Source;
 use super::{Shared, Standing, store_error};
 use crate::drivers::layers::{self, LayerError, Unpacked};
@@ -209,18 +210,41 @@ impl Shared {
         if self.catalog().layer(&task.id).is_some() {
             return Ok(Standing::Kept);
         }
+        let mut resume = Resume::open(&self.layers, task.blob()).await;
+        let resumed = resume.has_bytes();
+        let mut fetched = self.fetch(&task, &mut resume).await;
+        // What was cut short goes on there, and what needs the layers below comes once more.
+        let comes_again =
+            matches!(fetched, Err(ImageError::Registry { .. } | ImageError::Interrupted { .. }) | Ok(None));
+        if !comes_again {
+            resume.discard().await;
+            if resumed && fetched.is_err() {
+                // What was kept may be what is wrong.
+                fetched = self.fetch(&task, &mut resume).await;
+            }
+        }
+        match fetched? {
+            Some(unpacked) => self.keep(&task, unpacked).await,
+            None => Ok(Standing::NeedsParents),
+        }
+    }
+
+    /// A verified layer in the staging directory; none if it can't be unpacked without those below.
+    async fn fetch(&self, task: &Arc<Task>, resume: &mut Resume) -> Result<Option<Unpacked>, ImageError> {
+        let image = task.plan.source.image.to_string();
+        let interrupted = || ImageError::Interrupted { image: image.clone() };
         let (sender, receiver) = mpsc::channel(CHUNKS);
         let (layers, parents, size) = (self.layers.clone(), task.parents.clone(), task.blob().size);
         let work =
             telemetry::blocking(move || layers.unpack(Chunks::new(receiver), size, parents.as_deref()));
-        let fed = task.plan.source.feed(task.blob(), sender, task.meter()).await;
+        let fed = task.plan.source.feed(task.blob(), sender, task.meter(), Some(resume)).await;
         let unpacked = work.await.map_err(|_| interrupted())?;
         // Wrong bytes explain why they do not unpack, so they come first.
         fed?;
         let unpacked = match unpacked {
             Err(LayerError::NeedsParents { .. }) if task.parents.is_none() && task.index > 0 => {
                 task.meter().enter(Phase::Waiting);
-                return Ok(Standing::NeedsParents);
+                return Ok(None);
             }
             unpacked => unpacked.map_err(|error| task.failed(error))?,
         };
@@ -229,7 +253,7 @@ impl Shared {
             let (layer, expected) = (task.blob().digest.clone(), expected.clone());
             return Err(ImageError::DiffIdMismatch { image, layer, expected, actual: unpacked.diff_id });
         }
-        self.keep(&task, unpacked).await
+        Ok(Some(unpacked))
     }
 
     async fn keep(&self, task: &Arc<Task>, unpacked: Unpacked) -> Result<Standing, ImageError> {

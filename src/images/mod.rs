@@ -19,6 +19,7 @@ mod publish;
 mod pull;
 pub mod reference;
 mod remove;
+mod resume;
 mod source;
 #[cfg(test)]
 mod tests;

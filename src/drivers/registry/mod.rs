@@ -7,9 +7,9 @@ mod blob;
 mod challenge;
 mod credentials;
 mod error;
+mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
-mod explain;
 mod hosts;
 mod hosts_toml;
 mod insecure;

@@ -45,8 +45,9 @@ agreement: setup
 		"$$(. /etc/os-release && echo $$VERSION_CODENAME)" .cache/base.new && mv .cache/base.new .cache/base.tar; }
 	BERTH_BASE_TAR=$(CURDIR)/.cache/base.tar cargo test -p berth --lib -- --nocapture a_whole_base_system
 
-# On emulated nodes with cgroup v2, AppArmor and both cgroup drivers, and on the oldest kernel: what this machine can't tell.
-# VM_FLAGS=--all runs everything there (an hour), VM_FLAGS='--only=security systemd' some test programs on one of the nodes.
+# On emulated nodes with cgroup v2, AppArmor and both cgroup drivers: what this machine can't tell. VM_FLAGS=--all runs
+# everything there (an hour), VM_FLAGS='--only=security systemd' some test programs on one of the nodes, VM_FLAGS=oldest
+# what the oldest kernel does in another way.
 e2e-vm: setup
 	e2e/setup vm
 	cargo build

@@ -74,7 +74,8 @@ impl Reporter {
     }
 
     pub(super) fn failed(&self, error: &SpawnError) -> io::Result<()> {
-        let step = error.step.as_bytes();
+        // A path in it may be as long as the packet; the message comes behind it.
+        let step = &error.step.as_bytes()[..error.step.len().min(MAX_PACKET / 2)];
         let mut packet = vec![FAILED];
         packet.extend(error.errno.to_le_bytes());
         packet.extend(u32::try_from(step.len()).map_err(io::Error::other)?.to_le_bytes());

@@ -6,6 +6,8 @@ use super::{Inputs, SpecError};
 
 /// The kernel's own limit for arguments and environment together, whatever the stack's limit (exec.c, 3/4 of 8 MiB).
 pub(super) const MOST: usize = 6 << 20;
+/// Bytes of a path, without the NUL at its end (limits.h).
+const PATH_MAX: usize = 4095;
 
 /// Command and arguments over entrypoint and cmd, as Kubernetes documents it: a command replaces both, arguments
 /// replace the image's cmd.
@@ -53,6 +55,9 @@ pub(super) fn working_dir(inputs: &Inputs<'_>) -> Result<PathBuf, SpecError> {
     };
     if !Path::new(&path).is_absolute() || path.contains('\0') {
         return Err(SpecError::WorkingDir { path });
+    }
+    if path.len() > PATH_MAX {
+        return Err(SpecError::LongWorkingDir { length: path.len() });
     }
     Ok(PathBuf::from(path))
 }

@@ -119,6 +119,12 @@ pub enum SpecError {
         /// As given.
         path: String,
     },
+    /// Longer than any path can be.
+    #[error("the working directory is a path of {length} bytes; Linux knows none of more than 4095")]
+    LongWorkingDir {
+        /// Bytes.
+        length: usize,
+    },
     /// A name that is none.
     #[error("cannot change the container's capabilities")]
     Capability(#[from] UnknownCapability),

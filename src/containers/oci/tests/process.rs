@@ -70,6 +70,8 @@ fn the_working_directory_is_the_requests_then_the_images() {
     assert_eq!(cwd("", "/i").unwrap(), "/i");
     assert_eq!(cwd("", "app").unwrap(), "/app");
     assert!(cwd("relative", "/i").is_err() && cwd("/a\0b", "").is_err());
+    assert!(cwd(&format!("/{}", "a/".repeat(2047)), "").is_ok());
+    assert!(matches!(cwd("", &"/a".repeat(2048)), Err(SpecError::LongWorkingDir { length: 4096 })));
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::images::{Built, catalog};
 use crate::logs;
 use crate::node::{Node, Options};
 use crate::registry::Registry;
+use crate::runtime::Runtime;
 
 /// All of it. Fields are dropped in order: the node before the registry.
 pub struct World {
@@ -32,6 +33,17 @@ impl World {
     /// A node with default options.
     pub async fn start() -> Result<Self> {
         Self::start_with(Options::default()).await
+    }
+
+    /// A node of Berth's that is to withstand what comes, none where another runtime is tried: what others answer has many
+    /// codes, and it is Berth that is judged.
+    pub async fn start_to_attack() -> Result<Option<Self>> {
+        let world = Self::start().await?;
+        if world.node.runtime() != Runtime::Berth {
+            println!("not run: other runtimes fall to some of this, and answer with other codes");
+            return Ok(None);
+        }
+        Ok(Some(world))
     }
 
     /// A node that has busybox; `options.mirror` is filled in.

@@ -8,19 +8,8 @@ use anyhow::Result;
 use berth_e2e::client::expect_refusal;
 use berth_e2e::faulty::{Fault, FaultyRegistry};
 use berth_e2e::images::{Blob, Built, catalog};
-use berth_e2e::runtime::Runtime;
 use berth_e2e::world::World;
 use tonic::Code;
-
-/// What others answer has many codes; here it is Berth that is judged.
-async fn start() -> Result<Option<World>> {
-    let world = World::start().await?;
-    if world.node.runtime() != Runtime::Berth {
-        println!("not run: other runtimes fall to some of this, and answer with other codes");
-        return Ok(None);
-    }
-    Ok(Some(world))
-}
 
 /// The manifest of a good image with its text changed.
 fn changed(image: &Built, change: impl FnOnce(String) -> String) -> Result<Built> {
@@ -42,7 +31,7 @@ async fn refuse(world: &World, image: Built, codes: &[Code]) -> Result<String> {
 
 #[tokio::test]
 async fn documents_that_are_two_things_or_none_are_refused() -> Result<()> {
-    let Some(world) = start().await? else { return Ok(()) };
+    let Some(world) = World::start_to_attack().await? else { return Ok(()) };
     let pid = world.node.pid();
     let good = catalog::tiny("documents").build()?;
     let layer = good.blobs[0].digest.clone();
@@ -93,7 +82,7 @@ async fn documents_that_are_two_things_or_none_are_refused() -> Result<()> {
 
 #[tokio::test]
 async fn an_index_full_of_strange_platforms_is_told_briefly() -> Result<()> {
-    let Some(world) = start().await? else { return Ok(()) };
+    let Some(world) = World::start_to_attack().await? else { return Ok(()) };
     let good = catalog::tiny("index").build()?;
     let kind = "application/vnd.oci.image.index.v1+json";
     let entry = format!(
@@ -111,7 +100,7 @@ async fn an_index_full_of_strange_platforms_is_told_briefly() -> Result<()> {
 
 #[tokio::test]
 async fn urls_in_a_document_are_asked_for_nothing() -> Result<()> {
-    let Some(world) = start().await? else { return Ok(()) };
+    let Some(world) = World::start_to_attack().await? else { return Ok(()) };
     let thief = TcpListener::bind("127.0.0.1:0")?;
     thief.set_nonblocking(true)?;
     let url = format!("http://{}/steal", thief.local_addr()?);
@@ -133,7 +122,7 @@ async fn urls_in_a_document_are_asked_for_nothing() -> Result<()> {
 
 #[tokio::test]
 async fn fifty_damaged_layers_at_once_keep_nobody_from_the_next_pull() -> Result<()> {
-    let Some(world) = start().await? else { return Ok(()) };
+    let Some(world) = World::start_to_attack().await? else { return Ok(()) };
     let storage = world.registry.storage();
     let mut names = Vec::new();
     for number in 0..50 {

@@ -10,19 +10,8 @@ use anyhow::{Context, Result};
 use berth_e2e::client::{Reply, expect_refusal, image_spec};
 use berth_e2e::images::layer::{Layer, Node};
 use berth_e2e::images::{Image, catalog, sha256};
-use berth_e2e::runtime::Runtime;
 use berth_e2e::world::World;
 use tonic::Code;
-
-/// What others answer has many codes; here it is Berth that is judged.
-async fn start() -> Result<Option<World>> {
-    let world = World::start().await?;
-    if world.node.runtime() != Runtime::Berth {
-        println!("not run: other runtimes fall to some of this, and answer with other codes");
-        return Ok(None);
-    }
-    Ok(Some(world))
-}
 
 /// A directory of the node that no image has anything to do with.
 struct Canary {
@@ -84,7 +73,7 @@ async fn try_image(world: &World, name: &str, image: &Image, script: &str) -> Re
 
 #[tokio::test]
 async fn links_volumes_and_working_directories_lead_nowhere() -> Result<()> {
-    let Some(world) = start().await? else { return Ok(()) };
+    let Some(world) = World::start_to_attack().await? else { return Ok(()) };
     let canary = Canary::new(&world)?;
     let up = format!("{}{}", "../".repeat(20), canary.text());
     let etc = |target: &str| Layer::default().whiteout("etc").symlink("etc", target);
@@ -131,7 +120,7 @@ async fn links_volumes_and_working_directories_lead_nowhere() -> Result<()> {
 
 #[tokio::test]
 async fn nothing_of_an_image_is_executed_for_the_node() -> Result<()> {
-    let Some(world) = start().await? else { return Ok(()) };
+    let Some(world) = World::start_to_attack().await? else { return Ok(()) };
     let canary = Canary::new(&world)?;
     let script = format!("#!/bin/sh\necho x > {0}/marker; touch /marker\n", canary.text());
     let programs =
@@ -155,7 +144,7 @@ async fn nothing_of_an_image_is_executed_for_the_node() -> Result<()> {
 
 #[tokio::test]
 async fn what_is_no_user_never_becomes_root() -> Result<()> {
-    let Some(world) = start().await? else { return Ok(()) };
+    let Some(world) = World::start_to_attack().await? else { return Ok(()) };
     let odd = ["4294967296", "4294967295", "1000000000000", "-1", "+0", "00", " 0", "007", "0 ", "a\nb"];
     let passwd = odd.iter().fold(String::new(), |text, name| text + name + ":x:0:0::/:\n");
     let layer = Layer::default().file("etc/passwd", 0o644, passwd);
@@ -176,7 +165,7 @@ async fn what_is_no_user_never_becomes_root() -> Result<()> {
 
 #[tokio::test]
 async fn account_files_that_are_none_are_refused_at_once() -> Result<()> {
-    let Some(world) = start().await? else { return Ok(()) };
+    let Some(world) = World::start_to_attack().await? else { return Ok(()) };
     let pid = world.node.pid().context("a daemon")?;
     let memory = berth_e2e::process::memory(pid)?;
     let removed = || Layer::default().whiteout("etc/passwd");
@@ -204,7 +193,7 @@ async fn account_files_that_are_none_are_refused_at_once() -> Result<()> {
 
 #[tokio::test]
 async fn whatever_an_image_says_of_its_process_the_daemon_lives_on() -> Result<()> {
-    let Some(world) = start().await? else { return Ok(()) };
+    let Some(world) = World::start_to_attack().await? else { return Ok(()) };
     let pid = world.node.pid();
     let base = catalog::busybox()?;
     let with = |change: &dyn Fn(&mut Image)| {
@@ -255,7 +244,7 @@ async fn whatever_an_image_says_of_its_process_the_daemon_lives_on() -> Result<(
 
 #[tokio::test]
 async fn a_stop_signal_that_is_none_is_sigterm() -> Result<()> {
-    let Some(world) = start().await? else { return Ok(()) };
+    let Some(world) = World::start_to_attack().await? else { return Ok(()) };
     for signal in ["-1", "0", "65", "SIGRTMAX+99", "$(x)", "SIGKILL\n", ""] {
         let mut image = catalog::busybox()?;
         image.run.stop_signal = signal.into();
@@ -278,7 +267,7 @@ async fn a_stop_signal_that_is_none_is_sigterm() -> Result<()> {
 
 #[tokio::test]
 async fn a_container_of_the_same_base_does_not_disturb_a_pull() -> Result<()> {
-    let Some(world) = start().await? else { return Ok(()) };
+    let Some(world) = World::start_to_attack().await? else { return Ok(()) };
     let canary = Canary::new(&world)?;
     let racer = format!(
         "mkdir -p /opt/d; while :; do mv /opt /was; ln -s {0} /opt; rm /opt; mv /was /opt; \

@@ -30,6 +30,11 @@ pub(super) struct Blob {
 }
 
 impl Blob {
+    pub(super) fn new(reference: &Reference, digest: &Digest, size: u64, credentials: &Credentials) -> Self {
+        let (reference, digest) = (reference.clone(), digest.clone());
+        Self { reference, digest, size, credentials: credentials.clone() }
+    }
+
     fn object(&self) -> String {
         format!("blob {} of {}/{}", self.digest, self.reference.registry(), self.reference.repository())
     }

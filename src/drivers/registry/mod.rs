@@ -172,9 +172,7 @@ impl Registry {
         offset: u64,
         credentials: &Credentials,
     ) -> Result<BlobStream, RegistryError> {
-        let (reference, digest) = (reference.clone(), digest.clone());
-        let blob = Blob { reference, digest, size, credentials: credentials.clone() };
-        BlobStream::open(self.clone(), blob, offset).await
+        BlobStream::open(self.clone(), Blob::new(reference, digest, size, credentials), offset).await
     }
 
     /// As `blob`, for one that may be large: over several connections, if one alone is slow and the host serves ranges.
@@ -187,9 +185,7 @@ impl Registry {
         offset: u64,
         credentials: &Credentials,
     ) -> Result<Download, RegistryError> {
-        let (reference, digest) = (reference.clone(), digest.clone());
-        let blob = Blob { reference, digest, size, credentials: credentials.clone() };
-        Download::open(self.clone(), blob, offset).await
+        Download::open(self.clone(), Blob::new(reference, digest, size, credentials), offset).await
     }
 
     /// A small blob, whole and verified; refused if `size` exceeds `limit` bytes.

@@ -6,13 +6,13 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
+use super::chunks::Feed;
 use super::error::ImageError;
 use super::manifest::Descriptor;
 use super::progress::{Meter, Phase, Progress};
 use crate::drivers::registry::{Credentials, Registry, RegistryError};
-use crate::ids::{Digest, Hasher};
+use crate::ids::Digest;
 use crate::images::reference::Reference;
 
 /// Bytes read from an archive at once.
@@ -53,20 +53,14 @@ impl Source {
                 bytes
             }
         };
-        let actual = Digest::of(&bytes);
-        if actual == blob.digest { Ok(bytes) } else { Err(self.mismatch(&blob.digest, actual)) }
+        self.verify(blob, Digest::of(&bytes))?;
+        Ok(bytes)
     }
 
-    /// Sends a blob and verifies digest and size. A receiver that gives up early does not keep its error from being
-    /// explained: what is left is hashed all the same, as wrong bytes are the likeliest cause.
-    pub(super) async fn feed(
-        &self,
-        blob: &Descriptor,
-        to: mpsc::Sender<Bytes>,
-        meter: &Meter,
-    ) -> Result<(), ImageError> {
+    /// Sends a blob and verifies its size; the receiver verifies its digest. A receiver that gives up early does not keep
+    /// its error from being explained: the rest comes all the same, as wrong bytes are the likeliest cause.
+    pub(super) async fn feed(&self, blob: &Descriptor, to: Feed, meter: &Meter) -> Result<(), ImageError> {
         meter.begin();
-        let mut hash = Hasher::new();
         let mut total = 0;
         match &self.origin {
             Origin::Registry(registry, reference, credentials) => {
@@ -74,10 +68,9 @@ impl Source {
                 let mut stream = opened.map_err(|error| self.registry(error))?;
                 while let Some(chunk) = stream.next().await {
                     let chunk = chunk.map_err(|error| self.registry(error))?;
-                    hash.update(&chunk);
                     total += chunk.len() as u64;
                     meter.add(chunk.len() as u64);
-                    let _ = to.send(chunk).await;
+                    to.send(chunk).await;
                 }
             }
             Origin::Archive(file, blobs) => {
@@ -85,26 +78,35 @@ impl Source {
                 while total < len {
                     let chunk = read(Arc::clone(file), offset + total, CHUNK.min(len - total)).await;
                     let chunk = chunk.map_err(|error| self.read(error))?;
-                    hash.update(&chunk);
                     total += chunk.len() as u64;
                     meter.add(chunk.len() as u64);
-                    let _ = to.send(chunk).await;
+                    to.send(chunk).await;
                 }
             }
         }
         drop(to);
         meter.enter(Phase::Unpacking);
-        let (image, expected) = (self.image.to_string(), blob.size);
-        if total != expected {
+        if total != blob.size {
             return Err(ImageError::SizeMismatch {
-                image,
+                image: self.image.to_string(),
                 blob: blob.digest.clone(),
-                expected,
+                expected: blob.size,
                 actual: total,
             });
         }
-        let actual = hash.finish();
-        if actual == blob.digest { Ok(()) } else { Err(self.mismatch(&blob.digest, actual)) }
+        Ok(())
+    }
+
+    /// Whether the bytes that came are those that the manifest means.
+    pub(super) fn verify(&self, blob: &Descriptor, actual: Digest) -> Result<(), ImageError> {
+        if actual == blob.digest {
+            return Ok(());
+        }
+        Err(ImageError::DigestMismatch {
+            image: self.image.to_string(),
+            expected: blob.digest.clone(),
+            actual,
+        })
     }
 
     fn locate(
@@ -113,10 +115,6 @@ impl Source {
         blob: &Descriptor,
     ) -> Result<(u64, u64), ImageError> {
         blobs.get(&blob.digest).copied().ok_or_else(|| ImageError::ArchiveLacks(blob.digest.as_str().into()))
-    }
-
-    fn mismatch(&self, expected: &Digest, actual: Digest) -> ImageError {
-        ImageError::DigestMismatch { image: self.image.to_string(), expected: expected.clone(), actual }
     }
 
     /// For `map_err`.

@@ -26,6 +26,7 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::drivers::digests::{Digests, Stream};
 use crate::drivers::id_map;
 use crate::ids::Digest;
 use crate::layout::Layout;
@@ -72,6 +73,7 @@ pub struct Layers {
     layout: Layout,
     reserve: u64,
     ratio: u64,
+    digests: Digests,
     /// Found out when it is first asked for: see `maps_ids`.
     maps_ids: OnceLock<Result<(), String>>,
 }
@@ -88,7 +90,13 @@ impl Layers {
             builder.recursive(true).mode(0o700).create(&path).map_err(LayerError::io("make", &path))?;
         }
         let (reserve, ratio) = (config.reserve_mib << 20, config.ratio_max);
-        Ok(Self { layout: layout.clone(), reserve, ratio, maps_ids: OnceLock::new() })
+        let digests = Digests::new();
+        Ok(Self { layout: layout.clone(), reserve, ratio, digests, maps_ids: OnceLock::new() })
+    }
+
+    /// For the digest of a blob that arrives: hashed together with what is unpacked meanwhile.
+    pub fn digest_stream(&self) -> Stream {
+        self.digests.stream()
     }
 
     /// A detached overlay of layers (bottom first) with `upper` as its writable layer, which gets the root directory's

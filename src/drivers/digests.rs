@@ -15,7 +15,7 @@ use bytes::{Buf, Bytes};
 use crate::ids::{Digest, Hasher};
 
 /// Bytes of one stream that may wait. The more, the more streams are hashed at once.
-const ROOM: usize = 768 << 10;
+const ROOM: usize = 1 << 20;
 /// From so many streams on, vectors are faster than one stream after another.
 const FEW: usize = 3;
 
@@ -37,6 +37,8 @@ struct Shared {
 struct Lanes {
     by_key: HashMap<u64, Lane>,
     next_key: u64,
+    /// How many hash now.
+    turns: usize,
 }
 
 #[derive(Debug)]
@@ -143,7 +145,7 @@ impl Shared {
         room: usize,
     ) -> MutexGuard<'a, Lanes> {
         while let Some(lane) = lanes.by_key.get(&key).filter(|lane| lane.waiting > room) {
-            lanes = if lane.hash.is_none() {
+            lanes = if lane.hash.is_none() || lanes.turns >= lanes.turns_max(self.vectors) {
                 self.returned.wait(lanes).unwrap_or_else(PoisonError::into_inner)
             } else {
                 let mut turn = Turn::take(self, &mut lanes, key);
@@ -155,6 +157,14 @@ impl Shared {
             };
         }
         lanes
+    }
+}
+
+impl Lanes {
+    /// Two that hash half of the streams each take the time of two that hash all.
+    fn turns_max(&self, vectors: Vectors) -> usize {
+        let streams = self.by_key.len();
+        if streams < FEW { streams } else { streams.div_ceil(vectors.lanes()) }
     }
 }
 
@@ -189,7 +199,9 @@ impl<'a> Turn<'a> {
             let (hash, queue) = (lane.hash.take()?, std::mem::take(&mut lane.queue));
             Some(Job { key, hash, queue, waiting: lane.waiting, done: 0 })
         };
-        Self { shared, jobs: keys.filter_map(&mut job).collect() }
+        let jobs = keys.filter_map(&mut job).collect();
+        lanes.turns += 1;
+        Self { shared, jobs }
     }
 
     /// Hashes until no more than `room` bytes of the first stream wait, and of the others as much as goes with it.
@@ -219,6 +231,7 @@ impl<'a> Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut lanes = self.shared.lanes();
+        lanes.turns -= 1;
         for mut job in self.jobs.drain(..) {
             // A stream that was given up is gone.
             if let Some(lane) = lanes.by_key.get_mut(&job.key) {

@@ -70,6 +70,16 @@ impl Layout {
         self.blobs().join(digest.digits())
     }
 
+    /// What has arrived of large blobs, slowly, as it was sent.
+    pub fn spools(&self) -> PathBuf {
+        self.root.join("spool")
+    }
+
+    /// What has arrived of one blob.
+    pub fn spool(&self, blob: &Digest) -> PathBuf {
+        self.spools().join(blob.digits())
+    }
+
     /// Where layers and blobs grow before they are renamed to their place; on the same file system as both.
     pub fn staging(&self) -> PathBuf {
         self.root.join("staging")
@@ -193,6 +203,7 @@ impl Layout {
             self.layers(),
             self.blobs(),
             self.staging(),
+            self.spools(),
             self.trash(),
             self.all_pod_files(),
             self.snapshots(),

@@ -27,6 +27,8 @@ pub enum Fault {
     CutLayer(usize),
     /// As [`Fault::CutLayer`], but ranges are ignored: the whole layer comes again with status 200.
     CutLayerNoRange(usize),
+    /// Layers come at so many bytes a second on each connection; ranges are served.
+    ThrottledLayer(usize),
     /// The layer's bytes are others than its digest says.
     WrongLayer,
     /// The layer goes on after the size that the manifest names.
@@ -59,6 +61,7 @@ struct State {
     fault: Fault,
     count: AtomicUsize,
     requests: Mutex<Vec<String>>,
+    sent: AtomicUsize,
     over: AtomicBool,
 }
 
@@ -71,6 +74,8 @@ pub struct FaultyRegistry {
 struct Request {
     path: String,
     range_from: Option<usize>,
+    /// Behind the last byte.
+    range_to: Option<usize>,
     authorization: String,
 }
 
@@ -80,11 +85,13 @@ struct Response {
     body: Vec<u8>,
     /// Bytes of the body after which the connection ends.
     cut: Option<usize>,
+    /// Bytes a second.
+    rate: Option<usize>,
 }
 
 impl Response {
     fn empty(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Vec::new(), cut: None }
+        Self { status, headers: Vec::new(), body: Vec::new(), cut: None, rate: None }
     }
 
     fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -111,6 +118,7 @@ impl FaultyRegistry {
             fault,
             count: AtomicUsize::new(0),
             requests: Mutex::default(),
+            sent: AtomicUsize::new(0),
             over: AtomicBool::new(false),
         });
         let server = Arc::clone(&state);
@@ -134,6 +142,16 @@ impl FaultyRegistry {
     /// The name of what has this tag.
     pub fn tagged(&self, tag: &str) -> String {
         format!("{}/image:{tag}", self.state.address)
+    }
+
+    /// Host and port.
+    pub fn host(&self) -> String {
+        self.state.address.to_string()
+    }
+
+    /// Bytes of bodies that were sent.
+    pub fn sent(&self) -> usize {
+        self.state.sent.load(Ordering::Relaxed)
     }
 
     /// Paths that were asked for, in order, with their ranges.
@@ -161,7 +179,7 @@ fn serve(state: &State, stream: &TcpStream) {
             requests.push(format!("{method} {}{range}", request.path));
         }
         let response = state.answer(&request);
-        if write_response(stream, &method, &response).is_err() || response.cut.is_some() {
+        if write_response(state, stream, &method, &response).is_err() || response.cut.is_some() {
             let _ = stream.shutdown(std::net::Shutdown::Both);
             return;
         }
@@ -173,7 +191,7 @@ fn read_request(reader: &mut impl BufRead) -> Option<(String, Request)> {
     reader.read_line(&mut line).ok().filter(|count| *count > 0)?;
     let mut words = line.split(' ');
     let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let mut request = Request { path, range_from: None, authorization: String::new() };
+    let mut request = Request { path, range_from: None, range_to: None, authorization: String::new() };
     let mut length = 0;
     loop {
         let mut header = String::new();
@@ -184,8 +202,10 @@ fn read_request(reader: &mut impl BufRead) -> Option<(String, Request)> {
         };
         match name.to_ascii_lowercase().as_str() {
             "range" => {
-                let from = value.trim().strip_prefix("bytes=").and_then(|range| range.split('-').next());
-                request.range_from = from.and_then(|from| from.parse().ok());
+                let range = value.trim().strip_prefix("bytes=").and_then(|range| range.split_once('-'));
+                let (from, last) = range.unwrap_or_default();
+                request.range_from = from.parse().ok();
+                request.range_to = last.parse().ok().map(|last: usize| last + 1);
             }
             "authorization" => value.trim().clone_into(&mut request.authorization),
             "content-length" => length = value.trim().parse().ok()?,
@@ -197,7 +217,12 @@ fn read_request(reader: &mut impl BufRead) -> Option<(String, Request)> {
     Some((method, request))
 }
 
-fn write_response(mut stream: &TcpStream, method: &str, response: &Response) -> std::io::Result<()> {
+fn write_response(
+    state: &State,
+    mut stream: &TcpStream,
+    method: &str,
+    response: &Response,
+) -> std::io::Result<()> {
     let mut head =
         format!("HTTP/1.1 {} status\r\nContent-Length: {}\r\n", response.status, response.body.len());
     for (name, value) in &response.headers {
@@ -207,7 +232,16 @@ fn write_response(mut stream: &TcpStream, method: &str, response: &Response) -> 
     if method == "HEAD" {
         return Ok(());
     }
-    stream.write_all(&response.body[..response.cut.unwrap_or(response.body.len())])
+    let body = &response.body[..response.cut.unwrap_or(response.body.len())];
+    let slice = response.rate.map_or(usize::MAX, |rate| rate / 20);
+    for part in body.chunks(slice) {
+        stream.write_all(part)?;
+        state.sent.fetch_add(part.len(), Ordering::Relaxed);
+        if response.rate.is_some() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    Ok(())
 }
 
 impl State {
@@ -320,20 +354,27 @@ impl State {
                 Response { body, cut, ..Response::empty(200) }
             }
             Fault::CutLayer(limit) => {
-                let from = request.range_from.unwrap_or(0).min(body.len());
-                let whole = body.len();
-                let rest = body.split_off(from);
-                let cut = self.one_of_first(limit).then_some(rest.len() / 2);
-                let range = format!("bytes {from}-{}/{whole}", whole.saturating_sub(1));
-                let response = match request.range_from {
-                    Some(_) => Response::empty(206).header("Content-Range", range),
-                    None => Response::empty(200).header("Accept-Ranges", "bytes"),
-                };
-                Response { body: rest, cut, ..response }
+                let part = ranged(body, request);
+                let cut = self.one_of_first(limit).then_some(part.body.len() / 2);
+                Response { cut, ..part }
             }
+            Fault::ThrottledLayer(rate) => Response { rate: Some(rate), ..ranged(body, request) },
             _ => Response { body, ..Response::empty(200) },
         }
     }
+}
+
+/// The part of a body that is asked for.
+fn ranged(mut body: Vec<u8>, request: &Request) -> Response {
+    let whole = body.len();
+    let Some(from) = request.range_from else {
+        return Response { body, ..Response::empty(200).header("Accept-Ranges", "bytes") };
+    };
+    let to = request.range_to.unwrap_or(whole).min(whole);
+    body.truncate(to);
+    let body = body.split_off(from.min(to));
+    let range = format!("bytes {from}-{}/{whole}", to.saturating_sub(1));
+    Response { body, ..Response::empty(206).header("Content-Range", range) }
 }
 
 fn read(blob: &Blob) -> Vec<u8> {

@@ -26,6 +26,10 @@ pub struct Options {
     pub mirror: Option<String>,
     /// Lines for Berth's configuration file.
     pub config: String,
+    /// Lines for its `[registry]` section.
+    pub registry: String,
+    /// Further variables of the daemon's environment.
+    pub environment: Vec<(&'static str, String)>,
     /// What Berth logs; empty: what it logs by default.
     pub log: String,
 }
@@ -38,6 +42,7 @@ pub struct Node {
     cgroup_parent: Parent,
     scratch: TempDir,
     log: String,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Node {
@@ -52,8 +57,8 @@ impl Node {
         let network = Network::claim()?;
         let name = format!("{}x{}", network.bridge(), std::process::id());
         let cgroup_parent = Parent::new(Driver::from_env()?, &name);
-        let mut node =
-            Self { runtime, daemon: None, network, cgroup_parent, scratch, log: options.log.clone() };
+        let Options { log, environment, .. } = options.clone();
+        let mut node = Self { runtime, daemon: None, network, cgroup_parent, scratch, log, environment };
         if let Some(mirror) = &options.mirror {
             write_mirrors(&node.certs_dir(), mirror)?;
         }
@@ -68,6 +73,11 @@ impl Node {
     /// What it logs; empty: what it logs by default.
     pub(crate) fn log_filter(&self) -> &str {
         &self.log
+    }
+
+    /// Further variables of its environment.
+    pub(crate) fn environment(&self) -> &[(&'static str, String)] {
+        &self.environment
     }
 
     /// Which program it is.

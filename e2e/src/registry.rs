@@ -16,6 +16,8 @@ use crate::images::publish::Storage;
 pub const USER: &str = "ann";
 /// That user's password.
 pub const PASSWORD: &str = "s3cret";
+/// base64 of both, as clients keep them.
+pub const AUTH: &str = "YW5uOnMzY3JldA==";
 /// What clients of today accept.
 const MANIFESTS: [&str; 4] = [
     "application/vnd.oci.image.manifest.v1+json",

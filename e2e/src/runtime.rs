@@ -38,6 +38,7 @@ impl Runtime {
                 command.arg("--root").arg(node.root()).arg("--state").arg(node.state());
                 command.arg("--socket").arg(node.socket()).arg("--config").arg(node.config_file());
                 command.env("BERTH_SHIM", berth_shim()?);
+                command.envs(node.environment().iter().map(|(name, value)| (name, value)));
                 if !node.log_filter().is_empty() {
                     command.arg("--log").arg(node.log_filter());
                 }
@@ -116,9 +117,10 @@ fn berth_configuration(node: &Node, options: &Options) -> String {
     let metrics =
         if options.config.contains("[metrics]") { "" } else { "[metrics]\naddress = \"127.0.0.1:0\"\n\n" };
     format!(
-        "[registry]\nconfig_path = {:?}\n\n[cni]\nconf_dir = {:?}\nbin_dirs = {}\ntimeout = {}\n\n\
+        "[registry]\nconfig_path = {:?}\n{}\n\n[cni]\nconf_dir = {:?}\nbin_dirs = {}\ntimeout = {}\n\n\
          [network]\nbridge = {:?}\nsubnets = [{:?}, {:?}]\n\n[cgroup]\ndriver = {:?}\n\n{metrics}{}\n",
         node.certs_dir(),
+        options.registry,
         node.conf_dir(),
         toml_list(&plugin_dirs(node)),
         crate::bound(PLUGIN_TIMEOUT).as_secs(),

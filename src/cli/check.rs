@@ -1,7 +1,8 @@
 //! `berth check`: what this node offers, and what each missing thing costs. What does not live here: the network
-//! (network), metrics and traces (telemetry), and the table (cli/table).
+//! (network), the files of registries (registry), metrics and traces (telemetry), and the table (cli/table).
 
 mod network;
+mod registry;
 mod telemetry;
 
 use std::fs;
@@ -52,6 +53,7 @@ pub(super) fn report(config: &Config) -> (String, bool) {
     rows.extend(cgroup(&host, config));
     rows.extend(confinement(&host));
     rows.extend(network::rows(config));
+    rows.extend(registry::rows(config));
     rows.push(capabilities(&host));
     rows.push(shim(config));
     rows.extend(telemetry::rows(config));

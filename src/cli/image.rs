@@ -1,4 +1,4 @@
-//! `berth image`: list, pull, remove, import, through the daemon's socket. Nothing here touches images itself.
+//! `berth image`: list, pull, remove, import, through the daemon's socket; and explain, without it. Nothing here touches images itself.
 
 use std::fs::File;
 use std::io::{IsTerminal, Read};
@@ -17,6 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::bars;
 use super::client::{Client, said};
+use super::explain::Explain;
 use super::print;
 use super::table::table;
 use crate::images::reference::Reference;
@@ -46,6 +47,8 @@ enum ImageCommand {
     },
     /// Pull an image from its registry
     Pull(Pull),
+    /// Tell which hosts a pull would ask, in which order, and with whose credentials; no daemon is needed
+    Explain(Explain),
     /// Remove images with all their names
     #[command(visible_alias = "remove")]
     Rm {
@@ -94,6 +97,7 @@ impl ImageArgs {
                 let request = pull.request()?;
                 follow(connect.await?, request).await
             }
+            ImageCommand::Explain(explain) => explain.run(),
             ImageCommand::Rm { images } => remove(connect.await?, &images).await,
             ImageCommand::Import { file } => {
                 let archive = open(&file)?;

@@ -5,6 +5,7 @@ mod bars;
 mod check;
 mod client;
 mod debug;
+mod explain;
 mod image;
 mod import;
 mod node;
@@ -33,7 +34,7 @@ pub struct Cli {
 enum Command {
     /// Run the daemon
     Serve(Serve),
-    /// List, pull, remove and import images
+    /// List, pull, remove and import images, and explain pulls
     Image(image::ImageArgs),
     /// The configuration
     #[command(subcommand)]

@@ -156,6 +156,7 @@ mod tests {
                 "[registry]\nconfig_path = \"certs.d\"",
                 "line 2, column 15: \"certs.d\" is not an absolute path",
             ),
+            ("[registry]\nauth_file = \"x\"", "line 2, column 13: \"x\" is not an absolute path"),
             ("[cni]\nbin_dirs = [\"/a\", \"b\"]", "\"b\" is not an absolute path"),
             ("[cni]\ntimeout = 0", "line 2, column 11: a plugin needs at least one second"),
             ("[network]\nbridge = \"a b\"", "line 2, column 10: \"a b\" can not be the name of a bridge"),

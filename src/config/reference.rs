@@ -47,7 +47,21 @@ server = \"https://registry-1.docker.io\"
 | `header` | a table of headers to send |
 | `override_path` | the URL has the API's prefix (`/v2`) already |
 
+Instead of the file the directory may hold certificates as Docker and CRI-O have them: `*.crt` of authorities, `NAME.cert` and `NAME.key` of ours.
+
 Credentials come from imagePullSecrets or the kubelet's credential providers, and go to the registry itself only.
+
+## Registries: registries.conf and auth.json
+For nodes that come from CRI-O, `registries_conf_path` names a file of containers-registries.conf(5), version 2; its drop-ins are read, too. The entry with the longest prefix of an
+image's name decides whom the image is asked of, and hosts.toml files decide for images without an entry. All of `prefix`, `location`, `insecure`, `blocked`, `mirror`,
+`mirror-by-digest-only` and `pull-from-mirror` count; prefixes with a tag or a digest are refused. Certificates are taken from the directory of the host below `config_path`, which may be
+`/etc/containers/certs.d`. A name without a registry is Docker Hub's; where the file means another image by it (an alias, or another registry that comes first in
+`unqualified-search-registries`), it is refused with the name to write instead.
+
+`auth_file` names a file of containers-auth.json(5), or Docker's config.json. Its most specific entry for a host and repository counts where a pull brings no credentials for that host; mirrors
+find theirs there, too. Programs (`credHelpers`, `credsStore`) are not run: a pull that needs one is refused by the program's name.
+
+`berth image explain IMAGE` tells for an image which hosts would be asked, in which order, from which file, and where the credentials would come from. It asks neither daemon nor registry.
 ";
 
 /// A key, and the comment above it.

@@ -140,7 +140,7 @@ impl Shared {
         // The writer ends before the feeder only where it fails: on a full disk the rest need not come.
         let fed = tokio::select! {
             biased;
-            fed = plan.source.feed(blob, to, meter) => fed,
+            fed = plan.source.feed(blob, to, meter, None) => fed,
             written = &mut work => {
                 written.map_err(|_| interrupted())?.map_err(failed)?;
                 return Err(interrupted());

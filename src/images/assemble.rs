@@ -14,6 +14,7 @@ use super::layer::{Layer, chain_ids};
 use super::manifest::{Config, Descriptor, Manifest};
 use super::progress::{Meter, Phase};
 use super::remove::LayerHold;
+use super::resume::Resume;
 use super::source::Source;
 use super::{Shared, Standing, store_error};
 use crate::drivers::layers::{self, LayerError, Unpacked};
@@ -207,13 +208,38 @@ impl Shared {
         if self.catalog().layer(&task.id).is_some() {
             return Ok(Standing::Kept);
         }
+        let mut resume = Resume::open(&self.layers, task.blob()).await;
+        let resumed = resume.has_bytes();
+        let mut fetched = self.fetch(&task, &mut resume).await;
+        // What was cut short goes on there, and what needs the layers below comes once more.
+        let comes_again =
+            matches!(fetched, Err(ImageError::Registry { .. } | ImageError::Interrupted { .. }) | Ok(None));
+        if !comes_again {
+            resume.discard().await;
+            if resumed && fetched.is_err() {
+                // What was kept may be what is wrong.
+                fetched = self.fetch(&task, &mut resume).await;
+            }
+        }
+        // Others may unpack while this one waits for the disk.
+        drop(permit);
+        match fetched? {
+            Some(unpacked) => self.keep(&task, unpacked).await,
+            None => Ok(Standing::NeedsParents),
+        }
+    }
+
+    /// A verified layer in the staging directory; none if it can't be unpacked without those below.
+    async fn fetch(&self, task: &Arc<Task>, resume: &mut Resume) -> Result<Option<Unpacked>, ImageError> {
+        let image = task.plan.source.image.to_string();
+        let interrupted = || ImageError::Interrupted { image: image.clone() };
         let (to, mut chunks) = feed(self.layers.digest_stream());
         let (layers, parents, size) = (self.layers.clone(), task.parents.clone(), task.blob().size);
         let work = telemetry::blocking(move || {
             let unpacked = layers.unpack(&mut chunks, size, parents.as_deref());
             (unpacked, chunks.finish())
         });
-        let fed = task.plan.source.feed(task.blob(), to, task.meter()).await;
+        let fed = task.plan.source.feed(task.blob(), to, task.meter(), Some(resume)).await;
         let (unpacked, digest) = work.await.map_err(|_| interrupted())?;
         // Wrong bytes explain why they do not unpack, so they come first.
         fed?;
@@ -221,7 +247,7 @@ impl Shared {
         let unpacked = match unpacked {
             Err(LayerError::NeedsParents { .. }) if task.parents.is_none() && task.index > 0 => {
                 task.meter().enter(Phase::Waiting);
-                return Ok(Standing::NeedsParents);
+                return Ok(None);
             }
             unpacked => unpacked.map_err(|error| task.failed(error))?,
         };
@@ -230,11 +256,15 @@ impl Shared {
             let (layer, expected) = (task.blob().digest.clone(), expected.clone());
             return Err(ImageError::DiffIdMismatch { image, layer, expected, actual: unpacked.diff_id });
         }
+        Ok(Some(unpacked))
+    }
+
+    async fn keep(&self, task: &Arc<Task>, unpacked: Unpacked) -> Result<Standing, ImageError> {
+        let image = &task.plan.source.image;
         let Unpacked { staged, implied, hiding, bytes, inodes, .. } = unpacked;
         let (implied, hiding) = (Arc::new(implied), Arc::new(hiding));
-        // Others may unpack while this one waits for the disk.
-        drop(permit);
-        self.keep(&image, staged, Layer { id: task.id.clone(), bytes, inodes, implied, hiding }).await?;
+        let layer = Layer { id: task.id.clone(), bytes, inodes, implied, hiding };
+        self.keep_layer(image, staged, layer).await?;
         task.meter().enter(Phase::Done);
         #[cfg(test)]
         self.unpacked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);

@@ -40,7 +40,12 @@ impl Keeping {
 
 impl Shared {
     /// Keeps a layer. Whoever has the turn does it for all that are ready by then.
-    pub(super) async fn keep(&self, image: &str, staged: Staged, layer: Layer) -> Result<(), ImageError> {
+    pub(super) async fn keep_layer(
+        &self,
+        image: &str,
+        staged: Staged,
+        layer: Layer,
+    ) -> Result<(), ImageError> {
         let (kept, result) = oneshot::channel();
         self.keeping.ready().push(Ready { staged, layer, kept });
         {

@@ -21,6 +21,7 @@ mod publish;
 mod pull;
 pub mod reference;
 mod remove;
+mod resume;
 mod source;
 #[cfg(test)]
 mod tests;

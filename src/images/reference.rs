@@ -1,6 +1,7 @@
 //! Names of images as users write them, in Docker's normal form. What does not live here: finding what they name.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use crate::ids::{Digest, IdError};
 
@@ -39,12 +40,34 @@ pub enum ReferenceError {
 }
 
 /// A reference in normal form: the registry is spelled out, a reference without tag and digest has the tag `latest`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub struct Reference {
     registry: String,
     repository: String,
     tag: Option<String>,
     digest: Option<Digest>,
+    /// The name as it was written, without tag and digest, if no registry was: how it was written makes no other reference.
+    short: Option<String>,
+}
+
+impl Reference {
+    fn parts(&self) -> (&str, &str, Option<&str>, Option<&Digest>) {
+        (&self.registry, &self.repository, self.tag(), self.digest())
+    }
+}
+
+impl PartialEq for Reference {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for Reference {}
+
+impl Hash for Reference {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.parts().hash(state);
+    }
 }
 
 impl Reference {
@@ -63,6 +86,8 @@ impl Reference {
         let (name, digest) = split_digest(text)?;
         let (name, tag) = split_tag(name);
         let (registry, repository) = split_registry(name);
+        let named = name.split_once('/').is_some_and(|(host, _)| looks_like_host(host));
+        let short = (!named).then(|| name.to_string());
         if !is_host(&registry) {
             return Err(ReferenceError::Host(text.to_string()));
         }
@@ -76,7 +101,7 @@ impl Reference {
             (None, None) => Some("latest".to_string()),
             (tag, _) => tag.map(str::to_string),
         };
-        Ok(Self { registry, repository, tag, digest })
+        Ok(Self { registry, repository, tag, digest, short })
     }
 
     /// Host and optional port, lower case: `docker.io`, `localhost:5000`, `[::1]:5000`.
@@ -97,6 +122,11 @@ impl Reference {
     /// The digest, if one was given: it then decides, and the tag is only a name.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
+    }
+
+    /// The name without tag and digest, if it was written without a registry: `busybox`, `user/app`.
+    pub fn short(&self) -> Option<&str> {
+        self.short.as_deref()
     }
 
     /// `docker.io/library/busybox:latest`.
@@ -236,6 +266,16 @@ mod tests {
         ] {
             assert_eq!(Reference::parse(text).expect(text).to_string(), normal, "{text}");
         }
+    }
+
+    #[test]
+    fn a_name_without_a_registry_is_known_as_short_and_is_the_same_reference() {
+        let short = Reference::parse("user/app:1").unwrap();
+        let whole = Reference::parse("docker.io/user/app:1").unwrap();
+        assert_eq!((short.short(), whole.short()), (Some("user/app"), None));
+        assert_eq!(short, whole);
+        let both = std::collections::HashSet::from([short, whole]);
+        assert_eq!(both.len(), 1);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -11,6 +12,7 @@ use super::chunks::Feed;
 use super::error::ImageError;
 use super::manifest::Descriptor;
 use super::progress::{Meter, Phase, Progress};
+use super::resume::Resume;
 use crate::drivers::registry::{Credentials, Registry, RegistryError};
 use crate::ids::Digest;
 use crate::images::reference::Reference;
@@ -59,40 +61,33 @@ impl Source {
 
     /// Sends a blob and verifies its size; the receiver verifies its digest. A receiver that gives up early does not keep
     /// its error from being explained: the rest comes all the same, as wrong bytes are the likeliest cause.
-    pub(super) async fn feed(&self, blob: &Descriptor, to: Feed, meter: &Meter) -> Result<(), ImageError> {
+    pub(super) async fn feed(
+        &self,
+        blob: &Descriptor,
+        to: Feed,
+        meter: &Meter,
+        resume: Option<&mut Resume>,
+    ) -> Result<(), ImageError> {
         meter.begin();
-        let mut total = 0;
+        let mut outlet = Outlet { to, meter, total: 0 };
         match &self.origin {
-            Origin::Registry(registry, reference, credentials) => {
-                let opened = registry.blob(reference, &blob.digest, blob.size, 0, credentials).await;
-                let mut stream = opened.map_err(|error| self.registry(error))?;
-                while let Some(chunk) = stream.next().await {
-                    let chunk = chunk.map_err(|error| self.registry(error))?;
-                    total += chunk.len() as u64;
-                    meter.add(chunk.len() as u64);
-                    to.send(chunk).await;
-                }
-            }
+            Origin::Registry(..) => self.download(blob, &mut outlet, resume).await?,
             Origin::Archive(file, blobs) => {
                 let (offset, len) = self.locate(blobs, blob)?;
-                while total < len {
-                    let chunk = read(Arc::clone(file), offset + total, CHUNK.min(len - total)).await;
-                    let chunk = chunk.map_err(|error| self.read(error))?;
-                    total += chunk.len() as u64;
-                    meter.add(chunk.len() as u64);
-                    to.send(chunk).await;
+                while outlet.total < len {
+                    let (at, len) = (offset + outlet.total, CHUNK.min(len - outlet.total));
+                    let chunk = read(Arc::clone(file), at, len).await.map_err(|error| self.read(error))?;
+                    outlet.pass(chunk).await;
                 }
             }
         }
+        let Outlet { to, total, .. } = outlet;
         drop(to);
         meter.enter(Phase::Unpacking);
-        if total != blob.size {
-            return Err(ImageError::SizeMismatch {
-                image: self.image.to_string(),
-                blob: blob.digest.clone(),
-                expected: blob.size,
-                actual: total,
-            });
+        let (image, expected) = (self.image.to_string(), blob.size);
+        if total != expected {
+            let blob = blob.digest.clone();
+            return Err(ImageError::SizeMismatch { image, blob, expected, actual: total });
         }
         Ok(())
     }
@@ -107,6 +102,35 @@ impl Source {
             expected: blob.digest.clone(),
             actual,
         })
+    }
+
+    /// What is kept of it first, and the rest from the registry.
+    async fn download(
+        &self,
+        blob: &Descriptor,
+        outlet: &mut Outlet<'_>,
+        mut resume: Option<&mut Resume>,
+    ) -> Result<(), ImageError> {
+        let Origin::Registry(registry, reference, credentials) = &self.origin else {
+            return Ok(());
+        };
+        if let Some(resume) = &mut resume {
+            while let Some(chunk) = resume.read(outlet.total).await {
+                outlet.pass(chunk).await;
+            }
+        }
+        let opened = registry.download(reference, &blob.digest, blob.size, outlet.total, credentials).await;
+        let mut stream = opened.map_err(|error| self.registry(error))?;
+        loop {
+            let started = Instant::now();
+            let Some(chunk) = stream.next().await else { return Ok(()) };
+            let waited = started.elapsed();
+            let chunk = chunk.map_err(|error| self.registry(error))?;
+            if let Some(resume) = &mut resume {
+                resume.add(&chunk, waited).await;
+            }
+            outlet.pass(chunk).await;
+        }
     }
 
     fn locate(
@@ -124,6 +148,21 @@ impl Source {
 
     fn read(&self, source: std::io::Error) -> ImageError {
         ImageError::ReadArchive(Arc::new(source))
+    }
+}
+
+/// Where a blob's bytes go.
+struct Outlet<'a> {
+    to: Feed,
+    meter: &'a Meter,
+    total: u64,
+}
+
+impl Outlet<'_> {
+    async fn pass(&mut self, chunk: Bytes) {
+        self.total += chunk.len() as u64;
+        self.meter.add(chunk.len() as u64);
+        self.to.send(chunk).await;
     }
 }
 

@@ -170,7 +170,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("crio.runtime.workloads.**", Do::No("workload annotations are not supported")),
     // Images.
     rule("crio.image.default_transport", Do::Only(&["docker://"], "images come from registries")),
-    rule("crio.image.global_auth_file", Do::No("use imagePullSecrets or the kubelet's credential providers")),
+    rule("crio.image.global_auth_file", Do::Copy("registry", "auth_file")),
     rule(
         "crio.image.namespaced_auth_dir",
         Do::NoFiles("use imagePullSecrets or the kubelet's credential providers"),

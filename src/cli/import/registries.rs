@@ -69,10 +69,14 @@ fn one(registry: &Table, report: &mut Report) {
         report.lost.push((format!("registry {prefix}: {key}"), why.to_string()));
     };
     if prefix.contains('/') || prefix.contains('*') {
-        return lost(report, "prefix", "hosts.toml files are for whole registries, by their host");
+        return lost(
+            report,
+            "prefix",
+            "hosts.toml files are for whole registries; set registries_conf_path instead",
+        );
     }
     if is_on(registry, "blocked") {
-        return lost(report, "blocked", "admit images by policy in the cluster");
+        return lost(report, "blocked", "hosts.toml files forbid nothing; set registries_conf_path instead");
     }
     let mut lines = vec![String::new(), format!("{prefix}/hosts.toml, below config_path of [registry]:")];
     let (server, _) = url(registry, if location.is_empty() { prefix } else { location });
@@ -90,7 +94,11 @@ fn one(registry: &Table, report: &mut Report) {
             lines.push("    override_path = true".into());
         }
         if text(mirror, "pull-from-mirror") == "tag-only" {
-            lost(report, "pull-from-mirror = \"tag-only\"", "the mirror is asked for digests, too");
+            lost(
+                report,
+                "pull-from-mirror = \"tag-only\"",
+                "the mirror is asked for digests, too; set registries_conf_path instead",
+            );
         }
     }
     report.beside.extend(lines);

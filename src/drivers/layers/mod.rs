@@ -9,6 +9,7 @@ mod incoming;
 mod inflate;
 mod overlay;
 mod restore;
+mod spool;
 mod staging;
 pub mod tar;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use crate::pods::spec::UserNamespace;
 pub use error::LayerError;
 pub use incoming::Incoming;
 pub use restore::{Layer, Restoration};
+pub use spool::Spool;
 pub use staging::Staged;
 pub use unpack::Unpacked;
 
@@ -49,12 +51,14 @@ pub struct Config {
     pub reserve_mib: u64,
     /// A layer of more than 1 GiB unpacks to at most so many times its compressed size.
     pub ratio_max: u64,
+    /// Bytes of layers that arrive slowly are kept until the layer is unpacked, so many MiB at most; 0: none.
+    pub spool_mib: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
         // gzip's best is 1032 to 1.
-        Self { reserve_mib: 64, ratio_max: 1100 }
+        Self { reserve_mib: 64, ratio_max: 1100, spool_mib: 4096 }
     }
 }
 
@@ -74,6 +78,7 @@ pub struct Layers {
     reserve: u64,
     ratio: u64,
     digests: Digests,
+    spools: Arc<spool::Budget>,
     /// Found out when it is first asked for: see `maps_ids`.
     maps_ids: OnceLock<Result<(), String>>,
 }
@@ -83,15 +88,19 @@ impl Layers {
     pub fn open(layout: &Layout, config: &Config) -> Result<Self, LayerError> {
         use std::os::unix::fs::DirBuilderExt;
         let empty = volume::EMPTY.map(|name| layout.empty(name));
-        for path in
-            [layout.layers(), layout.blobs(), layout.staging(), layout.trash()].into_iter().chain(empty)
+        for path in [layout.layers(), layout.blobs(), layout.staging(), layout.spools(), layout.trash()]
+            .into_iter()
+            .chain(empty)
         {
             let mut builder = std::fs::DirBuilder::new();
             builder.recursive(true).mode(0o700).create(&path).map_err(LayerError::io("make", &path))?;
         }
+        let spools = spool::Budget::new(config.spool_mib.saturating_mul(1 << 20));
         let (reserve, ratio) = (config.reserve_mib << 20, config.ratio_max);
-        let digests = Digests::new();
-        Ok(Self { layout: layout.clone(), reserve, ratio, digests, maps_ids: OnceLock::new() })
+        let (layout, digests, maps_ids) = (layout.clone(), Digests::new(), OnceLock::new());
+        let layers = Self { layout, reserve, ratio, digests, spools, maps_ids };
+        layers.sweep_spools()?;
+        Ok(layers)
     }
 
     /// For the digest of a blob that arrives: hashed together with what is unpacked meanwhile.
@@ -114,14 +123,19 @@ impl Layers {
         if layers.len() > LAYERS_MAX + 1 {
             return Err(LayerError::TooManyLayers(layers.len()));
         }
-        if let Some(top) = layers.last() {
-            let top = self.open_layer(top)?;
-            copy_root(&top, upper).map_err(LayerError::io("set the metadata of", upper))?;
+        match layers.last() {
+            Some(top) => copy_root(&self.open_layer(top)?, upper),
+            None => rustix::fs::chmod(upper, Mode::from_raw_mode(0o755)),
         }
+        .map_err(LayerError::io("set the metadata of", upper))?;
         if let Some(user) = user {
             give_to(user, upper).map_err(LayerError::io("set the owner of", upper))?;
         }
-        let lower = layers.iter().rev().map(|id| self.layout.layer(id)).collect();
+        let mut lower: Vec<_> = layers.iter().rev().map(|id| self.layout.layer(id)).collect();
+        if lower.is_empty() {
+            // An image may have no layers; overlay wants one.
+            lower.push(self.layout.empty(volume::EMPTY[0]));
+        }
         let cache = self.layout.layers();
         let mapped = user.map(|user| overlay::Mapped { layers: &cache, user });
         let writable = Some(overlay::Writable { upper, work });

@@ -1,5 +1,6 @@
 //! A blob as a stream that survives cuts. What does not live here: what the bytes mean; whoever reads a stream checks its digest.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -39,6 +40,10 @@ pub struct BlobStream {
     registry: Registry,
     blob: Blob,
     host: String,
+    /// Behind the last byte to be given.
+    end: u64,
+    /// Whether only these bytes are wanted, of this host alone; else all to the blob's end, of any host.
+    part: bool,
     /// Where the next byte given belongs.
     position: u64,
     /// Bytes of the answer that were given before, because the host ignored the Range.
@@ -54,11 +59,37 @@ pub struct BlobStream {
 
 impl BlobStream {
     pub(super) async fn open(registry: Registry, blob: Blob, offset: u64) -> Result<Self, RegistryError> {
+        let mut stream = Self::new(registry, blob, offset);
+        if offset > stream.blob.size {
+            return Err(stream.wrong_range());
+        }
+        if offset < stream.blob.size {
+            stream.request().await?;
+        }
+        Ok(stream)
+    }
+
+    /// A part of the blob from a host that serves ranges; an error if it does not.
+    pub(super) async fn open_part(
+        registry: Registry,
+        blob: Blob,
+        range: Range<u64>,
+        host: String,
+    ) -> Result<Self, RegistryError> {
+        let stream = Self::new(registry, blob, range.start);
+        let mut stream = Self { host, end: range.end, part: true, ..stream };
+        stream.request().await?;
+        Ok(stream)
+    }
+
+    fn new(registry: Registry, blob: Blob, offset: u64) -> Self {
         let of = metrics::registry(blob.reference.registry());
-        let mut stream = Self {
+        Self {
             received: METRICS.pull_bytes.get_or_create_owned(&of),
             registry,
             host: blob.reference.registry().to_string(),
+            end: blob.size,
+            part: false,
             blob,
             position: offset,
             skip: 0,
@@ -68,14 +99,7 @@ impl BlobStream {
             since_progress: 0,
             waited: Duration::ZERO,
             failed: false,
-        };
-        if offset > stream.blob.size {
-            return Err(stream.wrong_range());
         }
-        if offset < stream.blob.size {
-            stream.request().await?;
-        }
-        Ok(stream)
     }
 
     /// Who sends: host and optional port.
@@ -100,7 +124,7 @@ impl BlobStream {
 
     async fn advance(&mut self) -> Option<Result<Bytes, RegistryError>> {
         loop {
-            if self.position == self.blob.size {
+            if self.position == self.end {
                 return self.surplus().await.map(Err);
             }
             let Some(response) = &mut self.response else {
@@ -139,7 +163,7 @@ impl BlobStream {
         self.skip -= old;
         let chunk = chunk.split_off(usize::try_from(old).unwrap_or(chunk.len()));
         let position = self.position + chunk.len() as u64;
-        if position > self.blob.size {
+        if position > self.end {
             return Err(self.size_mismatch(position));
         }
         self.since_cut += position - self.position;
@@ -184,13 +208,15 @@ impl BlobStream {
 
     /// Asks for the rest of the blob, of each host that may give it.
     async fn request(&mut self) -> Result<(), RegistryError> {
-        let request = Request {
-            method: Method::GET,
-            path: format!("blobs/{}", self.blob.digest),
-            accept: None,
-            from: self.position,
+        let range = match (self.part, self.position) {
+            (true, from) => Some(format!("bytes={from}-{}", self.end - 1)),
+            (false, 0) => None,
+            (false, from) => Some(format!("bytes={from}-")),
         };
-        let plan = self.registry.plan(&self.blob.reference, Capability::Pull).await?;
+        let path = format!("blobs/{}", self.blob.digest);
+        let request = Request { method: Method::GET, path, accept: None, range };
+        let mut plan = self.registry.plan(&self.blob.reference, Capability::Pull).await?;
+        plan.retain(|host| !self.part || host.name() == self.host);
         let mut last = None;
         for (index, host) in plan.iter().enumerate() {
             let target = self.registry.target(
@@ -199,7 +225,9 @@ impl BlobStream {
                 &self.blob.credentials,
                 self.blob.object(),
             )?;
-            let retries = if index + 1 == plan.len() { self.registry.config().retries } else { 0 };
+            // A part that is refused is fetched another way.
+            let last_resort = index + 1 == plan.len() && !self.part;
+            let retries = if last_resort { self.registry.config().retries } else { 0 };
             let result = match self.registry.shared().send(&target, &request, retries).await {
                 Ok(response) => self.accept(host, response),
                 Err(error) => Err(error),
@@ -217,14 +245,17 @@ impl BlobStream {
         let (size, at) = (self.blob.size, self.position);
         let partial = response.status() == StatusCode::PARTIAL_CONTENT;
         let expected = match (partial, at) {
-            (true, 0) => return Err(self.wrong_range()),
+            (true, 0) if !self.part => return Err(self.wrong_range()),
             (true, at) => {
                 let header = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
-                if header.and_then(content_range) != Some((at, size)) {
-                    return Err(self.wrong_range());
+                match header.and_then(content_range) {
+                    Some((range, whole))
+                        if range == (at..self.end) && whole.is_none_or(|whole| whole == size) => {}
+                    _ => return Err(self.wrong_range()),
                 }
-                size - at
+                self.end - at
             }
+            (false, _) if self.part => return Err(self.wrong_range()),
             (false, _) => size,
         };
         if let Some(length) = response.content_length().filter(|length| *length != expected) {
@@ -236,6 +267,9 @@ impl BlobStream {
     }
 
     fn size_mismatch(&self, actual: u64) -> RegistryError {
+        if self.part {
+            return self.wrong_range();
+        }
         let (object, host) = (self.blob.object(), self.host.clone());
         RegistryError::SizeMismatch { object, host, expected: self.blob.size, actual }
     }
@@ -254,16 +288,16 @@ impl BlobStream {
     }
 }
 
-/// Start and whole size, if the range goes to the blob's end.
-fn content_range(text: &str) -> Option<(u64, u64)> {
+/// The bytes that come, and the whole size if it is told.
+fn content_range(text: &str) -> Option<(Range<u64>, Option<u64>)> {
     let (range, size) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
     let size = match size.trim() {
-        "*" => last.checked_add(1)?,
-        size => size.parse().ok()?,
+        "*" => None,
+        size => Some(size.parse().ok()?),
     };
-    (last.checked_add(1) == Some(size)).then_some((first, size))
+    Some((first..last.checked_add(1)?, size))
 }
 
 #[cfg(test)]
@@ -271,11 +305,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_range_to_the_end_is_taken() {
-        assert_eq!(content_range("bytes 5-9/10"), Some((5, 10)));
-        assert_eq!(content_range("bytes 5-9/*"), Some((5, 10)));
+    fn a_content_range_has_a_first_and_a_last_byte() {
+        assert_eq!(content_range("bytes 5-9/10"), Some((5..10, Some(10))));
+        assert_eq!(content_range("bytes 5-8/*"), Some((5..9, None)));
         for bad in
-            ["", "bytes", "bytes 5-8/10", "bytes */10", "items 5-9/10", "bytes 5-18446744073709551615/10"]
+            ["", "bytes", "bytes */10", "items 5-9/10", "bytes 5-/10", "bytes 5-18446744073709551615/10"]
         {
             assert_eq!(content_range(bad), None, "{bad}");
         }

@@ -67,7 +67,10 @@ impl Credentials {
         let some = |text: &String| (!text.is_empty()).then(|| text.clone());
         let basic = match (self.username.as_str(), self.auth.as_str()) {
             ("", "") => None,
-            ("", auth) => Some(decode(auth, registry)?),
+            ("", auth) => Some(decode(auth).map_err(|reason| {
+                let registry = registry.to_string();
+                RegistryError::BadCredentials { registry, reason }
+            })?),
             (username, _) => Some((username.to_string(), self.password.clone())),
         };
         Ok(Secret {
@@ -112,17 +115,15 @@ impl Secret {
     }
 }
 
-fn decode(auth: &str, registry: &str) -> Result<(String, String), RegistryError> {
-    let bad = |reason| RegistryError::BadCredentials { registry: registry.to_string(), reason };
+/// Name and password of what clients keep as `auth`; the reason if it is none.
+pub(super) fn decode(auth: &str) -> Result<(String, String), &'static str> {
     let text = auth.trim();
-    let bytes = STANDARD
-        .decode(text)
-        .or_else(|_| STANDARD_NO_PAD.decode(text))
-        .map_err(|_| bad("auth is not base64"))?;
-    let text = String::from_utf8(bytes).map_err(|_| bad("auth is not UTF-8"))?;
+    let bytes =
+        STANDARD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text)).map_err(|_| "auth is not base64")?;
+    let text = String::from_utf8(bytes).map_err(|_| "auth is not UTF-8")?;
     match text.split_once(':') {
         Some((username, password)) => Ok((username.to_string(), password.trim_end_matches('\0').to_string())),
-        None => Err(bad("auth is not base64 of username:password")),
+        None => Err("auth is not base64 of username:password"),
     }
 }
 
@@ -134,7 +135,8 @@ fn is_server(address: &str, host: &str) -> bool {
     hub(bare) == hub(host)
 }
 
-fn hub(host: &str) -> String {
+/// One name for the hosts of Docker Hub, and for the two spellings of https's own port.
+pub(super) fn hub(host: &str) -> String {
     match host.to_ascii_lowercase().as_str() {
         "index.docker.io" | "registry-1.docker.io" | "docker.io" => "docker.io".to_string(),
         host => host.strip_suffix(":443").unwrap_or(host).to_string(),

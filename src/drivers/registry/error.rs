@@ -209,15 +209,48 @@ pub enum RegistryError {
         /// What is wrong.
         reason: &'static str,
     },
-    /// A hosts.toml that does not parse.
+    /// A hosts.toml, registries.conf or auth.json that can't be read or understood. Never shows a secret.
     #[error("{path}{}: {reason}", line_text(*.line))]
-    BadHostsToml {
+    BadFile {
         /// The file.
         path: PathBuf,
         /// Line of the mistake, from 1.
         line: Option<usize>,
         /// What is wrong.
         reason: String,
+    },
+    /// registries.conf forbids it.
+    #[error("{object} is blocked by {file}")]
+    Blocked {
+        /// What was asked for.
+        object: String,
+        /// The file of the entry.
+        file: PathBuf,
+    },
+    /// A name without a registry, by which registries.conf means another image than Berth would take.
+    #[error(
+        "{name:?} names no registry, and {file} would look for {meant}: write the name with its registry"
+    )]
+    ShortName {
+        /// As it was written, without tag and digest.
+        name: String,
+        /// Who means something else.
+        file: PathBuf,
+        /// What that is.
+        meant: String,
+    },
+    /// Credentials that only a program could tell.
+    #[error(
+        "{file} leaves the credentials for {host} to the program {program}, and Berth runs none: use imagePullSecrets \
+         or the kubelet's credential providers"
+    )]
+    CredentialProgram {
+        /// The auth.json.
+        file: PathBuf,
+        /// Whose credentials.
+        host: String,
+        /// docker-credential-NAME.
+        program: String,
     },
     /// hosts.toml leaves no host for this operation.
     #[error("no host of {registry} may {capability}: see {path}")]
@@ -281,6 +314,7 @@ impl RegistryError {
             | Self::Denied(_)
             | Self::UnsafeRealm { .. }
             | Self::UnsafeRedirect { .. }
+            | Self::Blocked { .. }
             | Self::BadCredentials { .. } => Kind::PermissionDenied,
             Self::Unavailable { cause: Outage::Certificates { .. }, .. } => Kind::FailedPrecondition,
             Self::Unavailable { .. } | Self::Cut { .. } => Kind::RegistryUnavailable,
@@ -292,9 +326,11 @@ impl RegistryError {
             | Self::BadMediaType { .. }
             | Self::BadAnswer { .. } => Kind::DataLoss,
             Self::TooLarge { .. } => Kind::ResourceExhausted,
-            Self::TooManyRedirects { .. } | Self::BadHostsToml { .. } | Self::NoHost { .. } => {
-                Kind::FailedPrecondition
-            }
+            Self::TooManyRedirects { .. }
+            | Self::BadFile { .. }
+            | Self::ShortName { .. }
+            | Self::CredentialProgram { .. }
+            | Self::NoHost { .. } => Kind::FailedPrecondition,
         }
     }
 }

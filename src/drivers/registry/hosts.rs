@@ -1,14 +1,17 @@
-//! Which hosts serve a registry, in which order: containerd's `HOST/hosts.toml`, read at each pull.
-//! What does not live here: connecting to them, and the format of the file.
+//! Which hosts to ask for an image, in which order: registries.conf, if it is configured and knows the image, else
+//! containerd's `HOST/hosts.toml`; read at each pull. What does not live here: connecting to them, and the formats of the files.
 
 use std::path::{Path, PathBuf};
 
 use reqwest::header::HeaderMap;
 use url::Url;
 
+use super::auth_file::{AuthFile, Login};
 use super::error::RegistryError;
 use super::hosts_toml::HostsFile;
 use super::tls::TlsFiles;
+use super::{Config, registries_conf};
+use crate::images::reference::Reference;
 
 /// Something that a host may be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,15 +36,49 @@ impl Capability {
 pub(super) struct Host {
     /// Ends with a slash: `https://registry-1.docker.io/v2/`.
     pub(super) base: Url,
+    /// Where the image is there: `library/busybox`.
+    pub(super) repository: String,
     pub(super) pull: bool,
     pub(super) resolve: bool,
     pub(super) headers: HeaderMap,
     pub(super) tls: TlsFiles,
     /// Whether this is the registry itself, not a mirror.
     pub(super) own: bool,
+    /// Plain HTTP will do, if the host knows no TLS.
+    pub(super) insecure: bool,
+    /// A mirror that is told whose image is meant (`?ns=`), as containerd does.
+    pub(super) tells_registry: bool,
+    /// Which file named it.
+    pub(super) file: Option<PathBuf>,
+    /// What the node knows to log in there.
+    pub(super) login: Login,
 }
 
 impl Host {
+    /// A host that may be asked for everything.
+    pub(super) fn new(base: Url, repository: &str) -> Self {
+        Self {
+            base,
+            repository: repository.to_string(),
+            pull: true,
+            resolve: true,
+            headers: HeaderMap::new(),
+            tls: TlsFiles::default(),
+            own: false,
+            insecure: false,
+            tells_registry: false,
+            file: None,
+            login: Login::Absent,
+        }
+    }
+
+    /// Whether it is the very registry that an image's name begins with.
+    pub(super) fn is_registry(&self, registry: &str) -> bool {
+        let name = self.name();
+        name == registry.trim_end_matches(":443")
+            || (registry == "docker.io" && name == "registry-1.docker.io")
+    }
+
     /// Host and optional port, for messages and limits.
     pub(super) fn name(&self) -> String {
         authority(&self.base)
@@ -71,19 +108,64 @@ pub(super) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// The hosts to ask for a registry, best first. Reads the disk.
-pub(super) fn load(config_path: &Path, registry: &str) -> Result<Vec<Host>, RegistryError> {
-    let Some(directory) = find(config_path, registry) else {
-        return Ok(default_host(registry, TlsFiles::default()).into_iter().collect());
+/// The line of a byte, from 1.
+pub(super) fn line_of(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+}
+
+/// The hosts to ask for an image, best first, with what the node knows to log in there. Reads the disk.
+pub(super) fn load(config: &Config, reference: &Reference) -> Result<Vec<Host>, RegistryError> {
+    let listed = match &config.registries_conf_path {
+        Some(path) => registries_conf::load(config, path, reference)?,
+        None => None,
+    };
+    let mut hosts = listed.map_or_else(|| from_hosts_toml(&config.config_path, reference), Ok)?;
+    if let Some(path) = &config.auth_file {
+        let file = AuthFile::read(path)?;
+        for host in &mut hosts {
+            host.login = file.find(&host.name(), &host.repository)?;
+        }
+    }
+    Ok(hosts)
+}
+
+fn from_hosts_toml(config_path: &Path, reference: &Reference) -> Result<Vec<Host>, RegistryError> {
+    let Some(directory) = find(config_path, reference.registry()) else {
+        return Ok(default_host(reference, TlsFiles::default()).into_iter().collect());
     };
     let path = directory.join("hosts.toml");
     match std::fs::read_to_string(&path) {
-        Ok(text) => HostsFile { path: &path, directory: &directory, registry, text: &text }.parse(),
+        Ok(text) => HostsFile { path: &path, directory: &directory, reference, text: &text }.parse(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(default_host(registry, docker_certificates(&directory)).into_iter().collect())
+            Ok(default_host(reference, docker_certificates(&directory)).into_iter().collect())
         }
-        Err(error) => Err(RegistryError::BadHostsToml { path, line: None, reason: error.to_string() }),
+        Err(error) => Err(RegistryError::BadFile { path, line: None, reason: error.to_string() }),
     }
+}
+
+/// How many registries have a hosts.toml, if all of these can be understood. Reads the disk.
+pub(super) fn check(config_path: &Path) -> Result<usize, RegistryError> {
+    let mut count = 0;
+    for entry in std::fs::read_dir(config_path).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let registry = match name.strip_suffix('_').and_then(|name| name.rsplit_once('_')) {
+            Some((host, port)) => format!("{host}:{port}"),
+            // It stands for any.
+            None if name == "_default" => "registry.example".to_string(),
+            None => name,
+        };
+        let Ok(reference) = Reference::parse(&format!("{registry}/check/check")) else { continue };
+        if entry.path().join("hosts.toml").is_file() {
+            from_hosts_toml(config_path, &reference)?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// Certificates for a host, laid out as Docker has them.
+pub(super) fn certificates(config_path: &Path, host: &str) -> TlsFiles {
+    find(config_path, host).map(|directory| docker_certificates(&directory)).unwrap_or_default()
 }
 
 /// The first of `host_port_`, `host:port`, `_default` that exists. The registry is a valid host: no path in it climbs.
@@ -98,10 +180,11 @@ fn find(config_path: &Path, registry: &str) -> Option<PathBuf> {
         .find(|path| path.is_dir())
 }
 
-fn default_host(registry: &str, tls: TlsFiles) -> Option<Host> {
+fn default_host(reference: &Reference, tls: TlsFiles) -> Option<Host> {
+    let registry = reference.registry();
     let server = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
     let base = base_url(server, false, !tls.is_empty()).ok()?;
-    Some(Host { base, pull: true, resolve: true, headers: HeaderMap::new(), tls, own: true })
+    Some(Host { tls, own: true, ..Host::new(base, reference.repository()) })
 }
 
 /// Docker's way: `*.crt` are authorities, `NAME.cert` with `NAME.key` are ours.
@@ -160,6 +243,11 @@ mod tests {
     fn write(dir: &Path, host: &str, text: &str) {
         std::fs::create_dir_all(dir.join(host)).unwrap();
         std::fs::write(dir.join(host).join("hosts.toml"), text).unwrap();
+    }
+
+    fn load(dir: &Path, registry: &str) -> Result<Vec<Host>, RegistryError> {
+        let config = Config { config_path: dir.to_path_buf(), ..Config::default() };
+        super::load(&config, &Reference::parse(&format!("{registry}/a/b")).unwrap())
     }
 
     fn bases(dir: &Path, registry: &str) -> Vec<String> {
@@ -245,7 +333,7 @@ server = "https://up.example"
         ] {
             write(dir.path(), "quay.io", text);
             match load(dir.path(), "quay.io").err().expect(text) {
-                RegistryError::BadHostsToml { path, line: found, .. } => {
+                RegistryError::BadFile { path, line: found, .. } => {
                     assert!(path.ends_with("quay.io/hosts.toml"));
                     assert!(line.is_none() || found == line, "{text}: {found:?}");
                 }

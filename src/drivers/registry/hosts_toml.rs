@@ -6,8 +6,9 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use super::error::RegistryError;
-use super::hosts::{Host, base_url};
+use super::hosts::{Host, base_url, line_of};
 use super::tls::TlsFiles;
+use crate::images::reference::Reference;
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -49,7 +50,7 @@ impl<T> OneOrMany<T> {
 pub(super) struct HostsFile<'a> {
     pub(super) path: &'a Path,
     pub(super) directory: &'a Path,
-    pub(super) registry: &'a str,
+    pub(super) reference: &'a Reference,
     pub(super) text: &'a str,
 }
 
@@ -62,16 +63,16 @@ impl HostsFile<'_> {
             let entry: Entry = entry.try_into().map_err(|error| self.bad(&server, &error))?;
             hosts.push(self.host(&server, entry)?);
         }
-        let upstream = if self.registry == "docker.io" { "registry-1.docker.io" } else { self.registry };
+        let registry = self.reference.registry();
+        let upstream = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
         let server = file.server.filter(|server| !server.trim().is_empty());
         hosts.push(self.host(server.as_deref().unwrap_or(upstream), file.own)?);
         let last = hosts.len() - 1;
         // `server = MIRROR` is a mirror, too; only the registry itself is sent its credentials.
         for (index, host) in hosts.iter_mut().enumerate() {
-            let name = host.name();
-            host.own = name == self.registry.trim_end_matches(":443")
-                || (name == upstream && index == last)
-                || (self.registry == "docker.io" && name == "registry-1.docker.io");
+            host.own = host.is_registry(registry) || (host.name() == upstream && index == last);
+            host.file = Some(self.path.to_path_buf());
+            host.tells_registry = true;
         }
         Ok(hosts)
     }
@@ -103,7 +104,7 @@ impl HostsFile<'_> {
             }
         }
         let headers = self.headers(server, &entry.header)?;
-        Ok(Host { base, pull, resolve, headers, tls, own: false })
+        Ok(Host { pull, resolve, headers, tls, ..Host::new(base, self.reference.repository()) })
     }
 
     fn tls(&self, server: &str, entry: &Entry) -> Result<TlsFiles, RegistryError> {
@@ -153,18 +154,13 @@ impl HostsFile<'_> {
     }
 
     fn bad_toml(&self, error: &toml::de::Error) -> RegistryError {
-        let line =
-            error.span().map(|span| 1 + self.text[..span.start.min(self.text.len())].matches('\n').count());
-        RegistryError::BadHostsToml {
-            path: self.path.to_path_buf(),
-            line,
-            reason: error.message().to_string(),
-        }
+        let line = error.span().map(|span| line_of(self.text, span.start));
+        RegistryError::BadFile { path: self.path.to_path_buf(), line, reason: error.message().to_string() }
     }
 
     fn bad(&self, server: &str, reason: &dyn std::fmt::Display) -> RegistryError {
-        let line = self.text.find(server).map(|at| 1 + self.text[..at].matches('\n').count());
+        let line = self.text.find(server).map(|at| line_of(self.text, at));
         let reason = format!("host {server:?}: {}", reason.to_string().trim());
-        RegistryError::BadHostsToml { path: self.path.to_path_buf(), line, reason }
+        RegistryError::BadFile { path: self.path.to_path_buf(), line, reason }
     }
 }

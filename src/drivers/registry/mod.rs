@@ -2,15 +2,20 @@
 //! What does not live here: what to do with what they send.
 
 mod auth;
+mod auth_file;
 mod blob;
 mod challenge;
 mod credentials;
 mod error;
+mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod hosts;
 mod hosts_toml;
+mod insecure;
 mod manifest;
+mod ranges;
+mod registries_conf;
 mod request;
 mod retry;
 mod tls;
@@ -18,19 +23,23 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
+use self::auth_file::Login;
 use self::blob::Blob;
 pub use self::blob::BlobStream;
 pub use self::credentials::Credentials;
 pub use self::error::{Outage, Refusal, RegistryError};
+pub use self::explain::{Asked, check, explain};
 use self::hosts::{Capability, Host};
 use self::manifest::Promise;
 pub use self::manifest::{DOCKER_LIST, DOCKER_MANIFEST, MAX_MANIFEST, Manifest, OCI_INDEX, OCI_MANIFEST};
+pub use self::ranges::Download;
 use self::request::{Request, Shared, Target};
 use crate::error::chain;
 use crate::ids::Digest;
@@ -42,7 +51,14 @@ use crate::images::reference::Reference;
 pub struct Config {
     /// Directory of `HOST/hosts.toml` files, in containerd's format; read again at each pull.
     #[serde(deserialize_with = "crate::config::absolute")]
-    pub config_path: std::path::PathBuf,
+    pub config_path: PathBuf,
+    /// A registries.conf, in CRI-O's format (containers-registries.conf(5)), and the directory of drop-ins beside it;
+    /// read again at each pull. For the images that it knows it takes the place of hosts.toml.
+    #[serde(deserialize_with = "crate::config::absolute_or_none")]
+    pub registries_conf_path: Option<PathBuf>,
+    /// An auth.json (containers-auth.json(5)) or Docker's config.json, for pulls that bring no credentials.
+    #[serde(deserialize_with = "crate::config::absolute_or_none")]
+    pub auth_file: Option<PathBuf>,
     /// How long DNS, TCP and TLS may take together.
     #[serde(with = "crate::config::duration")]
     pub connect_timeout: Duration,
@@ -51,15 +67,20 @@ pub struct Config {
     pub no_progress: Duration,
     /// How often a request that failed in passing is tried again, and a cut blob resumed.
     pub retries: u32,
+    /// How many connections one large layer may take, where a single one is slow.
+    pub connections: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             config_path: "/etc/berth/certs.d".into(),
+            registries_conf_path: None,
+            auth_file: None,
             connect_timeout: Duration::from_secs(30),
             no_progress: Duration::from_secs(300),
             retries: 4,
+            connections: 4,
         }
     }
 }
@@ -84,6 +105,8 @@ impl Registry {
             clients: Arc::new(tls::Clients::new(config.connect_timeout)),
             tokens: auth::Tokens::default(),
             pauses: retry::Pauses::default(),
+            plain: insecure::Plain::default(),
+            pieces: ranges::room(),
         };
         Ok(Self { config: Arc::new(config), shared: Arc::new(shared) })
     }
@@ -149,13 +172,24 @@ impl Registry {
         offset: u64,
         credentials: &Credentials,
     ) -> Result<BlobStream, RegistryError> {
-        let blob = Blob {
-            reference: reference.clone(),
-            digest: digest.clone(),
-            size,
-            credentials: credentials.clone(),
-        };
+        let (reference, digest) = (reference.clone(), digest.clone());
+        let blob = Blob { reference, digest, size, credentials: credentials.clone() };
         BlobStream::open(self.clone(), blob, offset).await
+    }
+
+    /// As `blob`, for one that may be large: over several connections, if one alone is slow and the host serves ranges.
+    #[expect(clippy::too_many_arguments, reason = "a blob's descriptor, where it is, and who asks")]
+    pub async fn download(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        size: u64,
+        offset: u64,
+        credentials: &Credentials,
+    ) -> Result<Download, RegistryError> {
+        let (reference, digest) = (reference.clone(), digest.clone());
+        let blob = Blob { reference, digest, size, credentials: credentials.clone() };
+        Download::open(self.clone(), blob, offset).await
     }
 
     /// A small blob, whole and verified; refused if `size` exceeds `limit` bytes.
@@ -220,13 +254,16 @@ impl Registry {
 
     /// The hosts to ask, at least one.
     async fn plan(&self, reference: &Reference, capability: Capability) -> Result<Vec<Host>, RegistryError> {
-        let (config, registry) = (self.config.clone(), reference.registry().to_string());
-        let loaded = tokio::task::spawn_blocking(move || hosts::load(&config.config_path, &registry)).await;
+        let (config, wanted) = (self.config.clone(), reference.clone());
+        let loaded = tokio::task::spawn_blocking(move || hosts::load(&config, &wanted)).await;
         // The task neither panics nor is cancelled, unless the runtime ends; then no host is left.
         let mut hosts = loaded.unwrap_or_else(|_| Ok(Vec::new()))?;
         hosts.retain(|host| host.may(capability));
         if hosts.is_empty() {
             return Err(self.no_host(reference, capability));
+        }
+        for host in hosts.iter_mut().filter(|host| host.insecure) {
+            self.shared.plain.settle(&self.shared.clients, host).await;
         }
         Ok(hosts)
     }
@@ -246,12 +283,22 @@ impl Registry {
         credentials: &Credentials,
         object: String,
     ) -> Result<Target<'a>, RegistryError> {
+        let mut secret = credentials.secret(reference.registry(), &host.name(), host.own)?;
+        // What a pull brings counts before what the node has.
+        match &host.login {
+            Login::Stored { secret: stored, .. } if secret.is_empty() => secret = stored.clone(),
+            Login::Program { program, file } if secret.is_empty() => {
+                let (file, program) = (file.clone(), program.clone());
+                return Err(RegistryError::CredentialProgram { file, host: host.name(), program });
+            }
+            _ => {}
+        }
         Ok(Target {
             host,
-            repository: reference.repository(),
+            repository: &host.repository,
             registry: reference.registry(),
             object,
-            secret: credentials.secret(reference.registry(), &host.name(), host.own)?,
+            secret,
             no_progress: self.config.no_progress,
             clients: self.shared.clients.clone(),
         })
@@ -267,7 +314,7 @@ impl Registry {
 }
 
 fn manifest_request(method: Method, name: &str) -> Request {
-    Request { method, path: format!("manifests/{name}"), accept: Some(manifest::ACCEPT), from: 0 }
+    Request { method, path: format!("manifests/{name}"), accept: Some(manifest::ACCEPT), range: None }
 }
 
 /// A host failed: the last one's error is the caller's, the others' end here.

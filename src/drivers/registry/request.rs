@@ -8,6 +8,7 @@ use bytes::Bytes;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 use url::Url;
 
 use super::auth::{self, Tokens};
@@ -15,6 +16,7 @@ use super::challenge;
 use super::credentials::Secret;
 use super::error::{Outage, Refusal, RegistryError, connection};
 use super::hosts::{Host, authority, is_loopback};
+use super::insecure::Plain;
 use super::retry::{self, Pauses};
 use super::tls::Clients;
 use crate::activity;
@@ -28,6 +30,9 @@ pub(super) struct Shared {
     pub(super) clients: Arc<Clients>,
     pub(super) tokens: Tokens,
     pub(super) pauses: Pauses,
+    pub(super) plain: Plain,
+    /// Pieces of blobs that may be in memory, in the whole daemon.
+    pub(super) pieces: Arc<Semaphore>,
 }
 
 /// What is asked, of whichever host.
@@ -37,8 +42,8 @@ pub(super) struct Request {
     /// Below the repository: `manifests/latest`.
     pub(super) path: String,
     pub(super) accept: Option<&'static str>,
-    /// First byte wanted; 0 asks for all.
-    pub(super) from: u64,
+    /// Which bytes are wanted, as the header has it; none asks for all.
+    pub(super) range: Option<String>,
 }
 
 /// Whom it is asked of, and with which secret.
@@ -84,7 +89,7 @@ impl Target<'_> {
         let path = format!("{}/{}", self.repository, request.path);
         let mut url = self.host.base.clone();
         url.set_path(&format!("{}{path}", self.host.base.path()));
-        if !self.host.own && authority(&url) != self.registry {
+        if self.host.tells_registry && !self.host.own && authority(&url) != self.registry {
             url.query_pairs_mut().append_pair("ns", self.registry);
         }
         Ok(url)
@@ -177,8 +182,8 @@ impl Shared {
             if let Some(accept) = request.accept {
                 builder = builder.header(ACCEPT, accept);
             }
-            if request.from > 0 {
-                builder = builder.header(RANGE, format!("bytes={}-", request.from));
+            if let Some(range) = &request.range {
+                builder = builder.header(RANGE, range);
             }
             if !foreign {
                 builder = builder.headers(target.host.headers.clone());

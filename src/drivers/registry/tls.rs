@@ -97,6 +97,11 @@ impl Clients {
     }
 }
 
+/// Whether the files are what they should be. Reads the disk.
+pub(super) fn check(files: &TlsFiles) -> Result<(), Outage> {
+    tls_config(files).map(drop)
+}
+
 fn tls_config(files: &TlsFiles) -> Result<ClientConfig, Outage> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())

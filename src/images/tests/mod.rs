@@ -3,6 +3,7 @@
 mod archive;
 mod artifact;
 mod documents;
+mod formats;
 mod hostile;
 mod merged_view;
 mod registry;

@@ -69,7 +69,7 @@ fn measure(s: &Scenario, out: &Path, idle: u64) -> Result<()> {
     // Whatever comes with the first pod, as its image, is none of the others'.
     apply(s, "first", 1)?;
     watch.until_ready("first", 1)?;
-    let before = histogram(s)?;
+    let before = counted(s, 1)?;
     for number in 0..SINGLE {
         let name = format!("single-{number}");
         apply(s, &name, 1)?;
@@ -79,13 +79,16 @@ fn measure(s: &Scenario, out: &Path, idle: u64) -> Result<()> {
     ensure!(single.len() == SINGLE, "{} starts were seen", single.len());
     figures.push((format!("creation to Ready, median of {SINGLE}, s"), quantile(&single, 50)));
     figures.push((format!("creation to Ready, p95 of {SINGLE}, s"), quantile(&single, 95)));
-    figures.push((format!("{SLI}, mean of {SINGLE}, s"), mean(&before, &histogram(s)?)?));
+    figures.push((format!("{SLI}, mean of {SINGLE}, s"), mean(before, counted(s, 1 + SINGLE)?)));
     s.kubectl(&["delete", "deployment", "--all", "--cascade=foreground", "--timeout=300s"])?;
 
     let before = histogram(s)?;
     apply(s, "crowd", AT_ONCE)?;
     figures.push((format!("{AT_ONCE} pods at once, all Ready, s"), watch.until_ready("crowd", AT_ONCE)?));
-    figures.push((format!("{SLI}, mean of these {AT_ONCE}, s"), mean(&before, &histogram(s)?)?));
+    figures.push((
+        format!("{SLI}, mean of these {AT_ONCE}, s"),
+        mean(before, counted(s, 1 + SINGLE + AT_ONCE)?),
+    ));
 
     s.kubectl(&["scale", "deployment/crowd", &format!("--replicas={FULL}")])?;
     watch.until_ready("crowd", FULL)?;
@@ -186,24 +189,23 @@ impl Drop for Watch {
     }
 }
 
-/// Sum and count of the kubelet's figure.
-fn histogram(s: &Scenario) -> Result<(f64, f64)> {
+/// Sum and count of the kubelet's figure, which is not there before the first start.
+fn histogram(s: &Scenario) -> Result<(f64, u32)> {
     let page = s.kubectl(&["get", "--raw", &format!("/api/v1/nodes/{NODE}/proxy/metrics")])?;
-    let number = |end: &str| -> Result<f64> {
-        let name = format!("{SLI}{end}");
-        let ours = |line: &&str| line.split([' ', '{']).next() == Some(&name);
-        let values: Vec<f64> =
-            page.lines().filter(ours).filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
-        ensure!(!values.is_empty(), "the kubelet has no {name}");
-        Ok(values.iter().sum())
+    let line = |end: &str| {
+        let name = format!("{SLI}{end} ");
+        page.lines().find_map(|line| line.strip_prefix(&name).map(str::trim))
     };
-    Ok((number("_sum")?, number("_count")?))
+    Ok((line("_sum").map_or(Ok(0.0), str::parse)?, line("_count").map_or(Ok(0), str::parse)?))
 }
 
-fn mean(before: &(f64, f64), after: &(f64, f64)) -> Result<f64> {
-    let count = after.1 - before.1;
-    ensure!(count > 0.0, "the kubelet has counted no start");
-    Ok((after.0 - before.0) / count)
+/// The same once so many starts have been counted, which is somewhat after pods are Ready.
+fn counted(s: &Scenario, starts: usize) -> Result<(f64, u32)> {
+    s.until(|| histogram(s), |(_, count)| *count as usize >= starts)
+}
+
+fn mean(before: (f64, u32), after: (f64, u32)) -> f64 {
+    (after.0 - before.0) / f64::from(after.1 - before.1)
 }
 
 /// Of what is sorted here.

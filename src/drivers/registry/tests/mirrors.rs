@@ -144,3 +144,22 @@ async fn a_client_certificate_is_shown_to_its_host_and_https_never_leads_to_http
     assert!(matches!(error, RegistryError::UnsafeRedirect { .. }), "{error}");
     assert!(!error.to_string().contains("secret"));
 }
+
+#[tokio::test]
+async fn certificates_are_found_as_docker_and_cri_o_lay_them_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (authority, config) = private_tls(true);
+    let server = Server::start_tls(config, |_| Reply::manifest(MANIFEST)).await;
+    let key = KeyPair::generate().unwrap();
+    let certificate =
+        CertificateParams::new(vec!["client".to_string()]).unwrap().signed_by(&key, &authority).unwrap();
+    let (registry, none) = (registry(dir.path()), Credentials::default());
+    let image = reference(&format!("{}/a/b:1", server.address));
+    let at = |name: &str| dir.path().join(&server.address).join(name);
+    std::fs::create_dir_all(at("")).unwrap();
+    std::fs::write(at("ca.crt"), authority.pem()).unwrap();
+    assert!(registry.manifest(&image, &none).await.is_err());
+    std::fs::write(at("client.cert"), certificate.pem()).unwrap();
+    std::fs::write(at("client.key"), key.serialize_pem()).unwrap();
+    registry.manifest(&image, &none).await.unwrap();
+}

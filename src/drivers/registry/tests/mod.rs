@@ -3,7 +3,10 @@
 mod authorization;
 mod debian;
 mod faults;
+mod limits;
 mod mirrors;
+mod ranges;
+mod registries_conf;
 mod server;
 
 use std::path::Path;
@@ -18,6 +21,7 @@ pub(super) fn registry(config_path: &Path) -> Registry {
         connect_timeout: Duration::from_secs(5),
         no_progress: Duration::from_millis(600),
         retries: 2,
+        ..Config::default()
     };
     Registry::new(config).unwrap()
 }

@@ -32,6 +32,7 @@ pub(super) struct Reply {
     cut_at: Option<usize>,
     stall: bool,
     drip: bool,
+    rate: Option<usize>,
 }
 
 impl Reply {
@@ -70,6 +71,11 @@ impl Reply {
     /// Sends so many bytes of the body, and then nothing, but keeps the connection.
     pub(super) fn stall(self, at: usize) -> Self {
         Self { cut_at: Some(at), stall: true, ..self }
+    }
+
+    /// Sends so many bytes a second.
+    pub(super) fn rate(self, rate: usize) -> Self {
+        Self { rate: Some(rate), ..self }
     }
 
     /// Sends a byte every 20 ms.
@@ -153,7 +159,13 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     if seen.method != "HEAD" && !reply.drip {
-        stream.write_all(&reply.body[..end]).await.ok()?;
+        let slice = reply.rate.map_or(usize::MAX, |rate| rate / 20);
+        for part in reply.body[..end].chunks(slice) {
+            stream.write_all(part).await.ok()?;
+            if reply.rate.is_some() {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
     }
     stream.flush().await.ok()?;
     if reply.stall {

@@ -47,6 +47,11 @@ impl Feed {
         let room = Arc::clone(&self.room).acquire_many_owned(len).await.ok();
         let _ = self.chunks.send(Chunk { bytes, _room: room });
     }
+
+    /// Whether all that was sent is read, too.
+    pub fn is_drained(&self) -> bool {
+        self.room.available_permits() == ROOM as usize
+    }
 }
 
 impl Chunks {

@@ -16,8 +16,10 @@ use crate::telemetry;
 
 /// Smaller blobs are fetched anew.
 const LARGE: u64 = 8 << 20;
-/// Bytes written at once, and looked at first.
+/// Bytes written at once.
 const BATCH: usize = 1 << 20;
+/// The link is judged when so many bytes have come, or the reader was idle for so long.
+const TRIAL: (usize, Duration) = (4 << 20, Duration::from_millis(250));
 /// Bytes a second from which a link is fast.
 const FAST: f64 = (16 << 20) as f64;
 /// Bytes read at once.
@@ -31,9 +33,9 @@ pub(super) struct Resume {
     spool: Option<Spool>,
     pending: Vec<Bytes>,
     pending_len: usize,
-    /// What came during how long a wait.
+    /// What came, and for how long the layer's reader was idle meanwhile.
     came: u64,
-    waited: Duration,
+    idle: Duration,
     /// Nothing more is kept.
     over: bool,
 }
@@ -48,7 +50,7 @@ impl Resume {
             pending: Vec::new(),
             pending_len: 0,
             came: 0,
-            waited: Duration::ZERO,
+            idle: Duration::ZERO,
             over: blob.size < LARGE,
         };
         if !resume.over {
@@ -82,21 +84,25 @@ impl Resume {
         }
     }
 
-    /// Takes what came after a wait for it.
-    pub(super) async fn add(&mut self, chunk: &Bytes, waited: Duration) {
+    /// Takes what came, and for how long its reader had nothing to do meanwhile.
+    pub(super) async fn add(&mut self, chunk: &Bytes, idle: Duration) {
         if self.over {
             return;
         }
         self.pending.push(chunk.clone());
         self.pending_len += chunk.len();
         self.came += chunk.len() as u64;
-        self.waited += waited;
-        if self.pending_len < BATCH {
+        self.idle += idle;
+        let due = match &self.spool {
+            Some(_) => self.pending_len >= BATCH,
+            None => self.pending_len >= TRIAL.0 || self.idle >= TRIAL.1,
+        };
+        if !due {
             return;
         }
         let chunks = std::mem::take(&mut self.pending);
         self.pending_len = 0;
-        let slow = (self.came as f64) < FAST * self.waited.as_secs_f64();
+        let slow = (self.came as f64) < FAST * self.idle.as_secs_f64();
         self.over = !slow || !self.write(chunks).await;
     }
 

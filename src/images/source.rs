@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -126,8 +126,11 @@ impl Source {
             let Some(chunk) = stream.next().await else { return Ok(()) };
             let waited = started.elapsed();
             let chunk = chunk.map_err(|error| self.registry(error))?;
+            // While there is something left to unpack, nobody waits for the network.
+            let idle = if outlet.is_drained() { waited } else { Duration::ZERO };
+            stream.note_idle(chunk.len(), idle);
             if let Some(resume) = &mut resume {
-                resume.add(&chunk, waited).await;
+                resume.add(&chunk, idle).await;
             }
             outlet.pass(chunk).await;
         }
@@ -159,6 +162,11 @@ struct Outlet<'a> {
 }
 
 impl Outlet<'_> {
+    /// Whether the receiver has taken everything.
+    fn is_drained(&self) -> bool {
+        self.to.is_drained()
+    }
+
     async fn pass(&mut self, chunk: Bytes) {
         self.total += chunk.len() as u64;
         self.meter.add(chunk.len() as u64);

@@ -12,8 +12,9 @@ use super::challenge::{self, Challenge};
 use super::hosts::{Host, base_url, is_loopback};
 use super::hosts_toml::HostsFile;
 use super::request::{Target, redirect};
-use super::tls::{Clients, TlsFiles};
+use super::tls::Clients;
 use super::{Credentials, auth, retry};
+use crate::images::reference::Reference;
 
 /// The headers that lead elsewhere, one a line: credentials go to https or stay on this machine, and https never leads to
 /// http.
@@ -33,9 +34,7 @@ pub fn headers(data: &[u8]) {
 
 fn lead(registry: &str, headers: &HeaderMap) {
     let base = base_url(registry, false, false).expect("a good name");
-    let headers_of_none = HeaderMap::new();
-    let tls = TlsFiles::default();
-    let host = Host { base, pull: true, resolve: true, headers: headers_of_none, tls, own: true };
+    let host = Host { own: true, ..Host::new(base, "a/b") };
     let credentials =
         Credentials { username: "me".into(), password: "hush-hush".into(), ..Credentials::default() };
     let target = Target {
@@ -75,7 +74,8 @@ fn assert_safe(base: &Url, realm: &Url) {
 pub fn hosts_file(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let directory = Path::new("/etc/berth/certs.d/quay.io");
-    let file = HostsFile { path: directory, directory, registry: "quay.io", text };
+    let reference = Reference::parse("quay.io/a/b").expect("a good reference");
+    let file = HostsFile { path: directory, directory, reference: &reference, text };
     let hosts = match file.parse() {
         Ok(hosts) => hosts,
         Err(error) => return assert!(!error.to_string().is_empty()),

@@ -1,13 +1,13 @@
 //! A large blob over several connections, where one alone is slow and the host serves ranges. What does not live here:
 //! one connection's bytes (blob).
 //!
-//! It begins with one connection, as every blob. Only when that one has shown to be what the reader waits for are
-//! pieces from further on asked for; a link that is faster than layers are unpacked never pays for them.
+//! It begins with one connection, as every blob. Only when its reader says that it was idle for want of bytes are pieces
+//! from further on asked for; a link that is faster than layers are unpacked never pays for them.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -28,7 +28,7 @@ const PIECES_MAX: usize = 8;
 const WORTHWHILE: u64 = 4 * PIECE;
 /// Bytes a second that leave unpacking behind.
 const FAST: f64 = (64 << 20) as f64;
-/// For how long one connection is waited for before it is judged.
+/// For how long the reader is idle before one connection is judged.
 const TRIAL: Duration = Duration::from_secs(1);
 
 pub(super) fn room() -> Arc<Semaphore> {
@@ -67,9 +67,9 @@ pub struct Download {
     /// Of a piece that has come, and its room.
     current: VecDeque<Bytes>,
     held: Option<OwnedSemaphorePermit>,
-    /// What came during how long a wait, since the stream was last judged.
+    /// What came, and for how long the reader was idle meanwhile, since the stream was last judged.
     came: u64,
-    waited: Duration,
+    idle: Duration,
     /// Pieces were refused: one connection has to do.
     alone: bool,
     failed: bool,
@@ -90,7 +90,7 @@ impl Download {
             current: VecDeque::new(),
             held: None,
             came: 0,
-            waited: Duration::ZERO,
+            idle: Duration::ZERO,
             failed: false,
         })
     }
@@ -116,10 +116,7 @@ impl Download {
             if let Some(stream) =
                 self.stream.as_mut().filter(|_| self.ahead.is_empty() || self.position < turn)
             {
-                let started = Instant::now();
-                let chunk = stream.next().await;
-                self.waited += started.elapsed();
-                return match chunk {
+                return match stream.next().await {
                     Some(Ok(chunk)) => Some(Ok(self.take(chunk, turn))),
                     other => other,
                 };
@@ -138,17 +135,25 @@ impl Download {
         let left = usize::try_from(turn - self.position).unwrap_or(usize::MAX);
         self.spare = chunk.split_off(left.min(chunk.len()));
         self.position += chunk.len() as u64;
-        self.came += chunk.len() as u64;
-        if self.waited >= TRIAL {
-            let slow = (self.came as f64) < FAST * self.waited.as_secs_f64();
-            (self.came, self.waited) = (0, Duration::ZERO);
-            if slow && self.ahead.is_empty() && self.blob.size - self.position >= WORTHWHILE {
-                self.host = self.stream.as_ref().map_or("", BlobStream::host).to_string();
-                tracing::debug!(blob = %self.blob.digest, host = self.host, "the link is slow: asking for ranges");
-                self.ask_ahead(self.position + PIECE);
-            }
-        }
         chunk
+    }
+
+    /// Of the wait for the last `bytes`, its reader had nothing to do for so long. Where it always has, more connections
+    /// would bring nothing.
+    pub fn note_idle(&mut self, bytes: usize, idle: Duration) {
+        self.came += bytes as u64;
+        self.idle += idle;
+        if self.idle < TRIAL {
+            return;
+        }
+        let slow = (self.came as f64) < FAST * self.idle.as_secs_f64();
+        (self.came, self.idle) = (0, Duration::ZERO);
+        let worthwhile = self.blob.size - self.position >= WORTHWHILE;
+        if let Some(stream) = self.stream.as_ref().filter(|_| slow && worthwhile && self.ahead.is_empty()) {
+            self.host = stream.host().to_string();
+            tracing::debug!(blob = %self.blob.digest, host = self.host, "the link is slow: asking for ranges");
+            self.ask_ahead(self.position + PIECE);
+        }
     }
 
     /// Asks for pieces from `from` on, as many as there is room for.

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 
 use super::super::{Config, Credentials, Download, Registry, RegistryError};
 use super::reference;
@@ -50,9 +52,17 @@ async fn open(registry: &Registry, server: &Server, offset: usize) -> Download {
     registry.download(&reference, &Digest::of(b""), SIZE as u64, offset as u64, &none).await.unwrap()
 }
 
+/// As a reader that does nothing but wait.
+async fn next(download: &mut Download) -> Option<Result<Bytes, RegistryError>> {
+    let started = Instant::now();
+    let chunk = download.next().await?;
+    download.note_idle(chunk.as_ref().map_or(0, Bytes::len), started.elapsed());
+    Some(chunk)
+}
+
 async fn all(mut download: Download, offset: usize) -> Result<(), RegistryError> {
     let mut at = offset;
-    while let Some(chunk) = download.next().await {
+    while let Some(chunk) = next(&mut download).await {
         let chunk = chunk?;
         assert!(chunk == CONTENT[at..at + chunk.len()], "at {at}");
         at += chunk.len();
@@ -93,7 +103,7 @@ async fn pieces_wait_for_their_reader_and_are_bounded_over_all_downloads() {
     let registry = registry(16);
     let mut download = open(&registry, &server, 0).await;
     while registry.shared().pieces.available_permits() == 8 {
-        download.next().await.unwrap().unwrap();
+        next(&mut download).await.unwrap().unwrap();
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
     let asked = parts(&server).len();
@@ -159,5 +169,10 @@ async fn a_fast_or_small_blob_or_one_with_a_single_connection_is_asked_for_once(
     let offset = SIZE - (12 << 20);
     all(open(&registry(4), &slow, offset).await, offset).await.unwrap();
     all(open(&registry(1), &slow, offset - (8 << 20)).await, offset - (8 << 20)).await.unwrap();
-    assert_eq!((slow.seen().len(), parts(&slow).len()), (2, 0));
+    // A reader that is busy all the time.
+    let mut busy = open(&registry(4), &slow, offset - (8 << 20)).await;
+    while let Some(chunk) = busy.next().await {
+        busy.note_idle(chunk.unwrap().len(), Duration::ZERO);
+    }
+    assert_eq!((slow.seen().len(), parts(&slow).len()), (3, 0));
 }

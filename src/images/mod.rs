@@ -3,12 +3,14 @@
 mod artifact;
 mod assemble;
 mod catalog;
+mod chunks;
 mod error;
 mod flight;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod image;
 mod import;
+mod keep;
 mod layer;
 mod list;
 mod manifest;
@@ -43,6 +45,7 @@ use self::catalog::Catalog;
 pub use self::error::ImageError;
 use self::flight::Flights;
 use self::image::Image;
+use self::keep::Keeping;
 use self::layer::Layer;
 pub use self::layer::chain_ids;
 pub use self::manifest::ManifestError;
@@ -70,9 +73,10 @@ struct Shared {
     records: tokio::sync::Mutex<()>,
     images: Flights<Digest, Arc<Image>>,
     unpacks: Flights<Digest, Standing>,
+    keeping: Keeping,
     meters: Meters,
     pulls: Pulls,
-    /// Layers that are unpacked at once: each needs two threads and about 3 MiB.
+    /// Layers that are unpacked at once: each needs two threads and about 5 MiB, and what its zstd window takes.
     permits: Arc<Semaphore>,
     #[cfg(test)]
     unpacked: std::sync::atomic::AtomicUsize,
@@ -147,9 +151,10 @@ impl Images {
             records: tokio::sync::Mutex::new(()),
             images: Flights::default(),
             unpacks: Flights::default(),
+            keeping: Keeping::default(),
             meters: Meters::default(),
             pulls: Pulls::default(),
-            permits: Arc::new(Semaphore::new((cores * 2).clamp(4, 16))),
+            permits: Arc::new(Semaphore::new((cores * 3).clamp(6, 8))),
             #[cfg(test)]
             unpacked: std::sync::atomic::AtomicUsize::new(0),
         };

@@ -27,6 +27,7 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::drivers::digests::{Digests, Stream};
 use crate::drivers::id_map;
 use crate::ids::Digest;
 use crate::layout::Layout;
@@ -76,6 +77,7 @@ pub struct Layers {
     layout: Layout,
     reserve: u64,
     ratio: u64,
+    digests: Digests,
     spools: Arc<spool::Budget>,
     /// Found out when it is first asked for: see `maps_ids`.
     maps_ids: OnceLock<Result<(), String>>,
@@ -95,9 +97,15 @@ impl Layers {
         }
         let spools = spool::Budget::new(config.spool_mib.saturating_mul(1 << 20));
         let (reserve, ratio) = (config.reserve_mib << 20, config.ratio_max);
-        let layers = Self { layout: layout.clone(), reserve, ratio, spools, maps_ids: OnceLock::new() };
+        let (layout, digests, maps_ids) = (layout.clone(), Digests::new(), OnceLock::new());
+        let layers = Self { layout, reserve, ratio, digests, spools, maps_ids };
         layers.sweep_spools()?;
         Ok(layers)
+    }
+
+    /// For the digest of a blob that arrives: hashed together with what is unpacked meanwhile.
+    pub fn digest_stream(&self) -> Stream {
+        self.digests.stream()
     }
 
     /// A detached overlay of layers (bottom first) with `upper` as its writable layer, which gets the root directory's

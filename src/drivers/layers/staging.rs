@@ -78,18 +78,31 @@ impl Drop for Staged {
 }
 
 impl Layers {
-    /// Puts a whole layer in its place, synced: after this it survives a power cut. There must be no record of `id`;
-    /// a directory left without one makes room.
+    /// Puts a whole layer in its place: see `commit_all`.
     pub fn commit(&self, staged: &Staged, id: &Digest) -> Result<(), LayerError> {
-        let from = staged.path();
+        self.commit_all(std::iter::once((staged, id)))?.pop().unwrap_or(Ok(()))
+    }
+
+    /// Puts whole layers in their places, synced: after this they survive a power cut. There must be no record of an id;
+    /// a directory left without one makes room. One sync serves all, as it takes the disk longer than all else.
+    pub fn commit_all<'a>(
+        &self,
+        layers: impl Iterator<Item = (&'a Staged, &'a Digest)>,
+    ) -> Result<Vec<Result<(), LayerError>>, LayerError> {
+        let staging = self.layout.staging();
+        let opened = File::open(&staging).map_err(LayerError::io("open", &staging))?;
+        rustix::fs::syncfs(&opened).map_err(LayerError::io("sync", &staging))?;
+        let placed = layers.map(|(staged, id)| self.place(staged, id)).collect();
+        sync_directory(&self.layout.layers())?;
+        Ok(placed)
+    }
+
+    fn place(&self, staged: &Staged, id: &Digest) -> Result<(), LayerError> {
         let to = self.layout.layer(id);
-        let root = staged.open()?;
-        rustix::fs::syncfs(&root).map_err(LayerError::io("sync", &from))?;
         if to.exists() {
             self.trash(&to)?;
         }
-        std::fs::rename(&from, &to).map_err(LayerError::io("put in place", &to))?;
-        sync_directory(&self.layout.layers())
+        std::fs::rename(staged.path(), &to).map_err(LayerError::io("put in place", &to))
     }
 
     /// Keeps a small blob under its digest, synced. The caller has verified it.

@@ -1,4 +1,4 @@
-//! One blob into one staged layer: a thread inflates, this one hashes and writes.
+//! One blob into one staged layer: a thread inflates, this one writes, and whoever has to wait hashes (drivers/digests).
 //! What does not live here: fetching the blob, its digest (known only when it has arrived), and records.
 
 use std::cell::Cell;
@@ -69,7 +69,7 @@ impl Layers {
             }
         };
         let exceeded = Rc::new(Cell::new(Exceeded::No));
-        let (inflater, inflated) = pipe(self.guard(size, exceeded.clone()));
+        let (inflater, inflated) = pipe(self.digest_stream(), self.guard(size, exceeded.clone()));
         let done = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("inflate".into());
             thread

@@ -21,6 +21,7 @@ async fn both_streams_are_told_apart() -> Result<()> {
     let seen: Vec<_> = lines.iter().map(|line| (&*line.stream, &*line.text)).collect();
     assert_eq!(seen, [("stdout", "out"), ("stderr", "err"), ("stdout", "no end")]);
     assert!(lines.windows(2).all(|pair| pair[0].time <= pair[1].time), "{lines:?}");
+    assert_eq!(lines[2].tag, "P", "the kubelet puts a newline behind an F");
     Ok(())
 }
 

@@ -152,8 +152,8 @@ impl Shared {
             } else {
                 let mut turn = Turn::take(self, &mut lanes, key);
                 drop(lanes);
-                // Not all: what is left is better hashed with what others will bring.
-                turn.run(room / 2);
+                // No more than must be: what is left is better hashed with what others will bring.
+                turn.run(room);
                 drop(turn);
                 self.lanes()
             };

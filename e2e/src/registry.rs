@@ -39,7 +39,7 @@ pub struct Options {
 /// A running registry.
 pub struct Registry {
     // Dropped before the directory that it writes to.
-    _server: Server,
+    server: Server,
     directory: TempDir,
     address: SocketAddr,
 }
@@ -75,7 +75,7 @@ impl Registry {
             std::fs::write(root.join("config.yml"), configuration(root, address, options))?;
             let server = serve(root)?;
             if let Some(server) = wait_until_it_answers(server, address)? {
-                return Ok(Self { _server: server, directory, address });
+                return Ok(Self { server, directory, address });
             }
         }
         bail!("docker-registry does not start: {}", std::fs::read_to_string(root.join("log"))?.trim())
@@ -84,6 +84,11 @@ impl Registry {
     /// `127.0.0.1:PORT`: the host of its images' names.
     pub fn host(&self) -> String {
         self.address.to_string()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.server.0.id()
     }
 
     /// The name of an image in this registry, from `repository:tag` or `repository@digest`.

@@ -2,22 +2,20 @@
 //! What does not live here: what is compared with them.
 //!
 //! One stream can only be hashed from its start to its end, and a processor without instructions for SHA-256 takes longer
-//! for that than for all else that a pull does. But its vectors advance many streams for the price of two or three. So
+//! for that than for all else that a pull does. But its vectors advance many streams for the price of one or two. So
 //! pieces wait, and a stream that has no room for more hashes whatever waits, its own and the others', in one go. No
 //! thread of its own is needed, and the more streams there are, the less each costs.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use berth_sys::sha256::{BLOCK, INITIAL, State, Vectors};
+use berth_sys::sha256::{BLOCK, INITIAL, LANES, State, Vectors};
 use bytes::{Buf, Bytes};
 
 use crate::ids::{Digest, Hasher};
 
 /// Bytes of one stream that may wait. The more, the more streams are hashed at once.
 const ROOM: usize = 1 << 20;
-/// From so many streams on, vectors are faster than one stream after another.
-const FEW: usize = 3;
 
 /// Streams that are hashed together. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -149,13 +147,13 @@ impl Shared {
         room: usize,
     ) -> MutexGuard<'a, Lanes> {
         while let Some(lane) = lanes.by_key.get(&key).filter(|lane| lane.waiting > room) {
-            lanes = if lane.hash.is_none() || lanes.turns >= lanes.turns_max(self.vectors) {
+            lanes = if lane.hash.is_none() || lanes.turns >= lanes.turns_max() {
                 self.returned.wait(lanes).unwrap_or_else(PoisonError::into_inner)
             } else {
                 let mut turn = Turn::take(self, &mut lanes, key);
                 drop(lanes);
-                // Not all: what is left is better hashed with what others will bring.
-                turn.run(room / 2);
+                // No more than must be: what is left is better hashed with what others will bring.
+                turn.run(room);
                 drop(turn);
                 self.lanes()
             };
@@ -166,9 +164,8 @@ impl Shared {
 
 impl Lanes {
     /// Two that hash half of the streams each take the time of two that hash all.
-    fn turns_max(&self, vectors: Vectors) -> usize {
-        let streams = self.by_key.len();
-        if streams < FEW { streams } else { streams.div_ceil(vectors.lanes()) }
+    fn turns_max(&self) -> usize {
+        (self.by_key.len() / LANES).max(1)
     }
 }
 
@@ -196,7 +193,7 @@ impl<'a> Turn<'a> {
         };
         let mut others: Vec<_> = lanes.by_key.iter().filter_map(free).collect();
         others.sort_unstable_by(|one, two| two.cmp(one));
-        others.truncate(shared.vectors.lanes() - 1);
+        others.truncate(LANES - 1);
         let keys = std::iter::once(key).chain(others.into_iter().map(|(_, other)| other));
         let mut job = |key| {
             let lane = lanes.by_key.get_mut(&key)?;
@@ -217,7 +214,7 @@ impl<'a> Turn<'a> {
                 return;
             }
             let mut ready: Vec<_> = self.jobs.iter_mut().filter(|job| !job.hash.blocks.is_empty()).collect();
-            if ready.len() >= FEW {
+            if ready.len() > 1 {
                 let len = ready.iter().map(|job| job.hash.blocks.len()).min().unwrap_or_default();
                 let (mut states, data): (Vec<_>, Vec<_>) =
                     ready.iter_mut().map(|job| (&mut job.hash.state, &job.hash.blocks[..len])).unzip();

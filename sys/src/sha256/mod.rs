@@ -1,5 +1,5 @@
 //! SHA-256 (FIPS 180-4) with a processor's wide vectors, for those that have no instructions for it: many streams at
-//! once, one in each lane, in the time that two or three streams take one after another.
+//! once, one in each lane, in the time that one or two take.
 //! What does not live here: padding, and which streams.
 
 #[cfg(target_arch = "x86_64")]
@@ -7,6 +7,9 @@ mod x86_64;
 
 /// Bytes that are hashed at once.
 pub const BLOCK: usize = 64;
+
+/// Streams that are hashed at once.
+pub const LANES: usize = 8;
 
 /// How far a stream is hashed.
 pub type State = [u32; 8];
@@ -38,7 +41,7 @@ impl Vectors {
         Self::all().pop()
     }
 
-    /// All that this processor has, the widest last.
+    /// All that this processor has, the fastest last.
     pub fn all() -> Vec<Self> {
         let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
@@ -54,26 +57,16 @@ impl Vectors {
         all
     }
 
-    /// Streams that are hashed at once.
-    pub fn lanes(self) -> usize {
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Width::Avx2 => x86_64::avx2::LANES,
-            #[cfg(target_arch = "x86_64")]
-            Width::Avx512 => x86_64::avx512::LANES,
-        }
-    }
-
-    /// Advances each state by the bytes in the same place of `data`: at most `lanes`, all of one length, whole blocks.
+    /// Advances each state by the bytes in the same place of `data`: at most `LANES`, all of one length, whole blocks.
     /// What is beyond that is not hashed.
     pub fn together(self, states: &mut [&mut State], data: &[&[u8]]) {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `all` has found AVX2, BMI1 and BMI2, and nothing else makes this value.
-            Width::Avx2 => unsafe { x86_64::together8(states, data) },
+            Width::Avx2 => unsafe { x86_64::together_by_avx2(states, data) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `all` has found these, AVX-512F and AVX-512VL, and nothing else makes this value.
-            Width::Avx512 => unsafe { x86_64::together16(states, data) },
+            Width::Avx512 => unsafe { x86_64::together_by_avx512(states, data) },
         }
     }
 
@@ -180,7 +173,7 @@ mod tests {
         for vectors in all() {
             for (message, answer) in answers {
                 assert_eq!(alone(vectors, message), bytes(answer), "{vectors:?}");
-                let all = together(vectors, &vec![message; vectors.lanes()]);
+                let all = together(vectors, &vec![message; LANES]);
                 assert!(all.iter().all(|one| *one == bytes(answer)), "{vectors:?}");
             }
         }
@@ -201,7 +194,7 @@ mod tests {
     fn each_lane_has_the_digest_that_another_crate_finds() {
         let noise = noise(200_000);
         for vectors in all() {
-            for streams in 1..=vectors.lanes() {
+            for streams in 1..=LANES {
                 for len in [0, 1, 55, 56, 64, 448, 500, 2500, 65_000] {
                     let messages: Vec<_> = (0..streams).map(|lane| &noise[lane * 999..][..len]).collect();
                     let expected: Vec<_> = messages.iter().map(|one| Sha256::digest(one).to_vec()).collect();
@@ -216,7 +209,7 @@ mod tests {
     fn a_lane_goes_on_where_the_stream_alone_was() {
         let noise = noise(40 * BLOCK);
         for vectors in all() {
-            let mut expected = vec![INITIAL; vectors.lanes()];
+            let mut expected = vec![INITIAL; LANES];
             for (lane, state) in expected.iter_mut().enumerate() {
                 vectors.alone(state, &noise[..lane * BLOCK]);
             }

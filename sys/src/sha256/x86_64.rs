@@ -1,6 +1,6 @@
-//! The same for x86-64: eight lanes of AVX2 or sixteen of AVX-512. What does not live here: which of them there is.
+//! The same for x86-64: eight lanes of AVX2, faster with AVX-512. What does not live here: which of them there is.
 
-use super::{BLOCK, INITIAL, State};
+use super::{BLOCK, INITIAL, LANES, State};
 
 const K: [u32; 64] = [
     0x428a_2f98,
@@ -71,28 +71,27 @@ const K: [u32; 64] = [
 
 /// One word of each lane.
 #[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Words<const LANES: usize>([u32; LANES]);
+#[repr(align(32))]
+struct Words([u32; LANES]);
 
 /// What the rounds need of vectors.
 pub mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::Words;
+    use super::{LANES, Words};
 
-    pub const LANES: usize = 8;
     type Vector = __m256i;
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(super) fn load(words: &Words<LANES>) -> Vector {
+    pub(super) fn load(words: &Words) -> Vector {
         // SAFETY: the type has the vector's size and alignment.
         unsafe { _mm256_load_si256(words.0.as_ptr().cast()) }
     }
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(super) fn store(words: &mut Words<LANES>, vector: Vector) {
+    pub(super) fn store(words: &mut Words, vector: Vector) {
         // SAFETY: the type has the vector's size and alignment.
         unsafe { _mm256_store_si256(words.0.as_mut_ptr().cast(), vector) }
     }
@@ -124,8 +123,8 @@ pub mod avx2 {
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(super) fn shift<const RIGHT: u32>(a: Vector) -> Vector {
-        _mm256_srl_epi32(a, _mm_cvtsi32_si128(RIGHT.cast_signed()))
+    pub(super) fn shift<const RIGHT: i32>(a: Vector) -> Vector {
+        _mm256_srli_epi32::<RIGHT>(a)
     }
 
     #[inline]
@@ -140,15 +139,10 @@ pub mod avx2 {
         _mm256_or_si256(_mm256_and_si256(a, b), _mm256_and_si256(c, _mm256_or_si256(a, b)))
     }
 
-    /// Half the words (from `word` on) of one block for each of eight lanes (from `lane` on): rows become columns.
+    /// Half the words (from `word` on) of one block for each lane: rows become columns.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(super) fn turn<const N: usize>(
-        blocks: &[&[u8; 64]; N],
-        lane: usize,
-        word: usize,
-        to: &mut [Words<N>],
-    ) {
+    pub(super) fn turn(blocks: &[&[u8; 64]; LANES], word: usize, to: &mut [Words]) {
         let swap = _mm256_set_epi64x(
             0x0c0d_0e0f_0809_0a0b,
             0x0405_0607_0001_0203,
@@ -156,7 +150,7 @@ pub mod avx2 {
             0x0405_0607_0001_0203,
         );
         let row = |at: usize| {
-            let half = &blocks[lane + at][word * 4..word * 4 + 32];
+            let half = &blocks[at][word * 4..word * 4 + 32];
             // SAFETY: the slice has the vector's size, and the load wants no alignment.
             _mm256_shuffle_epi8(unsafe { _mm256_loadu_si256(half.as_ptr().cast()) }, swap)
         };
@@ -176,77 +170,49 @@ pub mod avx2 {
             let low = _mm256_permute2x128_si256::<0x20>(fours[at], fours[at + 4]);
             let high = _mm256_permute2x128_si256::<0x31>(fours[at], fours[at + 4]);
             for (column, vector) in [(at, low), (at + 4, high)] {
-                let column = &mut to[word + column].0[lane..lane + 8];
-                // SAFETY: the slice has the vector's size, and the store wants no alignment.
-                unsafe { _mm256_storeu_si256(column.as_mut_ptr().cast(), vector) }
+                store(&mut to[word + column], vector);
             }
         }
     }
 }
 
-/// As `avx2`, with an instruction for each.
+/// As `avx2`, with AVX-512's instruction for each. Vectors of 512 bits would be no faster: half as many are begun at a
+/// time.
 pub mod avx512 {
     use std::arch::x86_64::*;
 
-    use super::Words;
+    pub(super) use super::avx2::{add, load, splat, store};
 
-    pub const LANES: usize = 16;
-    type Vector = __m512i;
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn load(words: &Words<LANES>) -> Vector {
-        // SAFETY: the type has the vector's size and alignment.
-        unsafe { _mm512_load_si512(words.0.as_ptr().cast()) }
-    }
+    type Vector = __m256i;
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn store(words: &mut Words<LANES>, vector: Vector) {
-        // SAFETY: the type has the vector's size and alignment.
-        unsafe { _mm512_store_si512(words.0.as_mut_ptr().cast(), vector) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn splat(word: u32) -> Vector {
-        _mm512_set1_epi32(word.cast_signed())
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn add(a: Vector, b: Vector) -> Vector {
-        _mm512_add_epi32(a, b)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512vl")]
     pub(super) fn xor3(a: Vector, b: Vector, c: Vector) -> Vector {
-        _mm512_ternarylogic_epi32::<0x96>(a, b, c)
+        _mm256_ternarylogic_epi32::<0x96>(a, b, c)
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512vl")]
     pub(super) fn rotate<const RIGHT: i32, const LEFT: i32>(a: Vector) -> Vector {
-        _mm512_ror_epi32::<RIGHT>(a)
+        _mm256_ror_epi32::<RIGHT>(a)
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn shift<const RIGHT: u32>(a: Vector) -> Vector {
-        _mm512_srli_epi32::<RIGHT>(a)
+    #[target_feature(enable = "avx512f,avx512vl")]
+    pub(super) fn shift<const RIGHT: i32>(a: Vector) -> Vector {
+        _mm256_srli_epi32::<RIGHT>(a)
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512vl")]
     pub(super) fn choose(a: Vector, b: Vector, c: Vector) -> Vector {
-        _mm512_ternarylogic_epi32::<0xca>(a, b, c)
+        _mm256_ternarylogic_epi32::<0xca>(a, b, c)
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512vl")]
     pub(super) fn majority(a: Vector, b: Vector, c: Vector) -> Vector {
-        _mm512_ternarylogic_epi32::<0xe8>(a, b, c)
+        _mm256_ternarylogic_epi32::<0xe8>(a, b, c)
     }
 }
 
@@ -265,59 +231,76 @@ macro_rules! schedule {
     }};
 }
 
-/// Advances as many states as a vector has lanes.
+/// One round of all lanes (6.2.2, step 3); what the variables mean moves on by one each time, instead of their values.
+macro_rules! round_of_all {
+    ($ops:ident, $a:ident $b:ident $c:ident $d:ident $e:ident $f:ident $g:ident $h:ident, $k:expr, $word:expr) => {
+        let s1 = $ops::xor3($ops::rotate::<6, 26>($e), $ops::rotate::<11, 21>($e), $ops::rotate::<25, 7>($e));
+        let known = $ops::add($h, $ops::add($ops::splat($k), $word));
+        let t1 = $ops::add(known, $ops::add(s1, $ops::choose($e, $f, $g)));
+        let s0 =
+            $ops::xor3($ops::rotate::<2, 30>($a), $ops::rotate::<13, 19>($a), $ops::rotate::<22, 10>($a));
+        $d = $ops::add($d, t1);
+        $h = $ops::add(t1, $ops::add(s0, $ops::majority($a, $b, $c)));
+    };
+}
+
+/// Sixteen of them, and `$then` after each, which knows its number as `$at`. Loops would be left as loops.
+macro_rules! rounds_of_all {
+    ($ops:ident, [$a:ident $b:ident $c:ident $d:ident $e:ident $f:ident $g:ident $h:ident], $k:expr, $words:expr, $then:ident) => {
+        rounds_of_all!($ops, [$a $b $c $d $e $f $g $h], $k, $words, $then, 0 1 2 3 4 5 6 7);
+        rounds_of_all!($ops, [$a $b $c $d $e $f $g $h], $k, $words, $then, 8 9 10 11 12 13 14 15);
+    };
+    ($ops:ident, [$a:ident $b:ident $c:ident $d:ident $e:ident $f:ident $g:ident $h:ident], $k:expr, $words:expr, $then:ident, $at:literal $($more:literal)*) => {
+        round_of_all!($ops, $a $b $c $d $e $f $g $h, $k[$at], $words[$at]);
+        $then!($ops, $words, $at);
+        rounds_of_all!($ops, [$h $a $b $c $d $e $f $g], $k, $words, $then, $($more)*);
+    };
+    ($ops:ident, [$($state:ident)*], $k:expr, $words:expr, $then:ident,) => {};
+}
+
+/// A word has been used: the one that takes its place is that of sixteen rounds later.
+macro_rules! renew {
+    ($ops:ident, $words:expr, $at:literal) => {
+        $words[$at] = schedule!(
+            $ops,
+            $words[($at + 14) % 16],
+            $words[($at + 9) % 16],
+            $words[($at + 1) % 16],
+            $words[$at]
+        );
+    };
+}
+
+macro_rules! keep {
+    ($ops:ident, $words:expr, $at:literal) => {};
+}
+
+/// Advances up to eight states.
 macro_rules! together {
     ($name:ident, $ops:ident, $features:literal) => {
         #[target_feature(enable = $features)]
         pub fn $name(states: &mut [&mut State], data: &[&[u8]]) {
-            const LANES: usize = $ops::LANES;
             let Some(first) = data.first() else { return };
             // A lane that is not needed goes through the first one's bytes.
             let data: [_; LANES] =
                 std::array::from_fn(|lane| data.get(lane).unwrap_or(first).as_chunks::<BLOCK>().0);
             let word = |at: usize| {
                 let of = |lane: usize| states.get(lane).map_or(INITIAL[at], |state| state[at]);
-                $ops::load(&Words::<LANES>(std::array::from_fn(of)))
+                $ops::load(&Words(std::array::from_fn(of)))
             };
             let mut state: [_; 8] = std::array::from_fn(word);
             let mut words = [Words([0; LANES]); 16];
             for at in 0..first.len() / BLOCK {
                 let blocks: [_; LANES] = std::array::from_fn(|lane| &data[lane][at]);
-                for lane in (0..LANES).step_by(avx2::LANES) {
-                    avx2::turn(&blocks, lane, 0, &mut words);
-                    avx2::turn(&blocks, lane, 8, &mut words);
-                }
+                avx2::turn(&blocks, 0, &mut words);
+                avx2::turn(&blocks, 8, &mut words);
                 let mut words: [_; 16] = std::array::from_fn(|at| $ops::load(&words[at]));
                 let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = state;
-                for (quarter, k) in K.chunks_exact(16).enumerate() {
-                    for at in 0..16 {
-                        let s1 = $ops::xor3(
-                            $ops::rotate::<6, 26>(e),
-                            $ops::rotate::<11, 21>(e),
-                            $ops::rotate::<25, 7>(e),
-                        );
-                        let known = $ops::add($ops::add(h, $ops::splat(k[at])), words[at]);
-                        let t1 = $ops::add(known, $ops::add(s1, $ops::choose(e, f, g)));
-                        let s0 = $ops::xor3(
-                            $ops::rotate::<2, 30>(a),
-                            $ops::rotate::<13, 19>(a),
-                            $ops::rotate::<22, 10>(a),
-                        );
-                        let t2 = $ops::add(s0, $ops::majority(a, b, c));
-                        (h, g, f, e) = (g, f, e, $ops::add(d, t1));
-                        (d, c, b, a) = (c, b, a, $ops::add(t1, t2));
-                        // For the next sixteen rounds.
-                        if quarter < 3 {
-                            words[at] = schedule!(
-                                $ops,
-                                words[(at + 14) % 16],
-                                words[(at + 9) % 16],
-                                words[(at + 1) % 16],
-                                words[at]
-                            );
-                        }
-                    }
+                let (quarters, last) = K.split_at(48);
+                for k in quarters.as_chunks::<16>().0 {
+                    rounds_of_all!($ops, [a b c d e f g h], k, words, renew);
                 }
+                rounds_of_all!($ops, [a b c d e f g h], last, words, keep);
                 for (word, more) in state.iter_mut().zip([a, b, c, d, e, f, g, h]) {
                     *word = $ops::add(*word, more);
                 }
@@ -331,8 +314,8 @@ macro_rules! together {
     };
 }
 
-together!(together8, avx2, "avx2,bmi1,bmi2");
-together!(together16, avx512, "avx2,bmi1,bmi2,avx512f,avx512vl");
+together!(together_by_avx2, avx2, "avx2");
+together!(together_by_avx512, avx512, "avx2,avx512f,avx512vl");
 
 /// One round; what the variables mean moves on by one each time, instead of their values.
 macro_rules! round {
@@ -348,12 +331,12 @@ macro_rules! round {
 /// One stream: the schedules of eight blocks at once, as they do not depend on each other; then block by block.
 #[target_feature(enable = "avx2,bmi1,bmi2")]
 pub fn alone(state: &mut State, data: &[u8]) {
-    let mut words = [Words([0; avx2::LANES]); 64];
-    for blocks in data.as_chunks::<BLOCK>().0.chunks(avx2::LANES) {
+    let mut words = [Words([0; LANES]); 64];
+    for blocks in data.as_chunks::<BLOCK>().0.chunks(LANES) {
         // What is lacking at the end is the last block once more, for nobody.
-        let each: [_; avx2::LANES] = std::array::from_fn(|lane| &blocks[lane.min(blocks.len() - 1)]);
-        avx2::turn(&each, 0, 0, &mut words);
-        avx2::turn(&each, 0, 8, &mut words);
+        let each: [_; LANES] = std::array::from_fn(|lane| &blocks[lane.min(blocks.len() - 1)]);
+        avx2::turn(&each, 0, &mut words);
+        avx2::turn(&each, 8, &mut words);
         for at in 16..64 {
             let before = |by: usize| avx2::load(&words[at - by]);
             let word = schedule!(avx2, before(2), before(7), before(15), before(16));
@@ -369,7 +352,7 @@ pub fn alone(state: &mut State, data: &[u8]) {
 
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
-fn rounds(state: &mut State, words: &[Words<{ avx2::LANES }>; 64], lane: usize) {
+fn rounds(state: &mut State, words: &[Words; 64], lane: usize) {
     let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *state;
     for words in words.chunks_exact(8) {
         round!(a b c d e f g h, words[0].0[lane]);

@@ -94,7 +94,7 @@ async fn main() -> Result<()> {
     memory::measure(&flags, &contenders, &busybox, &mut results).await?;
     rotations::measure(&flags, &contenders, &busybox, &mut results).await?;
     lists::measure(&flags, &contenders, &busybox, &mut results).await?;
-    pull::measure(&flags, &contenders, &images, &mut results).await?;
+    pull::measure(&flags, &contenders, (&registry, &images), &mut results).await?;
     println!("{}", results.table());
     results.write(&flags.json)
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use berth_e2e::registry::Registry;
 
 use super::memory::{cpu, peak, reset_peak};
 use super::report::{Results, Unit};
@@ -12,7 +13,7 @@ use super::{Contender, Flags};
 pub async fn measure(
     flags: &Flags,
     contenders: &[Contender],
-    images: &[(String, String)],
+    (registry, images): (&Registry, &[(String, String)]),
     results: &mut Results,
 ) -> Result<()> {
     // The network makes no difference to a pull: of two Berths one is enough.
@@ -21,25 +22,35 @@ pub async fn measure(
     for (what, image) in images {
         for _ in 0..flags.pulls {
             for contender in &contenders {
-                one(contender, what, image, results).await?;
+                one(contender, registry, (what, image), results).await?;
             }
         }
     }
     Ok(())
 }
 
-async fn one(contender: &Contender, what: &str, image: &str, results: &mut Results) -> Result<()> {
+async fn one(
+    contender: &Contender,
+    registry: &Registry,
+    (what, image): (&str, &str),
+    results: &mut Results,
+) -> Result<()> {
     let client = contender.node.client().await?;
     let daemon = contender.node.pid().context("the daemon does not run")?;
     settle().await;
     reset_peak(daemon)?;
-    let (start, busy) = (Instant::now(), cpu(daemon)?);
+    let (start, busy, served) = (Instant::now(), cpu(daemon)?, cpu(registry.pid())?);
     client.pull(image).await?;
-    let (took, busy) = (start.elapsed().as_secs_f64(), cpu(daemon)? - busy);
+    let took = start.elapsed().as_secs_f64();
+    let (busy, served) = (cpu(daemon)? - busy, cpu(registry.pid())? - served);
     results.add(&contender.name, &format!("pull, {what}"), Unit::Seconds, took);
     results.add(&contender.name, &format!("CPU time, pull {what}"), Unit::Seconds, busy);
+    results.add(&contender.name, &format!("CPU time of the registry, pull {what}"), Unit::Seconds, served);
     results.add(&contender.name, &format!("peak RSS, pull {what}"), Unit::Kibibytes, peak(daemon)? as f64);
-    eprintln!("pull {what}: {} {took:.1} s, {busy:.1} s of CPU", contender.name);
+    eprintln!(
+        "pull {what}: {} {took:.1} s, {busy:.1} s of CPU, the registry's {served:.1} s",
+        contender.name
+    );
     client.remove_image(image).await?;
     Ok(())
 }

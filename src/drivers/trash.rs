@@ -222,7 +222,7 @@ mod tests {
             std::fs::create_dir_all(stuck.join(name)).unwrap();
         }
         let mount =
-            rustix::mount::mount("none", stuck.join("b"), "tmpfs", rustix::mount::MountFlags::empty(), None);
+            rustix::mount::mount("none", stuck.join("b"), "tmpfs", rustix::mount::MountFlags::empty(), c"");
         mount.unwrap();
         std::fs::write(stuck.join("b/mounted"), "x").unwrap();
         let other = dir.path().join("other");

@@ -100,6 +100,16 @@ impl Layout {
         self.staged(name).join("work")
     }
 
+    /// Damaged layers that running containers may still use.
+    pub fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    /// One damaged layer; `name` tells it from others of the same id.
+    pub fn quarantined(&self, id: &Digest, name: &str) -> PathBuf {
+        self.quarantine().join(format!("{}.{name}", id.digits()))
+    }
+
     /// Something on its way out; `name` is unique.
     pub fn trashed(&self, name: &str) -> PathBuf {
         self.trash().join(name)
@@ -143,11 +153,6 @@ impl Layout {
     /// A container's private snapshot: its writable layer and overlay's work directories.
     pub fn snapshot(&self, container: &ContainerId) -> PathBuf {
         self.snapshots().join(container.as_str())
-    }
-
-    /// Where a removed container's snapshot goes before it vanishes.
-    pub fn trashed_snapshot(&self, container: &ContainerId) -> PathBuf {
-        self.trash().join(container.as_str())
     }
 
     /// The writable layer: overlay's upperdir.

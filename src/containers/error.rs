@@ -266,7 +266,8 @@ impl ContainerError {
             Cause::Volume { source, .. } => source.kind(),
             Cause::Bundle(error) => error.kind(),
             Cause::Shim(error) => error.kind(),
-            Cause::Store(_) | Cause::Relabel { .. } | Cause::Io { .. } => Kind::Internal,
+            Cause::Store(source) => source.kind(),
+            Cause::Relabel { .. } | Cause::Io { .. } => Kind::Internal,
         }
     }
 }

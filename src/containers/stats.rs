@@ -79,6 +79,9 @@ impl Containers {
 
     /// What is known of a container's writable layer. Where that is too old, a look is ordered, for the next time.
     fn writable_layer(&self, container: &Container) -> Option<WritableLayer> {
+        if let Some(usage) = self.drivers.bundles.usage(&container.id) {
+            return Some(WritableLayer { at: clock::now(), usage });
+        }
         let mut disk = container.gauges.disk();
         if disk.begin(Instant::now()) {
             let (path, gauges) =

@@ -2,7 +2,7 @@
 //! What does not live here: how one layer is unpacked (drivers/layers), records of images (publish).
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, Read};
+use std::io::{BufRead, Read, Write};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
@@ -19,7 +19,7 @@ use super::remove::LayerHold;
 use super::resume::Resume;
 use super::source::Source;
 use super::{Shared, Standing, store_error};
-use crate::drivers::layers::{self, LayerError, Unpacked};
+use crate::drivers::layers::{self, BlobCopy, LayerError, Layers, Unpacked};
 use crate::drivers::store::Durability;
 use crate::ids::Digest;
 use crate::telemetry;
@@ -44,6 +44,9 @@ impl Plan {
         if self.manifest.artifact.is_some() { &self.manifest.digest } else { &self.manifest.config.digest }
     }
 }
+
+/// An unpacked layer, and its packed form where that is kept.
+type Fetched = (Unpacked, Option<BlobCopy>);
 
 /// What is to be unpacked.
 struct Task {
@@ -193,9 +196,9 @@ impl Shared {
         // Nobody else may make the same one meanwhile.
         let _records = self.records.lock().await;
         if self.catalog().layer(&id).is_none() {
-            let (name, inodes) = (id.clone(), restoration.inodes());
-            self.blocking(image, move |layers| layers.commit(&layers.restore(&restoration)?, &name)).await?;
-            let layer = Layer { bytes: inodes * 4096, inodes, ..Layer::empty(id.clone()) };
+            let name = id.clone();
+            let commit = move |layers: &Layers| layers.commit(&layers.restore(&restoration)?, &name);
+            let layer = Layer::empty(id.clone()).sealed(self.blocking(image, commit).await?);
             self.store.put(id.as_str(), &layer, Durability::Power).await.map_err(store_error(image))?;
             self.catalog().put_layer(layer);
         }
@@ -224,19 +227,23 @@ impl Shared {
             }
         }
         match fetched? {
-            Some(unpacked) => self.keep(&task, unpacked).await,
+            Some((unpacked, copy)) => self.keep(&task, unpacked, copy).await,
             None => Ok(Standing::NeedsParents),
         }
     }
 
     /// A verified layer in the staging directory; none if it can't be unpacked without those below.
-    async fn fetch(&self, task: &Arc<Task>, resume: &mut Resume) -> Result<Option<Unpacked>, ImageError> {
+    async fn fetch(&self, task: &Arc<Task>, resume: &mut Resume) -> Result<Option<Fetched>, ImageError> {
         let image = task.plan.source.image.to_string();
         let interrupted = || ImageError::Interrupted { image: image.clone() };
         let (sender, receiver) = mpsc::channel(CHUNKS);
         let (layers, parents, size) = (self.layers.clone(), task.parents.clone(), task.blob().size);
-        let work =
-            telemetry::blocking(move || layers.unpack(Chunks::new(receiver), size, parents.as_deref()));
+        let copy = self.blocking(&image, Layers::packed_copy).await?;
+        let work = telemetry::blocking(move || {
+            let mut chunks = Chunks::new(receiver).copied(copy);
+            let unpacked = layers.unpack(&mut chunks, size, parents.as_deref());
+            unpacked.map(|unpacked| (unpacked, chunks.finish()))
+        });
         let fed = task.plan.source.feed(task.blob(), sender, task.meter(), Some(resume)).await;
         let unpacked = work.await.map_err(|_| interrupted())?;
         // Wrong bytes explain why they do not unpack, so they come first.
@@ -248,21 +255,32 @@ impl Shared {
             }
             unpacked => unpacked.map_err(|error| task.failed(error))?,
         };
+        let (unpacked, copy) = unpacked;
         let expected = &task.plan.config.diff_ids[task.index];
         if unpacked.diff_id != *expected {
             let (layer, expected) = (task.blob().digest.clone(), expected.clone());
             return Err(ImageError::DiffIdMismatch { image, layer, expected, actual: unpacked.diff_id });
         }
-        Ok(Some(unpacked))
+        Ok(Some((unpacked, copy)))
     }
 
-    async fn keep(&self, task: &Arc<Task>, unpacked: Unpacked) -> Result<Standing, ImageError> {
+    async fn keep(
+        &self,
+        task: &Arc<Task>,
+        unpacked: Unpacked,
+        copy: Option<BlobCopy>,
+    ) -> Result<Standing, ImageError> {
         let image = &task.plan.source.image;
-        let Unpacked { staged, implied, hiding, bytes, inodes, .. } = unpacked;
+        let Unpacked { staged, implied, hiding, .. } = unpacked;
         let (implied, hiding) = (Arc::new(implied), Arc::new(hiding));
-        let layer = Layer { id: task.id.clone(), bytes, inodes, implied, hiding };
-        let id = task.id.clone();
-        self.blocking(image, move |layers| layers.commit(&staged, &id)).await?;
+        let (id, blob) = (task.id.clone(), task.blob().digest.clone());
+        let commit = move |layers: &Layers| {
+            // Before the commit, which syncs all that was written.
+            copy.as_ref().map_or(Ok(()), |copy| layers.keep_copy(copy, &blob))?;
+            layers.commit(&staged, &id)
+        };
+        let sealed = self.blocking(image, commit).await?;
+        let layer = Layer { implied, hiding, ..Layer::empty(task.id.clone()) }.sealed(sealed);
         let _records = self.records.lock().await;
         self.store.put(layer.id.as_str(), &layer, Durability::Power).await.map_err(store_error(image))?;
         self.catalog().put_layer(layer);
@@ -297,11 +315,36 @@ fn open_stack(cache: &layers::Layers, stack: Vec<Arc<Layer>>) -> Result<Vec<laye
 pub(super) struct Chunks {
     receiver: mpsc::Receiver<Bytes>,
     current: Bytes,
+    /// Gets all of them.
+    copy: Option<BlobCopy>,
 }
 
 impl Chunks {
     pub(super) fn new(receiver: mpsc::Receiver<Bytes>) -> Self {
-        Self { receiver, current: Bytes::new() }
+        Self { receiver, current: Bytes::new(), copy: None }
+    }
+
+    /// With a copy, for whoever wants one.
+    fn copied(self, copy: Option<BlobCopy>) -> Self {
+        Self { copy, ..self }
+    }
+
+    /// The whole copy, also of what nobody has read.
+    fn finish(mut self) -> Option<BlobCopy> {
+        while self.copy.is_some() && self.fill_buf().is_ok_and(|left| !left.is_empty()) {
+            self.consume(self.current.len());
+        }
+        self.copy
+    }
+
+    /// An image does without a copy that can't be written.
+    fn write_copy(&mut self) {
+        if let Some(copy) = &mut self.copy
+            && let Err(error) = copy.write_all(&self.current)
+        {
+            tracing::warn!(%error, "a packed layer is not kept");
+            self.copy = None;
+        }
     }
 }
 
@@ -317,7 +360,10 @@ impl BufRead for Chunks {
     fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
         while self.current.is_empty() {
             match self.receiver.blocking_recv() {
-                Some(chunk) => self.current = chunk,
+                Some(chunk) => {
+                    self.current = chunk;
+                    self.write_copy();
+                }
                 None => break,
             }
         }

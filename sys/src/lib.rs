@@ -9,6 +9,7 @@ pub mod malloc;
 pub mod mount;
 pub mod path;
 pub mod process;
+pub mod quota;
 pub mod seccomp;
 pub mod socket;
 pub mod user_namespace;

@@ -2,6 +2,7 @@
 //! What does not live here: where the archive comes from (unpack), how paths are walked (tree).
 
 mod attributes;
+mod content;
 mod directories;
 mod remove;
 
@@ -17,6 +18,7 @@ pub use self::attributes::{is_images, set_time};
 use self::directories::Directories;
 use self::remove::remove;
 use super::error::LayerError;
+use super::seal::Contents;
 use super::tar::{Entry, Kind, Reader};
 use super::tree::{self, Made, Names, Tree};
 use super::whiteout::{Meaning, meaning};
@@ -41,6 +43,8 @@ pub struct Applied {
     pub bytes: u64,
     /// Files, directories and all else.
     pub inodes: u64,
+    /// Of files, for the layer's seal; in a merged view inodes are overlay's, and contents are read again.
+    pub contents: Contents,
 }
 
 /// Applies every entry up to the archive's end. `root` is an empty directory (or the overlay) of mode 0755.
@@ -53,7 +57,7 @@ pub fn apply<R: BufRead>(root: OwnedFd, view: View, reader: &mut Reader<R>) -> R
         known.implied.insert(Vec::new());
         known.set_time(Vec::new(), (0, 0))?;
     }
-    let mut applier = Applier { tree, view, known, inodes: 1, bytes: 4096 };
+    let mut applier = Applier { tree, view, known, inodes: 1, bytes: 4096, contents: Contents::new() };
     while let Some(entry) = reader.next_entry()? {
         applier.entry(&entry, reader)?;
     }
@@ -66,6 +70,7 @@ struct Applier {
     known: Directories,
     inodes: u64,
     bytes: u64,
+    contents: Contents,
 }
 
 impl Applier {
@@ -197,10 +202,13 @@ impl Applier {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o600);
         let fd = self.make(entry, name, |here| rustix::fs::openat(here, name, flags, mode))?;
-        fill(&fd, entry, reader)?;
+        let content = content::write(&fd, entry, reader)?;
         Attributes(entry).set_on(fd.as_fd())?;
         let stat = rustix::fs::fstat(&fd).map_err(LayerError::apply("stat", &entry.path))?;
         self.bytes += blocks(&stat);
+        if let (View::Alone, Some(content)) = (self.view, content) {
+            self.contents.insert(stat.st_ino, content);
+        }
         Ok(())
     }
 
@@ -346,35 +354,8 @@ impl Applier {
                 set_time(self.tree.here(), mtime).map_err(LayerError::apply("set the times of", &path))?;
             }
         }
-        let Directories { implied, hiding, .. } = self.known;
-        Ok(Applied { implied, hiding, bytes: self.bytes, inodes: self.inodes })
-    }
-}
-
-/// Writes a file's data where it belongs; the holes between are left to the file system.
-fn fill<R: BufRead>(fd: &OwnedFd, entry: &Entry, reader: &mut Reader<R>) -> Result<(), LayerError> {
-    let whole = [(0, entry.size)];
-    let pieces = entry.sparse.as_ref().map_or(&whole[..], |map| map.pieces.as_slice());
-    for (offset, length) in pieces {
-        if entry.sparse.is_some() {
-            rustix::fs::seek(fd, rustix::fs::SeekFrom::Start(*offset))
-                .map_err(LayerError::apply("write", &entry.path))?;
-        }
-        let mut left = *length;
-        while left > 0 {
-            let data = reader.data()?;
-            let data = &data[..data.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
-            let written = rustix::io::retry_on_intr(|| rustix::io::write(fd, data));
-            let written = written.map_err(LayerError::apply("write", &entry.path))?;
-            reader.consume(written);
-            left -= written as u64;
-        }
-    }
-    match &entry.sparse {
-        Some(map) => {
-            rustix::fs::ftruncate(fd, map.size).map_err(LayerError::apply("set the size of", &entry.path))
-        }
-        None => Ok(()),
+        let Self { known: Directories { implied, hiding, .. }, bytes, inodes, contents, .. } = self;
+        Ok(Applied { implied, hiding, bytes, inodes, contents })
     }
 }
 

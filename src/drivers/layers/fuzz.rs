@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Config, Layers};
+use crate::drivers::trash::Trash;
 use crate::ids::Digest;
 use crate::layout::Layout;
 
@@ -33,7 +34,8 @@ impl Scratch {
         // In memory: thousands are made and removed in a second.
         let root = Path::new("/dev/shm").join(format!("berth-fuzz-{}-{}", unique.0, unique.1));
         let layout = Layout::new(&root, &root);
-        let layers = Layers::open(&layout, &Config::default()).expect("a cache in memory");
+        let layers =
+            Layers::open(&layout, &Config::default(), Trash::new(&layout)).expect("a cache in memory");
         let canary = layout.blob(&Digest::of(b"canary"));
         std::fs::write(&canary, b"canary").expect("a file in the cache");
         Self { layers, layout, canary }

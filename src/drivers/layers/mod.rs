@@ -1,6 +1,7 @@
 //! The layer cache on disk: unpacking, whiteouts, overlay roots. What does not live here: which layers an image has.
 
 mod apply;
+mod blobs;
 mod error;
 mod files;
 #[cfg(any(test, fuzzing))]
@@ -9,6 +10,7 @@ mod incoming;
 mod inflate;
 mod overlay;
 mod restore;
+mod seal;
 mod spool;
 mod staging;
 pub mod tar;
@@ -27,14 +29,18 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 use serde::{Deserialize, Serialize};
 
+use self::staging::Growing;
 use crate::drivers::id_map;
+use crate::drivers::trash::Trash;
 use crate::ids::Digest;
 use crate::layout::Layout;
 use crate::pods::spec::UserNamespace;
 
+pub use blobs::BlobCopy;
 pub use error::LayerError;
 pub use incoming::Incoming;
 pub use restore::{Layer, Restoration};
+pub use seal::{Seal, Sealed};
 pub use spool::Spool;
 pub use staging::Staged;
 pub use unpack::Unpacked;
@@ -52,12 +58,17 @@ pub struct Config {
     pub ratio_max: u64,
     /// Bytes of layers that arrive slowly are kept until the layer is unpacked, so many MiB at most; 0: none.
     pub spool_mib: u64,
+    /// Packed layers are kept too, for mirrors that serve them to other nodes.
+    pub keep_blobs: bool,
+    /// The most that a container's writable layer may take, in MiB; 0: as much as there is.
+    pub writable_limit_mib: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
         // gzip's best is 1032 to 1.
-        Self { reserve_mib: 64, ratio_max: 1100, spool_mib: 4096 }
+        let (keep_blobs, writable_limit_mib) = (false, 0);
+        Self { reserve_mib: 64, ratio_max: 1100, spool_mib: 4096, keep_blobs, writable_limit_mib }
     }
 }
 
@@ -77,25 +88,27 @@ pub struct Layers {
     reserve: u64,
     ratio: u64,
     spools: Arc<spool::Budget>,
+    keep_blobs: bool,
+    trash: Trash,
+    growing: Growing,
     /// Found out when it is first asked for: see `maps_ids`.
     maps_ids: OnceLock<Result<(), String>>,
 }
 
 impl Layers {
     /// Makes the directories, mode 0700: no container's user can look into a layer.
-    pub fn open(layout: &Layout, config: &Config) -> Result<Self, LayerError> {
+    pub fn open(layout: &Layout, config: &Config, trash: Trash) -> Result<Self, LayerError> {
         use std::os::unix::fs::DirBuilderExt;
         let empty = volume::EMPTY.map(|name| layout.empty(name));
-        for path in [layout.layers(), layout.blobs(), layout.staging(), layout.spools(), layout.trash()]
-            .into_iter()
-            .chain(empty)
-        {
+        let ours = [layout.layers(), layout.blobs(), layout.staging(), layout.spools(), layout.trash()];
+        for path in ours.into_iter().chain([layout.quarantine()]).chain(empty) {
             let mut builder = std::fs::DirBuilder::new();
             builder.recursive(true).mode(0o700).create(&path).map_err(LayerError::io("make", &path))?;
         }
         let spools = spool::Budget::new(config.spool_mib.saturating_mul(1 << 20));
-        let (reserve, ratio) = (config.reserve_mib << 20, config.ratio_max);
-        let layers = Self { layout: layout.clone(), reserve, ratio, spools, maps_ids: OnceLock::new() };
+        let (layout, growing, maps_ids) = (layout.clone(), Growing::default(), OnceLock::new());
+        let (reserve, ratio, keep_blobs) = (config.reserve_mib << 20, config.ratio_max, config.keep_blobs);
+        let layers = Self { layout, reserve, ratio, spools, keep_blobs, trash, growing, maps_ids };
         layers.sweep_spools()?;
         Ok(layers)
     }
@@ -147,6 +160,11 @@ impl Layers {
             .map_err(|errno| LayerError::Missing { layer: id.clone(), source: errno.into() })
     }
 
+    /// Reads a whole layer from the disk, and tells of the bytes as they come. Blocks for as long as that takes.
+    pub fn inspect(&self, id: &Digest, progress: &mut dyn FnMut(u64)) -> Result<Sealed, LayerError> {
+        seal::of_disk(self.open_layer(id)?.as_fd(), progress)
+    }
+
     /// A layer with the directories that it implies, and those in which it has whiteouts.
     pub fn layer(
         &self,
@@ -169,7 +187,7 @@ impl Layers {
 
     /// Makes a layer of restored directories, ready to `commit` under its id.
     pub fn restore(&self, restoration: &Restoration) -> Result<Staged, LayerError> {
-        let staged = Staged::layer(&self.layout)?;
+        let staged = Staged::layer(self)?;
         restoration.make(&staged.open()?)?;
         Ok(staged)
     }

@@ -145,10 +145,11 @@ impl Spool {
 mod tests {
     use super::*;
     use crate::drivers::layers::Config;
+    use crate::drivers::trash::Trash;
     use crate::layout::Layout;
 
     fn open(layout: &Layout, spool_mib: u64) -> Layers {
-        Layers::open(layout, &Config { spool_mib, ..Config::default() }).unwrap()
+        Layers::open(layout, &Config { spool_mib, ..Config::default() }, Trash::new(layout)).unwrap()
     }
 
     fn chunks(bytes: &'static [u8]) -> Vec<Bytes> {

@@ -56,7 +56,7 @@ impl Layers {
         size: u64,
         parents: Option<&[Digest]>,
     ) -> Result<Unpacked, LayerError> {
-        let staged = Staged::layer(&self.layout)?;
+        let staged = Staged::layer(self)?;
         let (root, view) = match parents {
             None => (staged.open()?, View::Alone),
             Some(parents) => {
@@ -89,7 +89,8 @@ impl Layers {
         if view == View::Merged {
             count(&staged, &mut applied)?;
         }
-        let Applied { implied, hiding, bytes, inodes } = applied;
+        let Applied { implied, hiding, bytes, inodes, contents } = applied;
+        staged.note(contents);
         Ok(Unpacked { staged, diff_id, implied, hiding, bytes, inodes })
     }
 

@@ -30,7 +30,7 @@ impl Cache {
 
     fn within(dir: tempfile::TempDir) -> Self {
         let layout = Layout::new(dir.path().join("root"), dir.path().join("state"));
-        let layers = Layers::open(&layout, &Config::default()).unwrap();
+        let layers = Layers::open(&layout, &Config::default(), Trash::new(&layout)).unwrap();
         Self { layers, layout, dir }
     }
 

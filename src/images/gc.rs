@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::error::ImageError;
 use super::{Images, Shared};
 use crate::drivers::disk_usage;
-use crate::drivers::layers::Layers;
+use crate::drivers::layers::{Layers, Spool};
 use crate::ids::Digest;
 use crate::telemetry::Leak;
 
@@ -32,28 +32,40 @@ pub enum What {
     Blob,
     /// Files of a layer or blob that no record knows: work that was cut short.
     Unfinished,
+    /// What has arrived of a layer whose pull was cut short, and would not be fetched again.
+    Spool,
     /// A damaged layer that no container runs on.
     Quarantined,
     /// It was removed already, and its files are about to go.
     Removed,
 }
 
+/// All garbage, and what of it no record tells of.
+struct Found {
+    garbage: Vec<Garbage>,
+    strays: Vec<(PathBuf, Leak)>,
+    spools: Vec<Spool>,
+}
+
 impl Images {
     /// What nothing uses. Unless it is a `dry_run`, it is gone when this returns.
     pub async fn gc(&self, dry_run: bool) -> Result<Vec<Garbage>, ImageError> {
         let shared = &self.shared;
-        let (garbage, strays) = {
+        let garbage = {
             let _records = shared.records.lock().await;
             let finder = Arc::clone(shared);
-            let found = shared.blocking("", move |layers| Ok(finder.garbage(layers))).await?;
-            if !dry_run {
-                let strays = found.1.clone();
-                shared.blocking("", move |layers| layers.sweep(&strays)).await?;
-            }
-            found
+            let find = move |layers: &Layers| {
+                let Found { garbage, strays, spools } = finder.garbage(layers);
+                if !dry_run {
+                    layers.sweep(&strays)?;
+                    spools.into_iter().for_each(Spool::discard);
+                }
+                Ok(garbage)
+            };
+            shared.blocking("", find).await?
         };
         if !dry_run {
-            tracing::info!(strays = strays.len(), things = garbage.len(), "what nothing uses is removed");
+            tracing::info!(things = garbage.len(), "what nothing uses is removed");
             shared.collect().await?;
             let _ = shared.empty_trash().await;
         }
@@ -62,8 +74,8 @@ impl Images {
 }
 
 impl Shared {
-    /// With the strays among it. The records must not change meanwhile.
-    fn garbage(&self, layers: &Layers) -> (Vec<Garbage>, Vec<(PathBuf, Leak)>) {
+    /// The records must not change meanwhile.
+    fn garbage(&self, layers: &Layers) -> Found {
         let (unused, blobs) = {
             let catalog = self.catalog();
             (catalog.unused(), catalog.blobs())
@@ -80,8 +92,11 @@ impl Shared {
         let paths = paths.chain(quarantined.into_iter().map(|path| (What::Quarantined, path)));
         let paths = paths.chain(layers.trashed().into_iter().map(|path| (What::Removed, path)));
         let of_paths = paths.map(|(what, path)| (what, name(&path), bytes(&path)));
-        let all = of_layers.chain(of_blobs).chain(of_paths);
-        (all.map(|(what, name, bytes)| Garbage { what, name, bytes }).collect(), strays)
+        let spools = layers.idle_spools();
+        let of_spools = spools.iter().map(|spool| (What::Spool, spool.blob().to_string(), spool.len()));
+        let all = of_layers.chain(of_blobs).chain(of_paths).chain(of_spools);
+        let garbage = all.map(|(what, name, bytes)| Garbage { what, name, bytes }).collect();
+        Found { garbage, strays, spools }
     }
 }
 

@@ -158,6 +158,7 @@ fn thrown_away(Garbage { what, name, bytes }: Garbage) -> v1::Garbage {
         What::Layer => "layer",
         What::Blob => "blob",
         What::Unfinished => "unfinished",
+        What::Spool => "spool",
         What::Quarantined => "quarantined",
         What::Removed => "removed",
     };

@@ -206,9 +206,11 @@ impl Applier {
         Attributes(entry).set_on(fd.as_fd())?;
         let stat = rustix::fs::fstat(&fd).map_err(LayerError::apply("stat", &entry.path))?;
         self.bytes += blocks(&stat);
-        if let (View::Alone, Some(content)) = (self.view, content) {
-            self.contents.insert(stat.st_ino, content);
-        }
+        match content.filter(|_| self.view == View::Alone) {
+            Some(content) => self.contents.insert(stat.st_ino, content),
+            // A file that had the inode before may have left its own.
+            None => self.contents.remove(&stat.st_ino),
+        };
         Ok(())
     }
 

@@ -208,7 +208,7 @@ fn unknown(directory: &Path, known: impl Fn(&Digest) -> bool) -> Vec<PathBuf> {
 }
 
 /// The id in the name of a layer or blob, also of one in quarantine.
-fn id_of(path: &Path) -> Option<Digest> {
+pub(super) fn id_of(path: &Path) -> Option<Digest> {
     let name = path.file_name()?.to_str()?;
     let digits = name.split_once('.').map_or(name, |(digits, _)| digits);
     Digest::parse(&format!("sha256:{digits}")).ok()
@@ -221,7 +221,7 @@ pub(super) fn absent(done: std::io::Result<()>) -> std::io::Result<()> {
     }
 }
 
-fn children(directory: &Path) -> Vec<PathBuf> {
+pub(super) fn children(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten();
     entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect()
 }

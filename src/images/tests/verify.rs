@@ -107,16 +107,27 @@ async fn garbage_is_told_before_it_goes_and_work_under_way_is_none() {
     std::fs::create_dir(&half).unwrap();
     std::fs::write(half.join("data"), vec![1; 10_000]).unwrap();
     std::fs::write(node.layout.blob(&Digest::of(b"nobody's")), "12345").unwrap();
+    let layers = &node.images.shared.layers;
+    let spool = |blob: &[u8]| layers.spool(&Digest::of(blob), true).unwrap().unwrap();
+    let mut arriving = spool(b"arriving");
+    for part in [&mut arriving, &mut spool(b"cut short")] {
+        assert!(part.add(&[vec![2; 777].into()]).unwrap());
+    }
     let told = node.images.gc(true).await.unwrap();
     assert!(half.exists());
-    let freed = node.images.gc(false).await.unwrap();
+    let before = node.images.usage().bytes;
+    let mut freed = node.images.gc(false).await.unwrap();
     assert_eq!(told, freed);
+    assert_eq!(before - node.images.usage().bytes, 777);
+    let spooled = freed.pop().unwrap();
+    assert_eq!((spooled.what, spooled.name), (What::Spool, Digest::of(b"cut short").to_string()));
     assert!(freed.iter().all(|one| one.what == What::Unfinished), "{freed:?}");
     assert_eq!(freed.iter().map(|one| one.name == "half").filter(|half| *half).count(), 1, "{freed:?}");
     assert_eq!(freed.len(), 2);
     assert!(freed.iter().map(|one| one.bytes).sum::<u64>() > 10_000);
     assert!(!half.exists() && std::fs::read_dir(node.layout.trash()).unwrap().count() == 0);
     assert_eq!(node.images.list(), [image]);
+    arriving.discard();
     drop(growing);
     node.assert_clean();
 }

@@ -6,6 +6,7 @@ mod disagreement;
 mod escapes;
 mod expense;
 mod limits;
+mod seals;
 mod snapshot;
 
 use super::*;

@@ -39,7 +39,10 @@ fn line(path: &Path, metadata: &Metadata) -> Result<String> {
         String::new()
     };
     let (mode, uid, gid) = (metadata.mode(), metadata.uid(), metadata.gid());
-    let time = format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec());
+    // A whiteout is as old as its unpacking, and nobody sees it.
+    let whiteout = kind.is_char_device() && metadata.rdev() == 0;
+    let time = (!whiteout).then(|| format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec()));
+    let time = time.unwrap_or_default();
     Ok(format!("{mode:o} {uid}:{gid} {time} {content} {}", attributes(path)?))
 }
 

@@ -7,6 +7,7 @@
 //! (`make e2e-powercut`); a failure prints the moment, and what was lost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::cache;
@@ -16,7 +17,7 @@ use berth_e2e::images::layer::{Layer, Node as Entry};
 use berth_e2e::images::{Artifact, Image};
 use berth_e2e::node::{Node, Options};
 use berth_e2e::registry::Registry;
-use berth_e2e::runtime::Runtime;
+use berth_e2e::runtime::{Runtime, berth};
 
 const CUTS: usize = 10;
 
@@ -133,6 +134,15 @@ async fn start(disk: &Disk) -> Result<Node> {
     Node::start(&Options { root: Some(disk.path()), config, ..Options::default() }).await
 }
 
+/// The daemon's own opinion of what it has: each layer against the seal in its record.
+fn verify(node: &Node) -> Result<()> {
+    let output =
+        Command::new(berth()?).args(["image", "--socket"]).arg(node.socket()).arg("verify").output()?;
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(told.contains("all whole"), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
 impl Story {
     async fn live(disk: &Disk, names: &[String]) -> Result<Self> {
         let mut node = start(disk).await?;
@@ -197,6 +207,7 @@ impl Story {
             }
         }
         cache::expect_whole(&disk.path(), &self.layers).with_context(|| node.log())?;
+        verify(&node)?;
         for name in &self.names {
             client.pull(name).await.with_context(|| format!("pull {name}\n{}", node.log()))?;
         }

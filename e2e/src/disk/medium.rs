@@ -37,10 +37,13 @@ impl Blocks {
         }
     }
 
-    /// Turns one bit of a block that begins with `content`. False if none does.
+    /// Turns one bit of a sector that begins with `content`. False if none does.
     pub fn flip(&mut self, content: &[u8]) -> bool {
-        let Some(block) = self.0.values_mut().find(|block| block.starts_with(content)) else { return false };
-        Arc::make_mut(block)[0] ^= 1;
+        let sector =
+            |block: &Arc<[u8; BLOCK]>| block.chunks(SECTOR).position(|part| part.starts_with(content));
+        let found = self.0.values_mut().find_map(|block| sector(block).map(|sector| (block, sector)));
+        let Some((block, sector)) = found else { return false };
+        Arc::make_mut(block)[sector * SECTOR] ^= 1;
         true
     }
 }
@@ -268,8 +271,8 @@ mod tests {
     #[test]
     fn a_flipped_bit_is_one_bit() {
         let mut medium = Medium::default();
-        medium.write(8192, b"needle");
+        medium.write(8192 + 1024, b"needle");
         assert!(medium.blocks.flip(b"needle") && !medium.blocks.flip(b"needle"));
-        assert_eq!((at(&medium.blocks, 8192), at(&medium.blocks, 8193)), (b'n' ^ 1, b'e'));
+        assert_eq!((at(&medium.blocks, 8192 + 1024), at(&medium.blocks, 8192 + 1025)), (b'n' ^ 1, b'e'));
     }
 }

@@ -41,8 +41,11 @@ impl FileSystem {
 
     fn options(self) -> &'static str {
         match self {
-            Self::Ext4Quota | Self::XfsQuota => "loop,prjquota",
-            _ => "loop",
+            Self::Ext4Quota => "loop,prjquota",
+            // A copy of a disk may still be mounted somewhere.
+            Self::XfsQuota => "loop,nouuid,prjquota",
+            Self::Xfs => "loop,nouuid",
+            Self::Ext4 | Self::Ext4Inodes(_) => "loop",
         }
     }
 
@@ -96,7 +99,7 @@ impl Disk {
         medium.lock().blocks = blocks;
         std::fs::create_dir(&served)?;
         std::fs::create_dir(directory.path().join("mounted"))?;
-        let file = Served { medium: medium.clone(), size };
+        let file = Served::new(medium.clone(), size);
         let session = fuser::spawn_mount(file, &served, &fuser::Config::default());
         let session = Some(session.context("mount a FUSE file system")?);
         Ok(Self { system, size, medium, mounted: false, session, directory })

@@ -2,6 +2,7 @@
 //! I/O: each write and flush of the kernel arrives here in its turn. What does not live here: what a medium does.
 
 use std::ffi::OsStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -14,7 +15,6 @@ use super::medium::Medium;
 
 /// The file's name.
 pub const NAME: &str = "medium";
-const FILE: INodeNo = INodeNo(2);
 const FOREVER: Duration = Duration::from_secs(3600);
 
 /// Shared with whoever plays with it.
@@ -32,13 +32,21 @@ pub struct Served {
     pub medium: Shared,
     /// Of the disk, in bytes.
     pub size: u64,
+    file: INodeNo,
 }
 
 impl Served {
+    /// A file that no other disk had: mount(8) takes a loop device for that of the file whose numbers it has.
+    pub fn new(medium: Shared, size: u64) -> Self {
+        static MADE: AtomicU64 = AtomicU64::new(2);
+        let number = MADE.fetch_add(1, Ordering::Relaxed) | u64::from(std::process::id()) << 32;
+        Self { medium, size, file: INodeNo(number) }
+    }
+
     fn attributes(&self, ino: INodeNo) -> Option<FileAttr> {
         let (kind, perm, size) = match ino {
             INodeNo::ROOT => (FileType::Directory, 0o700, 0),
-            FILE => (FileType::RegularFile, 0o600, self.size),
+            file if file == self.file => (FileType::RegularFile, 0o600, self.size),
             _ => return None,
         };
         let (atime, mtime, ctime, crtime) = (UNIX_EPOCH, UNIX_EPOCH, UNIX_EPOCH, UNIX_EPOCH);
@@ -65,7 +73,7 @@ impl Served {
 
 impl Filesystem for Served {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.attributes(FILE).filter(|_| parent == INodeNo::ROOT && name == NAME) {
+        match self.attributes(self.file).filter(|_| parent == INodeNo::ROOT && name == NAME) {
             Some(attributes) => reply.entry(&FOREVER, &attributes, Generation(0)),
             None => reply.error(Errno::ENOENT),
         }

@@ -99,7 +99,7 @@ fmt:
 conformance: setup
 	e2e/conformance/run
 
-# BENCH_PULL=gzip,zstd BENCH_ROUNDS=5 BENCH_RUNTIMES=containerd,berth,berth-cni
+# BENCH_PULL=gzip,zstd,layers,files BENCH_ROUNDS=5 BENCH_RUNTIMES=containerd,berth,berth-cni
 bench: build
 	e2e/setup bench
 	e2e/tools/build cri-tools containerd runc cni

@@ -165,6 +165,11 @@ impl Digest {
         hasher.finish()
     }
 
+    /// From the eight words of a finished hash.
+    pub fn from_words(words: [u32; 8]) -> Self {
+        Self(format!("sha256:{}", hex(words.map(u32::to_be_bytes).as_flattened())))
+    }
+
     /// With the algorithm: `sha256:...`.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,4 +1,4 @@
-//! A registry that misbehaves in one chosen way: it serves one image, by its tag and digests, and spoils what the
+//! A registry that misbehaves in one chosen way: it serves an image or several, by tag and digest, and spoils what the
 //! fault says. Everything else it does right.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::images::{Blob, Built};
+use crate::images::{self, Blob, Built, Format};
 
 /// What goes wrong.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ pub enum Fault {
     RedirectLoop,
     /// Manifests that are no JSON.
     Garbage,
+    /// Every layer waits this long before it comes, so that pulls meet.
+    SlowLayer(Duration),
 }
 
 const TOKEN: &str = "t0ken";
@@ -53,7 +55,9 @@ const LOGIN: &str = "Basic YW5uOnMzY3JldA==";
 
 struct State {
     address: SocketAddr,
-    image: Built,
+    images: Vec<Built>,
+    /// Over all of them.
+    index: Blob,
     fault: Fault,
     count: AtomicUsize,
     requests: Mutex<Vec<String>>,
@@ -99,10 +103,18 @@ impl Response {
 impl FaultyRegistry {
     /// Serves `image` with a fault on a free loopback port.
     pub fn start(image: Built, fault: Fault) -> Result<Self> {
+        Self::start_many(vec![image], fault)
+    }
+
+    /// Serves each image by its place in the list as its tag (`0` is `latest` too), and by the tag `index` an index over
+    /// all of them.
+    pub fn start_many(images: Vec<Built>, fault: Fault) -> Result<Self> {
+        let index = images::index(Format::Oci, &images)?;
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let state = Arc::new(State {
             address: listener.local_addr()?,
-            image,
+            images,
+            index,
             fault,
             count: AtomicUsize::new(0),
             requests: Mutex::default(),
@@ -122,9 +134,14 @@ impl FaultyRegistry {
         Ok(Self { state, thread: Some(thread) })
     }
 
-    /// The name of its image.
+    /// The name of its first image.
     pub fn reference(&self) -> String {
-        format!("{}/image:latest", self.state.address)
+        self.tagged("latest")
+    }
+
+    /// The name of what has this tag.
+    pub fn tagged(&self, tag: &str) -> String {
+        format!("{}/image:{tag}", self.state.address)
     }
 
     /// Host and port.
@@ -265,8 +282,19 @@ impl State {
         self.count.fetch_add(1, Ordering::Relaxed) < limit
     }
 
+    /// What has this tag or digest.
+    fn document(&self, name: &str) -> Option<&Blob> {
+        let tagged = match name {
+            "latest" => Some(0),
+            "index" => return Some(&self.index),
+            tag => tag.parse::<usize>().ok(),
+        };
+        let manifests = || self.images.iter().map(|image| &image.manifest);
+        let by_digest = || manifests().chain([&self.index]).find(|document| document.digest == name);
+        tagged.and_then(|place| manifests().nth(place)).or_else(by_digest)
+    }
+
     fn manifest(&self, name: &str, path: &str) -> Response {
-        let manifest = &self.image.manifest;
         let failed = match self.fault {
             Fault::Manifest(status) => Some(status),
             Fault::ManifestFirst(limit, status) if self.one_of_first(limit) => Some(status),
@@ -278,9 +306,9 @@ impl State {
         if matches!(self.fault, Fault::RedirectLoop) {
             return Response::empty(307).header("Location", format!("http://{}{path}", self.address));
         }
-        if name != "latest" && name != manifest.digest {
+        let Some(manifest) = self.document(name) else {
             return Response::empty(404);
-        }
+        };
         let mut body = read(manifest);
         match self.fault {
             Fault::WrongManifest => body.push(b' '),
@@ -294,12 +322,12 @@ impl State {
     }
 
     fn blob(&self, digest: &str, request: &Request) -> Response {
-        let Some(blob) = self.image.blobs.iter().find(|blob| blob.digest == digest) else {
+        let mut blobs = self.images.iter().flat_map(|image| &image.blobs);
+        let Some(blob) = blobs.find(|blob| blob.digest == digest) else {
             return Response::empty(404);
         };
         let body = read(blob);
-        let is_layer = digest != self.image.config_digest();
-        if !is_layer {
+        if self.images.iter().any(|image| image.config_digest() == digest) {
             return Response { body, ..Response::empty(200) };
         }
         self.layer(body, request)
@@ -308,6 +336,10 @@ impl State {
     fn layer(&self, mut body: Vec<u8>, request: &Request) -> Response {
         let half = body.len() / 2;
         match self.fault {
+            Fault::SlowLayer(wait) => {
+                std::thread::sleep(wait);
+                Response { body, ..Response::empty(200) }
+            }
             Fault::Layer(status) => Response::empty(status),
             Fault::WrongLayer => {
                 body[half] ^= 1;

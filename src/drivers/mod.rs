@@ -6,6 +6,7 @@ pub mod block;
 pub mod bundle;
 pub mod cgroup;
 pub mod descriptors;
+pub mod digests;
 pub mod disk_usage;
 pub mod host;
 pub mod id_map;

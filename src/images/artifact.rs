@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use tokio::sync::mpsc;
 
-use super::assemble::{CHUNKS, Chunks, Plan};
+use super::assemble::Plan;
+use super::chunks::feed;
 use super::error::ImageError;
 use super::image::Image;
 use super::layer::Layer;
@@ -17,7 +17,7 @@ use super::publish::Names;
 use super::remove::LayerHold;
 use super::source::Source;
 use super::{Shared, store_error};
-use crate::drivers::layers::Staged;
+use crate::drivers::layers::{LayerError, Staged};
 use crate::drivers::store::Durability;
 use crate::ids::Digest;
 
@@ -125,9 +125,13 @@ impl Shared {
         let image = plan.source.image.to_string();
         let interrupted = || ImageError::Interrupted { image: image.clone() };
         let _permit = self.permits.acquire().await.map_err(|_| interrupted())?;
-        let (sender, receiver) = mpsc::channel(CHUNKS);
+        let (to, mut chunks) = feed(self.layers.digest_stream());
         let layers = self.layers.clone();
-        let write = move || layers.add_file(&staged, &name, Chunks::new(receiver));
+        let write = move || -> Result<_, LayerError> {
+            layers.add_file(&staged, &name, &mut chunks)?;
+            let (digest, _) = chunks.finish();
+            Ok(digest)
+        };
         let mut work = tokio::task::spawn_blocking(write);
         let failed = |source| {
             let (image, layer) = (image.clone(), blob.digest.clone());
@@ -136,14 +140,15 @@ impl Shared {
         // The writer ends before the feeder only where it fails: on a full disk the rest need not come.
         let fed = tokio::select! {
             biased;
-            fed = plan.source.feed(blob, sender, meter, None) => fed,
+            fed = plan.source.feed(blob, to, meter, None) => fed,
             written = &mut work => {
                 written.map_err(|_| interrupted())?.map_err(failed)?;
                 return Err(interrupted());
             }
         };
-        work.await.map_err(|_| interrupted())?.map_err(failed)?;
+        let digest = work.await.map_err(|_| interrupted())?.map_err(failed)?;
         fed?;
+        plan.source.verify(blob, digest)?;
         meter.enter(Phase::Done);
         Ok(())
     }

@@ -2,14 +2,12 @@
 //! What does not live here: how one layer is unpacked (drivers/layers), records of images (publish).
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, Read, Write};
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
 use futures_util::future::join_all;
-use tokio::sync::mpsc;
 use tracing::{Instrument, Span, debug_span};
 
+use super::chunks::feed;
 use super::error::ImageError;
 use super::image::Image;
 use super::layer::{Layer, chain_ids};
@@ -23,9 +21,6 @@ use crate::drivers::layers::{self, BlobCopy, LayerError, Layers, Unpacked};
 use crate::drivers::store::Durability;
 use crate::ids::Digest;
 use crate::telemetry;
-
-/// Chunks from the network that wait for the inflating thread.
-pub(super) const CHUNKS: usize = 32;
 
 /// One image to be made.
 pub struct Plan {
@@ -83,13 +78,16 @@ impl Shared {
         let chain = chain_ids(diff_ids);
         let held: Vec<Digest> = diff_ids.iter().chain(&chain).cloned().collect();
         let _hold = LayerHold::new(&self, held);
-        let alone = (0..diff_ids.len()).map(|index| {
-            let (plan, chain) = (Arc::clone(&plan), chain[index].clone());
-            Arc::clone(&self).alone(plan, index, chain)
+        // The largest first: what is left at the end is unpacked by too few threads.
+        let mut order: Vec<usize> = (0..diff_ids.len()).collect();
+        order.sort_by_key(|index| std::cmp::Reverse(plan.manifest.layers[*index].size));
+        let alone = order.into_iter().map(|index| {
+            let (this, plan, chain) = (Arc::clone(&self), Arc::clone(&plan), chain[index].clone());
+            async move { Ok((index, this.alone(plan, index, chain).await?)) }
         });
-        let standings: Vec<Standing> = join_all(alone).await.into_iter().collect::<Result<_, _>>()?;
+        let standings = join_all(alone).await.into_iter().collect::<Result<BTreeMap<_, _>, ImageError>>()?;
         let mut ids = Vec::with_capacity(diff_ids.len() + 1);
-        for (index, standing) in standings.into_iter().enumerate() {
+        for (index, standing) in standings {
             let id = self.settle(&plan, index, standing, &ids).await?;
             ids.push(id);
         }
@@ -209,7 +207,7 @@ impl Shared {
     async fn unpack(self: Arc<Self>, task: Arc<Task>) -> Result<Standing, ImageError> {
         let image = task.plan.source.image.to_string();
         let interrupted = || ImageError::Interrupted { image: image.clone() };
-        let _permit = self.permits.acquire().await.map_err(|_| interrupted())?;
+        let permit = self.permits.acquire().await.map_err(|_| interrupted())?;
         if self.catalog().layer(&task.id).is_some() {
             return Ok(Standing::Kept);
         }
@@ -226,6 +224,8 @@ impl Shared {
                 fetched = self.fetch(&task, &mut resume).await;
             }
         }
+        // Others may unpack while this one waits for the disk.
+        drop(permit);
         match fetched? {
             Some((unpacked, copy)) => self.keep(&task, unpacked, copy).await,
             None => Ok(Standing::NeedsParents),
@@ -236,18 +236,19 @@ impl Shared {
     async fn fetch(&self, task: &Arc<Task>, resume: &mut Resume) -> Result<Option<Fetched>, ImageError> {
         let image = task.plan.source.image.to_string();
         let interrupted = || ImageError::Interrupted { image: image.clone() };
-        let (sender, receiver) = mpsc::channel(CHUNKS);
+        let (to, mut chunks) = feed(self.layers.digest_stream());
         let (layers, parents, size) = (self.layers.clone(), task.parents.clone(), task.blob().size);
         let copy = self.blocking(&image, Layers::packed_copy).await?;
         let work = telemetry::blocking(move || {
-            let mut chunks = Chunks::new(receiver).copied(copy);
+            chunks.copy_to(copy);
             let unpacked = layers.unpack(&mut chunks, size, parents.as_deref());
-            unpacked.map(|unpacked| (unpacked, chunks.finish()))
+            (unpacked, chunks.finish())
         });
-        let fed = task.plan.source.feed(task.blob(), sender, task.meter(), Some(resume)).await;
-        let unpacked = work.await.map_err(|_| interrupted())?;
+        let fed = task.plan.source.feed(task.blob(), to, task.meter(), Some(resume)).await;
+        let (unpacked, (digest, copy)) = work.await.map_err(|_| interrupted())?;
         // Wrong bytes explain why they do not unpack, so they come first.
         fed?;
+        task.plan.source.verify(task.blob(), digest)?;
         let unpacked = match unpacked {
             Err(LayerError::NeedsParents { .. }) if task.parents.is_none() && task.index > 0 => {
                 task.meter().enter(Phase::Waiting);
@@ -255,7 +256,6 @@ impl Shared {
             }
             unpacked => unpacked.map_err(|error| task.failed(error))?,
         };
-        let (unpacked, copy) = unpacked;
         let expected = &task.plan.config.diff_ids[task.index];
         if unpacked.diff_id != *expected {
             let (layer, expected) = (task.blob().digest.clone(), expected.clone());
@@ -273,17 +273,13 @@ impl Shared {
         let image = &task.plan.source.image;
         let Unpacked { staged, implied, hiding, .. } = unpacked;
         let (implied, hiding) = (Arc::new(implied), Arc::new(hiding));
-        let (id, blob) = (task.id.clone(), task.blob().digest.clone());
-        let commit = move |layers: &Layers| {
-            // Before the commit, which syncs all that was written.
-            copy.as_ref().map_or(Ok(()), |copy| layers.keep_copy(copy, &blob))?;
-            layers.commit(&staged, &id)
-        };
-        let sealed = self.blocking(image, commit).await?;
-        let layer = Layer { implied, hiding, ..Layer::empty(task.id.clone()) }.sealed(sealed);
-        let _records = self.records.lock().await;
-        self.store.put(layer.id.as_str(), &layer, Durability::Power).await.map_err(store_error(image))?;
-        self.catalog().put_layer(layer);
+        if let Some(copy) = copy {
+            let blob = task.blob().digest.clone();
+            // What is synced next makes it last.
+            self.blocking(image, move |layers| layers.keep_copy(&copy, &blob)).await?;
+        }
+        let layer = Layer { implied, hiding, ..Layer::empty(task.id.clone()) };
+        self.keep_layer(image, staged, layer).await?;
         task.meter().enter(Phase::Done);
         #[cfg(test)]
         self.unpacked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
@@ -309,68 +305,4 @@ fn open_stack(cache: &layers::Layers, stack: Vec<Arc<Layer>>) -> Result<Vec<laye
     let open =
         |layer: Arc<Layer>| cache.layer(&layer.id, Arc::clone(&layer.implied), Arc::clone(&layer.hiding));
     stack.into_iter().map(open).collect()
-}
-
-/// The network's chunks as a blocking thread reads them.
-pub(super) struct Chunks {
-    receiver: mpsc::Receiver<Bytes>,
-    current: Bytes,
-    /// Gets all of them.
-    copy: Option<BlobCopy>,
-}
-
-impl Chunks {
-    pub(super) fn new(receiver: mpsc::Receiver<Bytes>) -> Self {
-        Self { receiver, current: Bytes::new(), copy: None }
-    }
-
-    /// With a copy, for whoever wants one.
-    fn copied(self, copy: Option<BlobCopy>) -> Self {
-        Self { copy, ..self }
-    }
-
-    /// The whole copy, also of what nobody has read.
-    fn finish(mut self) -> Option<BlobCopy> {
-        while self.copy.is_some() && self.fill_buf().is_ok_and(|left| !left.is_empty()) {
-            self.consume(self.current.len());
-        }
-        self.copy
-    }
-
-    /// An image does without a copy that can't be written.
-    fn write_copy(&mut self) {
-        if let Some(copy) = &mut self.copy
-            && let Err(error) = copy.write_all(&self.current)
-        {
-            tracing::warn!(%error, "a packed layer is not kept");
-            self.copy = None;
-        }
-    }
-}
-
-impl Read for Chunks {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let len = self.fill_buf()?.read(buffer)?;
-        self.consume(len);
-        Ok(len)
-    }
-}
-
-impl BufRead for Chunks {
-    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
-        while self.current.is_empty() {
-            match self.receiver.blocking_recv() {
-                Some(chunk) => {
-                    self.current = chunk;
-                    self.write_copy();
-                }
-                None => break,
-            }
-        }
-        Ok(&self.current)
-    }
-
-    fn consume(&mut self, len: usize) {
-        self.current.advance(len);
-    }
 }

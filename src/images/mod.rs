@@ -3,6 +3,7 @@
 mod artifact;
 mod assemble;
 mod catalog;
+mod chunks;
 mod error;
 mod flight;
 #[cfg(any(test, fuzzing))]
@@ -10,6 +11,7 @@ pub mod fuzz;
 mod gc;
 pub mod image;
 mod import;
+mod keep;
 mod layer;
 mod list;
 mod manifest;
@@ -46,6 +48,7 @@ pub use self::error::ImageError;
 use self::flight::Flights;
 pub use self::gc::{Garbage, What};
 use self::image::Image;
+use self::keep::Keeping;
 use self::layer::Layer;
 pub use self::layer::chain_ids;
 pub use self::manifest::ManifestError;
@@ -74,9 +77,10 @@ struct Shared {
     records: tokio::sync::Mutex<()>,
     images: Flights<Digest, Arc<Image>>,
     unpacks: Flights<Digest, Standing>,
+    keeping: Keeping,
     meters: Meters,
     pulls: Pulls,
-    /// Layers that are unpacked at once: each needs two threads and about 3 MiB.
+    /// Layers that are unpacked at once: each needs two threads and about 5 MiB, and what its zstd window takes.
     permits: Arc<Semaphore>,
     /// Reads layers that somebody wants to have verified.
     verifying: Background,
@@ -166,9 +170,10 @@ impl Images {
             records: tokio::sync::Mutex::new(()),
             images: Flights::default(),
             unpacks: Flights::default(),
+            keeping: Keeping::default(),
             meters: Meters::default(),
             pulls: Pulls::default(),
-            permits: Arc::new(Semaphore::new((cores * 2).clamp(4, 16))),
+            permits: Arc::new(Semaphore::new((cores * 3).clamp(6, 8))),
             verifying: Background::default(),
             #[cfg(test)]
             unpacked: std::sync::atomic::AtomicUsize::new(0),

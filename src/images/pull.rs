@@ -126,15 +126,24 @@ impl Shared {
         let Some(chosen) = self.platform.choose(manifests) else {
             return Err(self.no_platform(source, platform::offered(manifests)));
         };
-        let bytes = match &source.origin {
-            Origin::Registry(registry, reference, credentials) => {
+        let bytes = match (self.kept(source, chosen).await?, &source.origin) {
+            (Some(bytes), _) => bytes,
+            (None, Origin::Registry(registry, reference, credentials)) => {
                 let size = Some(chosen.size);
                 let fetched = registry.manifest_by_digest(reference, &chosen.digest, size, credentials).await;
                 fetched.map_err(|error| source.registry(error))?.bytes
             }
-            Origin::Archive(..) => source.small(chosen, MANIFEST_MAX).await?,
+            (None, Origin::Archive(..)) => source.small(chosen, MANIFEST_MAX).await?,
         };
         Ok(Fetched { digest: chosen.digest.clone(), media_type: chosen.media_type.clone(), bytes })
+    }
+
+    /// A manifest or config that an image of this node has brought already.
+    async fn kept(&self, source: &Source, blob: &Descriptor) -> Result<Option<Vec<u8>>, ImageError> {
+        let digest = blob.digest.clone();
+        let kept = self.blocking(&source.image, move |layers| Ok(layers.kept_blob(&digest))).await?;
+        // A descriptor with a wrong size is for the registry to explain.
+        Ok(kept.filter(|bytes| bytes.len() as u64 == blob.size))
     }
 
     fn no_platform(&self, source: &Source, offered: String) -> ImageError {
@@ -149,11 +158,7 @@ impl Shared {
         mut blobs: Vec<(Digest, Vec<u8>)>,
         names: Names,
     ) -> Result<Arc<Image>, ImageError> {
-        let kept = {
-            let digest = manifest.config.digest.clone();
-            self.blocking(&source.image, move |layers| Ok(layers.kept_blob(&digest))).await?
-        };
-        let bytes = match kept {
+        let bytes = match self.kept(&source, &manifest.config).await? {
             Some(bytes) => bytes,
             None => source.small(&manifest.config, manifest::CONFIG_MAX).await?,
         };

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
+use super::chunks::Feed;
 use super::error::ImageError;
 use super::manifest::Descriptor;
 use super::progress::{Meter, Phase, Progress};
 use super::resume::Resume;
 use crate::drivers::registry::{Credentials, Registry, RegistryError};
-use crate::ids::{Digest, Hasher};
+use crate::ids::Digest;
 use crate::images::reference::Reference;
 
 /// Bytes read from an archive at once.
@@ -55,21 +55,21 @@ impl Source {
                 bytes
             }
         };
-        let actual = Digest::of(&bytes);
-        if actual == blob.digest { Ok(bytes) } else { Err(self.mismatch(&blob.digest, actual)) }
+        self.verify(blob, Digest::of(&bytes))?;
+        Ok(bytes)
     }
 
-    /// Sends a blob and verifies digest and size. A receiver that gives up early does not keep its error from being
-    /// explained: what is left is hashed all the same, as wrong bytes are the likeliest cause.
+    /// Sends a blob and verifies its size; the receiver verifies its digest. A receiver that gives up early does not keep
+    /// its error from being explained: the rest comes all the same, as wrong bytes are the likeliest cause.
     pub(super) async fn feed(
         &self,
         blob: &Descriptor,
-        to: mpsc::Sender<Bytes>,
+        to: Feed,
         meter: &Meter,
         resume: Option<&mut Resume>,
     ) -> Result<(), ImageError> {
         meter.begin();
-        let mut outlet = Outlet { to, meter, hash: Hasher::new(), total: 0 };
+        let mut outlet = Outlet { to, meter, total: 0 };
         match &self.origin {
             Origin::Registry(..) => self.download(blob, &mut outlet, resume).await?,
             Origin::Archive(file, blobs) => {
@@ -81,7 +81,7 @@ impl Source {
                 }
             }
         }
-        let Outlet { to, hash, total, .. } = outlet;
+        let Outlet { to, total, .. } = outlet;
         drop(to);
         meter.enter(Phase::Unpacking);
         let (image, expected) = (self.image.to_string(), blob.size);
@@ -89,8 +89,19 @@ impl Source {
             let blob = blob.digest.clone();
             return Err(ImageError::SizeMismatch { image, blob, expected, actual: total });
         }
-        let actual = hash.finish();
-        if actual == blob.digest { Ok(()) } else { Err(self.mismatch(&blob.digest, actual)) }
+        Ok(())
+    }
+
+    /// Whether the bytes that came are those that the manifest means.
+    pub(super) fn verify(&self, blob: &Descriptor, actual: Digest) -> Result<(), ImageError> {
+        if actual == blob.digest {
+            return Ok(());
+        }
+        Err(ImageError::DigestMismatch {
+            image: self.image.to_string(),
+            expected: blob.digest.clone(),
+            actual,
+        })
     }
 
     /// What is kept of it first, and the rest from the registry.
@@ -133,10 +144,6 @@ impl Source {
         blobs.get(&blob.digest).copied().ok_or_else(|| ImageError::ArchiveLacks(blob.digest.as_str().into()))
     }
 
-    fn mismatch(&self, expected: &Digest, actual: Digest) -> ImageError {
-        ImageError::DigestMismatch { image: self.image.to_string(), expected: expected.clone(), actual }
-    }
-
     /// For `map_err`.
     pub fn registry(&self, source: RegistryError) -> ImageError {
         ImageError::Registry { image: self.image.to_string(), source: Arc::new(source) }
@@ -149,23 +156,21 @@ impl Source {
 
 /// Where a blob's bytes go.
 struct Outlet<'a> {
-    to: mpsc::Sender<Bytes>,
+    to: Feed,
     meter: &'a Meter,
-    hash: Hasher,
     total: u64,
 }
 
 impl Outlet<'_> {
     /// Whether the receiver has taken everything.
     fn is_drained(&self) -> bool {
-        self.to.capacity() == self.to.max_capacity()
+        self.to.is_drained()
     }
 
     async fn pass(&mut self, chunk: Bytes) {
-        self.hash.update(&chunk);
         self.total += chunk.len() as u64;
         self.meter.add(chunk.len() as u64);
-        let _ = self.to.send(chunk).await;
+        self.to.send(chunk).await;
     }
 }
 

@@ -1,6 +1,5 @@
-//! The image of the pull bench: five layers, 1.86 GB unpacked, about a third of that packed. Its files are part
-//! words (which compress well) and part noise (which does not), in sizes as a distribution's packages have them.
-//! Generated once into the cache; always the same bytes.
+//! The images of the pull bench. Their files are part words (which compress well) and part noise (which does not), in
+//! sizes as a distribution's packages have them. Generated once into the cache; always the same bytes.
 
 use std::fs::{self, File};
 use std::io::BufWriter;
@@ -11,16 +10,50 @@ use anyhow::{Context, Result};
 use super::layer::{Compressed, Compression, Entry, LayerWriter, Node};
 use super::{Blob, Built, Image, Source};
 
-const LAYERS: u64 = 5;
-const LAYER_BYTES: u64 = 372_000_000;
+/// What an image is made of.
+struct Shape {
+    /// In the cache; with a new number when the bytes change.
+    name: &'static str,
+    layers: u64,
+    /// A layer ends with the file that reaches one of these two.
+    files: u64,
+    bytes: u64,
+    /// Sizes of files, as powers of two: each as likely as the next, up to the double of the largest.
+    powers: std::ops::Range<u64>,
+}
 
-/// The image, generated when the cache does not have it (a minute or two).
-pub fn image(compression: Compression) -> Result<Built> {
-    let name = format!("big-v2-{compression:?}").to_lowercase();
+/// 1.86 GB unpacked, about a third of that packed; files of 1 KiB to 16 MiB.
+const LARGE: Shape = Shape { name: "big-v2", layers: 5, files: u64::MAX, bytes: 372_000_000, powers: 10..24 };
+/// As many layers as an image may have, a few small files in each: what a layer costs by itself.
+const MANY_LAYERS: Shape =
+    Shape { name: "many-layers-v1", layers: 128, files: 40, bytes: u64::MAX, powers: 8..13 };
+/// What a file costs by itself.
+const MANY_FILES: Shape =
+    Shape { name: "many-files-v1", layers: 1, files: 200_000, bytes: u64::MAX, powers: 8..11 };
+
+/// Five large layers.
+pub fn large(compression: Compression) -> Result<Built> {
+    image(&LARGE, compression)
+}
+
+/// 128 small layers.
+pub fn many_layers() -> Result<Built> {
+    image(&MANY_LAYERS, Compression::Gzip)
+}
+
+/// 200,000 small files in one layer.
+pub fn many_files() -> Result<Built> {
+    image(&MANY_FILES, Compression::Gzip)
+}
+
+/// Generated when the cache does not have it (the large one takes a minute or two).
+fn image(shape: &Shape, compression: Compression) -> Result<Built> {
+    let name = format!("{}-{compression:?}", shape.name).to_lowercase();
     let directory = crate::cache().join("images").join(name);
     let record = directory.join("layers.json");
     if !record.exists() {
-        generate(&directory, compression).with_context(|| format!("generate {}", directory.display()))?;
+        generate(shape, &directory, compression)
+            .with_context(|| format!("generate {}", directory.display()))?;
     }
     let names: Vec<(String, u64, String)> = serde_json::from_slice(&fs::read(&record)?)?;
     let layers = names
@@ -40,9 +73,9 @@ pub fn image(compression: Compression) -> Result<Built> {
     Image::default().cmd(&["/none"]).assemble(layers)
 }
 
-fn generate(directory: &Path, compression: Compression) -> Result<()> {
+fn generate(shape: &Shape, directory: &Path, compression: Compression) -> Result<()> {
     fs::create_dir_all(directory)?;
-    let workers: Vec<_> = (0..LAYERS)
+    let workers: Vec<_> = (0..shape.layers)
         .map(|number| {
             let path = directory.join(format!("layer-{number}"));
             (number, path)
@@ -54,7 +87,7 @@ fn generate(directory: &Path, compression: Compression) -> Result<()> {
         let done: Vec<Result<Compressed>> = std::thread::scope(|scope| {
             let threads: Vec<_> = pair
                 .iter()
-                .map(|(number, path)| scope.spawn(|| write_layer(*number, path, compression)))
+                .map(|(number, path)| scope.spawn(|| write_layer(shape, *number, path, compression)))
                 .collect();
             threads
                 .into_iter()
@@ -72,17 +105,17 @@ fn generate(directory: &Path, compression: Compression) -> Result<()> {
     Ok(())
 }
 
-fn write_layer(number: u64, path: &Path, compression: Compression) -> Result<Compressed> {
+fn write_layer(shape: &Shape, number: u64, path: &Path, compression: Compression) -> Result<Compressed> {
     let mut writer = LayerWriter::new(BufWriter::new(File::create(path)?), compression)?;
     let mut noise = Noise(0x9E37_79B9_7F4A_7C15 ^ (number + 1));
     let root = |path: String, mode, node| Entry { path, mode, uid: 0, gid: 0, node };
     writer.append(&root(format!("layer{number}"), 0o755, Node::Dir))?;
     let (mut written, mut count) = (0, 0_u64);
-    while written < LAYER_BYTES {
+    while written < shape.bytes && count < shape.files {
         if count.is_multiple_of(64) {
             writer.append(&root(format!("layer{number}/dir{}", count / 64), 0o755, Node::Dir))?;
         }
-        let size = noise.file_size();
+        let size = noise.file_size(&shape.powers);
         let content = noise.content(size);
         writer.append(&root(
             format!("layer{number}/dir{}/file{count}", count / 64),
@@ -106,9 +139,9 @@ impl Noise {
         self.0
     }
 
-    /// Mostly small files, few large ones: 1 KiB to 16 MiB, each power of two as likely as the next.
-    fn file_size(&mut self) -> usize {
-        let power = 10 + self.next() % 14;
+    /// Mostly small files, few large ones: each power of two is as likely as the next.
+    fn file_size(&mut self, powers: &std::ops::Range<u64>) -> usize {
+        let power = powers.start + self.next() % (powers.end - powers.start);
         let base = 1_usize << power;
         base + (self.next() as usize % base)
     }

@@ -23,6 +23,9 @@ use super::tar::{Entry, Kind, Reader};
 use super::tree::{self, Made, Names, Tree};
 use super::whiteout::{Meaning, meaning};
 
+/// Files of so many bytes are written back to disk at once. They are few, and most of all bytes.
+const LARGE: u64 = 1 << 20;
+
 /// What lies under the directory that is written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
@@ -39,10 +42,6 @@ pub struct Applied {
     pub implied: BTreeSet<Vec<u8>>,
     /// Directories with whiteouts in them.
     pub hiding: BTreeSet<Vec<u8>>,
-    /// Bytes on disk.
-    pub bytes: u64,
-    /// Files, directories and all else.
-    pub inodes: u64,
     /// Of files, for the layer's seal; in a merged view inodes are overlay's, and contents are read again.
     pub contents: Contents,
 }
@@ -57,7 +56,7 @@ pub fn apply<R: BufRead>(root: OwnedFd, view: View, reader: &mut Reader<R>) -> R
         known.implied.insert(Vec::new());
         known.set_time(Vec::new(), (0, 0))?;
     }
-    let mut applier = Applier { tree, view, known, inodes: 1, bytes: 4096, contents: Contents::new() };
+    let mut applier = Applier { tree, view, known, contents: Contents::new() };
     while let Some(entry) = reader.next_entry()? {
         applier.entry(&entry, reader)?;
     }
@@ -68,8 +67,6 @@ struct Applier {
     tree: Tree,
     view: View,
     known: Directories,
-    inodes: u64,
-    bytes: u64,
     contents: Contents,
 }
 
@@ -121,9 +118,6 @@ impl Applier {
         let mut made = Vec::new();
         self.tree.enter(parents, &mut made)?;
         for Made { path, over_whiteout } in made {
-            self.count_directory();
-            // The whiteout was counted, too.
-            self.inodes -= u64::from(over_whiteout);
             self.known.set_time(path.clone(), (0, 0))?;
             if self.view == View::Merged {
                 self.known.add(path)?;
@@ -133,11 +127,6 @@ impl Applier {
             }
         }
         Ok(())
-    }
-
-    fn count_directory(&mut self) {
-        self.inodes += 1;
-        self.bytes += 4096;
     }
 
     fn note_added(&mut self, name: &[u8]) -> Result<(), LayerError> {
@@ -203,9 +192,12 @@ impl Applier {
         let mode = Mode::from_raw_mode(0o600);
         let fd = self.make(entry, name, |here| rustix::fs::openat(here, name, flags, mode))?;
         let content = content::write(&fd, entry, reader)?;
+        if entry.size >= LARGE {
+            // The sync at the end waits for less; if this fails, for as much as without it.
+            let _ = berth_sys::writeback::start(fd.as_fd());
+        }
         Attributes(entry).set_on(fd.as_fd())?;
         let stat = rustix::fs::fstat(&fd).map_err(LayerError::apply("stat", &entry.path))?;
-        self.bytes += blocks(&stat);
         match content.filter(|_| self.view == View::Alone) {
             Some(content) => self.contents.insert(stat.st_ino, content),
             // A file that had the inode before may have left its own.
@@ -245,7 +237,6 @@ impl Applier {
             }
             made => made,
         };
-        self.inodes += 1;
         made.map_err(LayerError::apply("make", &entry.path))
     }
 
@@ -293,10 +284,7 @@ impl Applier {
 
     fn clear(&mut self, entry: &Entry, name: &[u8]) -> Result<(), LayerError> {
         let path = self.tree.path_of(name);
-        let gone = remove(self.tree.here(), name).map_err(LayerError::apply("replace", &entry.path))?;
-        // In a merged view most of what goes was never counted.
-        self.inodes = self.inodes.saturating_sub(gone.inodes);
-        self.bytes = self.bytes.saturating_sub(gone.bytes);
+        remove(self.tree.here(), name).map_err(LayerError::apply("replace", &entry.path))?;
         self.known.forget(&path);
         Ok(())
     }
@@ -323,7 +311,6 @@ impl Applier {
         if self.view == View::Merged {
             return Ok(());
         }
-        self.inodes += 1;
         let path = self.tree.path();
         if !self.known.hiding.contains(&path) {
             self.known.charge(&path)?;
@@ -356,11 +343,7 @@ impl Applier {
                 set_time(self.tree.here(), mtime).map_err(LayerError::apply("set the times of", &path))?;
             }
         }
-        let Self { known: Directories { implied, hiding, .. }, bytes, inodes, contents, .. } = self;
-        Ok(Applied { implied, hiding, bytes, inodes, contents })
+        let Self { known: Directories { implied, hiding, .. }, contents, .. } = self;
+        Ok(Applied { implied, hiding, contents })
     }
-}
-
-fn blocks(stat: &Stat) -> u64 {
-    u64::try_from(stat.st_blocks).unwrap_or_default() * 512
 }

@@ -8,10 +8,10 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::Layers;
 use super::error::LayerError;
 use super::seal::ContentHash;
 use super::staging::Staged;
+use super::{Layers, apply};
 
 /// Bytes copied at once.
 const CHUNK: usize = 256 << 10;
@@ -27,13 +27,18 @@ impl Layers {
     /// Adds the file `name`, which must be a plain name that the layer does not have, with all bytes of `input`. Blocks
     /// until those end.
     pub fn add_file(&self, staged: &Staged, name: &str, input: impl Read) -> Result<(), LayerError> {
+        let root = staged.open()?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(staged.open()?, name, flags, Mode::from_raw_mode(0o644));
+        let file = rustix::fs::openat(&root, name, flags, Mode::from_raw_mode(0o644));
         let mut file = File::from(file.map_err(LayerError::apply("make", name.as_bytes()))?);
         // Whatever the umask is.
         rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))
             .map_err(LayerError::apply("set the mode of", name.as_bytes()))?;
         let content = self.copy(input, &mut file, name)?;
+        // The same on every node, whenever it came.
+        for fd in [file.as_fd(), root.as_fd()] {
+            apply::set_time(fd, (0, 0)).map_err(LayerError::apply("set the times of", name.as_bytes()))?;
+        }
         let stat = rustix::fs::fstat(&file).map_err(LayerError::apply("look at", name.as_bytes()))?;
         staged.note([(stat.st_ino, content)].into());
         Ok(())
@@ -96,6 +101,7 @@ mod tests {
         let path = layout.layer(&id).join("model.bin");
         let file = std::fs::metadata(&path).unwrap();
         assert_eq!((file.permissions().mode() & 0o7777, file.uid(), file.len()), (0o644, 0, 10_000));
+        assert_eq!((file.mtime(), std::fs::metadata(layout.layer(&id)).unwrap().mtime()), (0, 0));
     }
 
     #[test]

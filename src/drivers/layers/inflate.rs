@@ -4,7 +4,10 @@
 use std::io::{self, BufRead, Cursor, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-use crate::ids::Hasher;
+use bytes::{Buf, Bytes};
+
+use crate::drivers::digests::Stream;
+use crate::ids::Digest;
 
 /// Bytes in one buffer of the pipe.
 const CHUNK: usize = 256 << 10;
@@ -16,40 +19,51 @@ const ZSTD_WINDOW: u32 = 27;
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
-type Chunk = io::Result<Vec<u8>>;
+type Chunk = io::Result<Bytes>;
 
 /// The writing end: lives in the thread that inflates.
 pub struct Inflater {
     chunks: SyncSender<Chunk>,
     used: Receiver<Vec<u8>>,
+    home: Sender<Vec<u8>>,
 }
 
 /// The reading end: plain bytes, hashed on the way.
 pub struct Inflated {
     chunks: Receiver<Chunk>,
-    used: Sender<Vec<u8>>,
-    current: Vec<u8>,
-    position: usize,
-    hash: Hasher,
+    current: Bytes,
+    hash: Stream,
     total: u64,
     check: Box<dyn FnMut(u64) -> io::Result<()>>,
 }
 
+/// Goes back to be filled again when it is written and hashed: fresh memory costs a page fault for each 4 KiB.
+struct Buffer {
+    bytes: Vec<u8>,
+    len: usize,
+    home: Sender<Vec<u8>>,
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // The inflating thread may have ended already.
+        let _ = self.home.send(std::mem::take(&mut self.bytes));
+    }
+}
+
 /// A pipe with a bounded number of buffers, used again and again. `check` sees the number of plain bytes so far, and
 /// can end it all.
-pub fn pipe(check: impl FnMut(u64) -> io::Result<()> + 'static) -> (Inflater, Inflated) {
+pub fn pipe(hash: Stream, check: impl FnMut(u64) -> io::Result<()> + 'static) -> (Inflater, Inflated) {
     let (chunks, filled) = sync_channel(DEPTH);
-    let (recycle, used) = channel();
-    let inflated = Inflated {
-        chunks: filled,
-        used: recycle,
-        current: Vec::new(),
-        position: 0,
-        hash: Hasher::new(),
-        total: 0,
-        check: Box::new(check),
-    };
-    (Inflater { chunks, used }, inflated)
+    let (home, used) = channel();
+    let inflated = Inflated { chunks: filled, current: Bytes::new(), hash, total: 0, check: Box::new(check) };
+    (Inflater { chunks, used, home }, inflated)
 }
 
 impl Inflater {
@@ -57,10 +71,9 @@ impl Inflater {
     pub fn run(self, input: impl BufRead) {
         let result = plain(input).and_then(|mut plain| {
             loop {
-                let mut chunk = self.used.try_recv().unwrap_or_default();
-                chunk.clear();
-                chunk.reserve_exact(CHUNK);
-                let len = plain.by_ref().take(CHUNK as u64).read_to_end(&mut chunk)?;
+                let mut bytes = self.used.try_recv().unwrap_or_else(|_| vec![0; CHUNK]);
+                let len = fill(&mut plain, &mut bytes)?;
+                let chunk = Bytes::from_owner(Buffer { bytes, len, home: self.home.clone() });
                 if len == 0 || self.chunks.send(Ok(chunk)).is_err() {
                     break Ok(());
                 }
@@ -73,6 +86,20 @@ impl Inflater {
     }
 }
 
+/// As many bytes as there are, up to the buffer's length.
+fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut len = 0;
+    while len < buffer.len() {
+        match input.read(&mut buffer[len..]) {
+            Ok(0) => break,
+            Ok(more) => len += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(len)
+}
+
 /// What the first bytes say counts: media types are often wrong about compression.
 fn plain<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut head = Vec::with_capacity(4);
@@ -80,7 +107,7 @@ fn plain<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let gzip = head.starts_with(GZIP);
     let skippable = head.len() == 4 && head[0] & 0xf0 == 0x50 && head[1..] == [0x2a, 0x4d, 0x18];
     let zstd = head == ZSTD || skippable;
-    let whole = Cursor::new(head).chain(input);
+    let whole = Read::chain(Cursor::new(head), input);
     if gzip {
         return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(whole)));
     }
@@ -94,24 +121,8 @@ fn plain<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
 
 impl Inflated {
     /// The digest of everything read: the diff_id, once the end was seen.
-    pub fn digest(self) -> crate::ids::Digest {
+    pub fn digest(self) -> Digest {
         self.hash.finish()
-    }
-
-    fn next(&mut self) -> io::Result<()> {
-        let old = std::mem::take(&mut self.current);
-        self.position = 0;
-        if old.capacity() > 0 {
-            // The inflating thread may have ended already.
-            let _ = self.used.send(old);
-        }
-        if let Ok(chunk) = self.chunks.recv() {
-            self.current = chunk?;
-            self.hash.update(&self.current);
-            self.total += self.current.len() as u64;
-            (self.check)(self.total)?;
-        }
-        Ok(())
     }
 }
 
@@ -125,14 +136,21 @@ impl Read for Inflated {
 
 impl BufRead for Inflated {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.position == self.current.len() {
-            self.next()?;
+        if self.current.is_empty() {
+            // What was there may be filled anew.
+            self.current = Bytes::new();
+            if let Ok(chunk) = self.chunks.recv() {
+                self.current = chunk?;
+                self.hash.update(self.current.clone());
+                self.total += self.current.len() as u64;
+                (self.check)(self.total)?;
+            }
         }
-        Ok(&self.current[self.position..])
+        Ok(&self.current)
     }
 
     fn consume(&mut self, len: usize) {
-        self.position += len;
+        self.current.advance(len);
     }
 }
 
@@ -141,9 +159,10 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::drivers::digests::Digests;
 
-    fn through(bytes: &[u8]) -> io::Result<(Vec<u8>, crate::ids::Digest)> {
-        let (inflater, mut inflated) = pipe(|_| Ok(()));
+    fn through(bytes: &[u8]) -> io::Result<(Vec<u8>, Digest)> {
+        let (inflater, mut inflated) = pipe(Digests::new().stream(), |_| Ok(()));
         std::thread::scope(|scope| {
             scope.spawn(move || inflater.run(bytes));
             let mut plain = Vec::new();
@@ -167,7 +186,7 @@ mod tests {
         for form in [&plain, &members, &zstd] {
             let (bytes, digest) = through(form).unwrap();
             assert!(bytes == plain);
-            assert_eq!(digest, crate::ids::Digest::of(&plain));
+            assert_eq!(digest, Digest::of(&plain));
         }
         assert_eq!(through(b"").unwrap().0, b"");
     }

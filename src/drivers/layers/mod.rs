@@ -30,6 +30,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 use serde::{Deserialize, Serialize};
 
 use self::staging::Growing;
+use crate::drivers::digests::{Digests, Stream};
 use crate::drivers::id_map;
 use crate::drivers::trash::Trash;
 use crate::ids::Digest;
@@ -87,6 +88,7 @@ pub struct Layers {
     layout: Layout,
     reserve: u64,
     ratio: u64,
+    digests: Digests,
     spools: Arc<spool::Budget>,
     keep_blobs: bool,
     trash: Trash,
@@ -108,9 +110,15 @@ impl Layers {
         let spools = spool::Budget::new(config.spool_mib.saturating_mul(1 << 20));
         let (layout, growing, maps_ids) = (layout.clone(), Growing::default(), OnceLock::new());
         let (reserve, ratio, keep_blobs) = (config.reserve_mib << 20, config.ratio_max, config.keep_blobs);
-        let layers = Self { layout, reserve, ratio, spools, keep_blobs, trash, growing, maps_ids };
+        let digests = Digests::new();
+        let layers = Self { layout, reserve, ratio, digests, spools, keep_blobs, trash, growing, maps_ids };
         layers.sweep_spools()?;
         Ok(layers)
+    }
+
+    /// For the digest of a blob that arrives: hashed together with what is unpacked meanwhile.
+    pub fn digest_stream(&self) -> Stream {
+        self.digests.stream()
     }
 
     /// A detached overlay of layers (bottom first) with `upper` as its writable layer, which gets the root directory's

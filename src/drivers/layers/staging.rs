@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -17,8 +18,20 @@ use crate::ids::{ContainerId, Digest};
 use crate::layout::Layout;
 use crate::telemetry::Leak;
 
-/// Names in the staging directory that somebody works on.
-pub(super) type Growing = Arc<Mutex<HashSet<String>>>;
+/// What somebody works on.
+pub(super) type Growing = Arc<Mutex<InWork>>;
+
+#[derive(Debug, Default)]
+pub(super) struct InWork {
+    /// In the staging directory.
+    names: HashSet<String>,
+    /// Layers that were begun, ever.
+    layers: u64,
+}
+
+fn in_work(growing: &Growing) -> MutexGuard<'_, InWork> {
+    growing.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A name in the staging directory, ours until it is dropped.
 #[derive(Debug)]
@@ -30,14 +43,14 @@ pub(super) struct Name {
 impl Name {
     pub(super) fn new(growing: &Growing) -> Self {
         let name = ContainerId::generate().to_string();
-        growing.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+        in_work(growing).names.insert(name.clone());
         Self { name, growing: Arc::clone(growing) }
     }
 }
 
 impl Drop for Name {
     fn drop(&mut self) {
-        self.growing.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
+        in_work(&self.growing).names.remove(&self.name);
     }
 }
 
@@ -48,6 +61,8 @@ pub struct Staged {
     name: Name,
     /// Open from the beginning: an error in writing back is told to those alone who were there when it happened.
     root: OwnedFd,
+    /// In the order of opening.
+    number: u64,
     contents: Mutex<Contents>,
 }
 
@@ -58,10 +73,11 @@ impl Staged {
         let outer = layout.staged(&name.name);
         let made = std::fs::DirBuilder::new().mode(0o700).create(&outer);
         made.map_err(LayerError::io("make", &outer))?;
-        let opened = make_root(&layout.staged_layer(&name.name)).inspect_err(|_| {
+        let opened = make_root(&layout.staged_layer(&name.name), &layers.growing);
+        let (root, number) = opened.inspect_err(|_| {
             let _ = std::fs::remove_dir_all(&outer);
-        });
-        Ok(Self { layout, name, root: opened?, contents: Mutex::default() })
+        })?;
+        Ok(Self { layout, name, root, number, contents: Mutex::default() })
     }
 
     /// The layer's root.
@@ -87,20 +103,41 @@ impl Staged {
         self.layout.staged_layer(&self.name.name)
     }
 
+    /// Once; what was noted is forgotten then.
+    pub(super) fn seal(&self) -> Result<Sealed, LayerError> {
+        let contents = std::mem::take(&mut *self.contents.lock().unwrap_or_else(PoisonError::into_inner));
+        seal::of_new(self.root.as_fd(), &contents)
+    }
+
     /// Contents of files that were just written: `commit` need not read them.
     pub(super) fn note(&self, contents: Contents) {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner).extend(contents);
     }
 }
 
-fn make_root(path: &Path) -> Result<OwnedFd, LayerError> {
+fn make_root(path: &Path, growing: &Growing) -> Result<(OwnedFd, u64), LayerError> {
     let made = std::fs::DirBuilder::new().mode(0o755).create(path);
     made.map_err(LayerError::io("make", path))?;
     // Whatever the umask is.
     let mode = Mode::from_raw_mode(0o755);
     rustix::fs::chmod(path, mode).map_err(LayerError::io("set the mode of", path))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).map_err(LayerError::io("open", path))
+    let mut growing = in_work(growing);
+    growing.layers += 1;
+    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(LayerError::io("open", path))?;
+    Ok((opened, growing.layers))
+}
+
+/// By as many threads as there are cores: of many files it takes a second.
+fn seal_all(layers: &[(&Staged, &Digest)]) -> Vec<Result<Sealed, LayerError>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = layers.len().div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        let seal = |part: &'_ [(&Staged, &Digest)]| part.iter().map(|(staged, _)| staged.seal()).collect();
+        let parts = layers.chunks(share).map(|part| scope.spawn(move || -> Vec<_> { seal(part) }));
+        let parts: Vec<_> = parts.collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
 }
 
 impl Drop for Staged {
@@ -114,19 +151,37 @@ impl Drop for Staged {
 }
 
 impl Layers {
-    /// Puts a whole layer in its place, synced: after this it survives a power cut. There must be no record of `id`;
-    /// a directory left without one makes room. Tells what it looks like and takes, now that all of it is on the disk.
+    /// Puts a whole layer in its place: see `commit_all`.
     pub fn commit(&self, staged: &Staged, id: &Digest) -> Result<Sealed, LayerError> {
-        let (from, to) = (staged.path(), self.layout.layer(id));
-        rustix::fs::syncfs(&staged.root).map_err(LayerError::io("sync", &from))?;
-        let contents = std::mem::take(&mut *staged.contents.lock().unwrap_or_else(PoisonError::into_inner));
-        let sealed = seal::of_new(staged.root.as_fd(), &contents)?;
+        self.commit_all(&[(staged, id)])?.swap_remove(0)
+    }
+
+    /// Puts whole layers in their places, synced: after this they survive a power cut. There must be no record of an id;
+    /// a directory left without one makes room. One sync serves all, as it takes the disk longer than all else. Tells of
+    /// each what it looks like and takes, now that all of it is on the disk.
+    pub fn commit_all(
+        &self,
+        layers: &[(&Staged, &Digest)],
+    ) -> Result<Vec<Result<Sealed, LayerError>>, LayerError> {
+        // Who was there first is told of every error since.
+        if let Some((oldest, _)) = layers.iter().min_by_key(|(staged, _)| staged.number) {
+            rustix::fs::syncfs(&oldest.root).map_err(LayerError::io("sync", self.layout.staging()))?;
+        }
+        let place = |((staged, id), sealed): (&(&Staged, &Digest), Result<Sealed, LayerError>)| {
+            let sealed = sealed?;
+            self.place(staged, id).map(|()| sealed)
+        };
+        let placed = layers.iter().zip(seal_all(layers)).map(place).collect();
+        sync_directory(&self.layout.layers())?;
+        Ok(placed)
+    }
+
+    fn place(&self, staged: &Staged, id: &Digest) -> Result<(), LayerError> {
+        let to = self.layout.layer(id);
         if to.exists() {
             self.trash(&to)?;
         }
-        std::fs::rename(&from, &to).map_err(LayerError::io("put in place", &to))?;
-        sync_directory(&self.layout.layers())?;
-        Ok(sealed)
+        std::fs::rename(staged.path(), &to).map_err(LayerError::io("put in place", &to))
     }
 
     /// Moves a layer out of sight at once; emptying the trash frees its space. Fine if it is gone.
@@ -179,7 +234,7 @@ impl Layers {
     ) -> Vec<(PathBuf, Leak)> {
         // Looked at first, and then for who works on it: what begins meanwhile is not seen at all.
         let mut staged = children(&self.layout.staging());
-        let growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let growing = in_work(&self.growing).names.clone();
         staged.retain(|path| {
             let name = path.file_name().and_then(|name| name.to_str());
             !name.is_some_and(|name| growing.contains(name))

@@ -1,4 +1,4 @@
-//! One blob into one staged layer: a thread inflates, this one hashes and writes.
+//! One blob into one staged layer: a thread inflates, this one writes, and whoever has to wait hashes (drivers/digests).
 //! What does not live here: fetching the blob, its digest (known only when it has arrived), and records.
 
 use std::cell::Cell;
@@ -33,10 +33,6 @@ pub struct Unpacked {
     pub implied: std::collections::BTreeSet<Vec<u8>>,
     /// Directories with whiteouts in them.
     pub hiding: std::collections::BTreeSet<Vec<u8>>,
-    /// Bytes on disk.
-    pub bytes: u64,
-    /// Inodes on disk.
-    pub inodes: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +65,7 @@ impl Layers {
             }
         };
         let exceeded = Rc::new(Cell::new(Exceeded::No));
-        let (inflater, inflated) = pipe(self.guard(size, exceeded.clone()));
+        let (inflater, inflated) = pipe(self.digest_stream(), self.guard(size, exceeded.clone()));
         let done = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("inflate".into());
             thread
@@ -80,18 +76,15 @@ impl Layers {
             let inflated: Inflated = reader.finish()?;
             Ok((applied, inflated.digest()))
         });
-        let (mut applied, diff_id) = done.map_err(|error| match exceeded.get() {
+        let (applied, diff_id) = done.map_err(|error| match exceeded.get() {
             Exceeded::No => error,
             Exceeded::Ratio(limit) => LayerError::TooLarge { limit, blob: size },
             Exceeded::Disk(free) => LayerError::DiskFull { path: staged.path(), free },
             Exceeded::Inodes(free) => LayerError::NoInodes { path: staged.path(), free },
         })?;
-        if view == View::Merged {
-            count(&staged, &mut applied)?;
-        }
-        let Applied { implied, hiding, bytes, inodes, contents } = applied;
+        let Applied { implied, hiding, contents } = applied;
         staged.note(contents);
-        Ok(Unpacked { staged, diff_id, implied, hiding, bytes, inodes })
+        Ok(Unpacked { staged, diff_id, implied, hiding })
     }
 
     fn guard(&self, size: u64, exceeded: Rc<Cell<Exceeded>>) -> impl FnMut(u64) -> io::Result<()> + 'static {
@@ -120,31 +113,4 @@ impl Layers {
             Ok(())
         }
     }
-}
-
-/// What overlay copied up was not seen by the applier: count what is there.
-fn count(staged: &Staged, applied: &mut Applied) -> Result<(), LayerError> {
-    (applied.bytes, applied.inodes) = (0, 0);
-    let mut seen = std::collections::HashSet::new();
-    let mut ahead = vec![staged.open()?];
-    while let Some(directory) = ahead.pop() {
-        let failed = |errno| LayerError::io("count the files of", staged.path())(errno);
-        applied.bytes += 4096;
-        applied.inodes += 1;
-        for entry in rustix::fs::Dir::read_from(&directory).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name().to_owned();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            let stat = rustix::fs::statat(&directory, &name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(failed)?;
-            if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory {
-                ahead.push(tree::open_directory(directory.as_fd(), name.to_bytes()).map_err(failed)?);
-            } else if seen.insert(stat.st_ino) {
-                applied.bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
-                applied.inodes += 1;
-            }
-        }
-    }
-    Ok(())
 }

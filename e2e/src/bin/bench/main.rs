@@ -49,8 +49,9 @@ pub struct Flags {
     /// Whether logs are rotated.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     rotations: bool,
-    /// `gzip`, `zstd`: images to pull; `none` leaves it out.
-    #[arg(long, env = "BENCH_PULL", value_delimiter = ',', default_value = "gzip")]
+    /// Images to pull: five large layers as `gzip` and as `zstd`, 128 small `layers`, a layer of 200,000 small `files`;
+    /// `none` leaves it out.
+    #[arg(long, env = "BENCH_PULL", value_delimiter = ',', default_value = "gzip,zstd,layers,files")]
     pull: Vec<String>,
     /// How often each image is pulled by each runtime.
     #[arg(long, default_value_t = 3)]
@@ -98,17 +99,19 @@ async fn main() -> Result<()> {
     results.write(&flags.json)
 }
 
-/// Names of the big images, with how each is packed.
+/// Names of the images to be pulled, with what each is.
 fn publish_big(flags: &Flags, registry: &Registry) -> Result<Vec<(String, String)>> {
     let mut images = Vec::new();
     for name in flags.pull.iter().filter(|name| *name != "none") {
-        let compression = match name.as_str() {
-            "gzip" => Compression::Gzip,
-            "zstd" => Compression::Zstd,
-            other => bail!("--pull {other}: not one of gzip, zstd, none"),
+        let (what, image) = match name.as_str() {
+            "gzip" => ("gzip", big::large(Compression::Gzip)),
+            "zstd" => ("zstd", big::large(Compression::Zstd)),
+            "layers" => ("128 layers", big::many_layers()),
+            "files" => ("200,000 files", big::many_files()),
+            other => bail!("--pull {other}: not one of gzip, zstd, layers, files, none"),
         };
-        registry.storage().publish("big", name, &big::image(compression)?)?;
-        images.push((name.clone(), registry.reference(&format!("big:{name}"))));
+        registry.storage().publish("big", name, &image?)?;
+        images.push((what.to_owned(), registry.reference(&format!("big:{name}"))));
     }
     Ok(images)
 }

@@ -1,4 +1,5 @@
-//! Memory of the runtime's own processes: proportional set size, as the kernel sums it up in smaps_rollup.
+//! Memory of the runtime's own processes (proportional set size, as the kernel sums it up in smaps_rollup), and the
+//! processor time that they used.
 
 use std::fs;
 
@@ -65,6 +66,15 @@ fn rollup(pid: &str, field: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let line = text.lines().find(|line| line.starts_with(field))?;
     line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Seconds of processor time that the daemon and what it has run have used.
+pub fn cpu(pid: u32) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // utime, stime, cutime, cstime, in hundredths; the second field is a name and may hold spaces.
+    let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(4);
+    let ticks: f64 = fields.map(str::parse::<f64>).sum::<Result<f64, _>>().context("the daemon's stat")?;
+    Ok(ticks / 100.0)
 }
 
 /// From now on [`peak`] counts anew.

@@ -1,10 +1,10 @@
-//! Pull of a large image from a registry on the same machine.
+//! Pulls of large images from a registry on the same machine.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::memory::{peak, reset_peak};
+use super::memory::{cpu, peak, reset_peak};
 use super::report::{Results, Unit};
 use super::{Contender, Flags};
 
@@ -18,27 +18,28 @@ pub async fn measure(
     // The network makes no difference to a pull: of two Berths one is enough.
     let contenders: Vec<_> =
         contenders.iter().filter(|c| c.name != "berth-cni" || contenders.len() == 1).collect();
-    for (packing, image) in images {
+    for (what, image) in images {
         for _ in 0..flags.pulls {
             for contender in &contenders {
-                one(contender, packing, image, results).await?;
+                one(contender, what, image, results).await?;
             }
         }
     }
     Ok(())
 }
 
-async fn one(contender: &Contender, packing: &str, image: &str, results: &mut Results) -> Result<()> {
+async fn one(contender: &Contender, what: &str, image: &str, results: &mut Results) -> Result<()> {
     let client = contender.node.client().await?;
     let daemon = contender.node.pid().context("the daemon does not run")?;
     settle().await;
     reset_peak(daemon)?;
-    let start = Instant::now();
+    let (start, busy) = (Instant::now(), cpu(daemon)?);
     client.pull(image).await?;
-    let took = start.elapsed().as_secs_f64();
-    results.add(&contender.name, &format!("pull, {packing}"), Unit::Seconds, took);
-    results.add(&contender.name, &format!("peak RSS, pull {packing}"), Unit::Kibibytes, peak(daemon)? as f64);
-    eprintln!("pull {packing}: {} {took:.1} s", contender.name);
+    let (took, busy) = (start.elapsed().as_secs_f64(), cpu(daemon)? - busy);
+    results.add(&contender.name, &format!("pull, {what}"), Unit::Seconds, took);
+    results.add(&contender.name, &format!("CPU time, pull {what}"), Unit::Seconds, busy);
+    results.add(&contender.name, &format!("peak RSS, pull {what}"), Unit::Kibibytes, peak(daemon)? as f64);
+    eprintln!("pull {what}: {} {took:.1} s, {busy:.1} s of CPU", contender.name);
     client.remove_image(image).await?;
     Ok(())
 }

@@ -150,7 +150,7 @@ impl Layout {
         self.root.join("snapshots")
     }
 
-    /// A container's private snapshot: its writable layer and overlay's work directories.
+    /// A container's private snapshot: its writable layer, overlay's work directories, and anonymous volumes.
     pub fn snapshot(&self, container: &ContainerId) -> PathBuf {
         self.snapshots().join(container.as_str())
     }
@@ -163,6 +163,16 @@ impl Layout {
     /// Overlay's workdir, a fresh one each mount (a volatile overlay refuses a used one).
     pub fn work(&self, container: &ContainerId) -> PathBuf {
         self.snapshot(container).join("work")
+    }
+
+    /// The volumes that a container's image declares.
+    pub fn anonymous_volumes(&self, container: &ContainerId) -> PathBuf {
+        self.snapshot(container).join("volumes")
+    }
+
+    /// One of them, by its number.
+    pub fn anonymous_volume(&self, container: &ContainerId, number: usize) -> PathBuf {
+        self.anonymous_volumes(container).join(number.to_string())
     }
 
     /// All pods that have, or had, a shim.

@@ -63,6 +63,11 @@ impl Bundles {
         mkdir(&self.layout.upper(id), 0o755)
     }
 
+    /// Makes the directory of a container's anonymous volumes.
+    pub fn make_volumes(&self, id: &ContainerId) -> Result<(), BundleError> {
+        mkdir(&self.layout.anonymous_volumes(id), 0o700)
+    }
+
     /// The quotas of writable layers.
     pub fn quotas(&self) -> &Quotas {
         &self.quotas

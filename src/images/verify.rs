@@ -60,6 +60,12 @@ impl Images {
     /// Looks at all parts of these images, of all images without names, and tells of each as it is done. Ends early if
     /// nobody listens any more. Reading takes half of the time, and has the lowest priority.
     pub async fn verify(&self, names: &[String], tell: mpsc::Sender<Verified>) -> Result<(), ImageError> {
+        self.verify_parts(names, tell).await?;
+        // A layer whose image was removed meanwhile was held.
+        self.collect().await
+    }
+
+    async fn verify_parts(&self, names: &[String], tell: mpsc::Sender<Verified>) -> Result<(), ImageError> {
         let shared = &self.shared;
         let wanted =
             names.iter().map(|name| self.find(name).ok_or_else(|| ImageError::Unknown(name.clone())));

@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use self::attributes::Attributes;
-pub use self::attributes::{is_images, set_time};
+pub use self::attributes::{is_images, set_time, times};
 use self::directories::Directories;
 use self::remove::remove;
 use super::error::LayerError;

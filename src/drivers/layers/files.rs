@@ -65,7 +65,7 @@ impl Layers {
         }
     }
 
-    fn check_room(&self, file: std::os::fd::BorrowedFd<'_>, name: &str) -> Result<(), LayerError> {
+    pub(super) fn check_room(&self, file: std::os::fd::BorrowedFd<'_>, name: &str) -> Result<(), LayerError> {
         let stat = rustix::fs::fstatvfs(file).map_err(LayerError::apply("look at", name.as_bytes()))?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         if free < self.reserve {

@@ -2,6 +2,7 @@
 
 mod apply;
 mod blobs;
+mod copy;
 mod error;
 mod files;
 #[cfg(any(test, fuzzing))]
@@ -26,7 +27,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use self::staging::Growing;
@@ -212,15 +213,5 @@ fn give_to(user: &UserNamespace, directory: &Path) -> std::io::Result<()> {
 
 fn copy_root(from: &OwnedFd, to: &Path) -> Result<(), rustix::io::Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let to = rustix::fs::open(to, flags, Mode::empty())?;
-    let stat = rustix::fs::statat(from, ".", AtFlags::SYMLINK_NOFOLLOW)?;
-    let owner = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
-    rustix::fs::fchown(&to, Some(owner.0), Some(owner.1))?;
-    rustix::fs::fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    for name in restore::xattr_names(from.as_fd())? {
-        let mut value = vec![0; tar::XATTR_MAX];
-        let len = rustix::fs::fgetxattr(from, name.as_slice(), value.as_mut_slice())?;
-        rustix::fs::fsetxattr(&to, name.as_slice(), &value[..len], XattrFlags::empty())?;
-    }
-    apply::set_time(to.as_fd(), tree::mtime(&stat))
+    copy::copy_attributes(from.as_fd(), rustix::fs::open(to, flags, Mode::empty())?.as_fd())
 }

@@ -36,6 +36,29 @@ async fn what_is_told_is_what_du_finds() -> Result<()> {
         return Ok(());
     }
     let registry = Registry::start()?;
+    let names = publish(&registry)?;
+    for (system, mib) in [(FileSystem::Ext4, 96), (FileSystem::Xfs, 320)] {
+        let disk = Disk::new(system, mib)?;
+        let node = Node::start(&Options { root: Some(disk.path()), ..Options::default() }).await?;
+        let client = node.client().await?;
+        for name in &names {
+            client.pull(name).await?;
+            compare(&disk, &client).await.with_context(|| format!("{system:?} {name}"))?;
+        }
+        let status = client.image(&names[0]).await?.unwrap_or_default();
+        let manifest = status.repo_digests.first().context("no digest")?;
+        ensure!(status.size > 5_000_000, "{manifest}: {}", status.size);
+        for name in &names {
+            client.remove_image(name).await?;
+        }
+        ensure!(told(&client).await? == (0, 0));
+        drop(node);
+    }
+    Ok(())
+}
+
+/// Images with everything that takes space in ways of its own.
+fn publish(registry: &Registry) -> Result<Vec<String>> {
     let long = "l".repeat(200);
     let layer = (0..900).fold(Layer::default().dir("wide"), |layer, n| {
         layer.file(&format!("wide/{}{n}", "n".repeat(100)), 0o644, vec![1; n * 11])
@@ -61,39 +84,21 @@ async fn what_is_told_is_what_du_finds() -> Result<()> {
         Artifact::new("application/vnd.example.model").file("weights", vec![5; 300_000]).build()?;
     registry.storage().publish("model", "v1", &artifact)?;
     names.push(registry.reference("model:v1"));
-    for (system, mib) in [(FileSystem::Ext4, 96), (FileSystem::Xfs, 320)] {
-        let disk = Disk::new(system, mib)?;
-        let node = Node::start(&Options { root: Some(disk.path()), ..Options::default() }).await?;
-        let client = node.client().await?;
-        for name in &names {
-            client.pull(name).await?;
-            let (layers, blobs) = (disk.path().join("layers"), disk.path().join("blobs"));
-            let kept = cache::names(&blobs)?.len() as u64;
-            // The two directories themselves are ours, not the images'; of a blob its length is told.
-            let found: u64 = cache::names(&layers)?
-                .iter()
-                .map(|name| cache::bytes(&layers.join(name)))
-                .sum::<Result<_>>()?;
-            let (bytes, inodes) = told(&client).await?;
-            ensure!(
-                (found..=found + kept * 4096).contains(&bytes),
-                "{system:?} {name}: {bytes} told, {found} found"
-            );
-            let names = cache::layers(&disk.path())?;
-            let lines: usize = names.values().map(Vec::len).sum();
-            ensure!(inodes <= lines as u64 + kept, "{inodes} inodes of {lines} names");
-            let sizes: u64 = client.list_images().await?.iter().map(|image| image.size).sum();
-            ensure!(sizes >= bytes, "layers are shared: {sizes} {bytes}");
-        }
-        let status = client.image(&names[0]).await?.unwrap_or_default();
-        let manifest = status.repo_digests.first().context("no digest")?;
-        ensure!(status.size > 5_000_000, "{manifest}: {}", status.size);
-        for name in &names {
-            client.remove_image(name).await?;
-        }
-        ensure!(told(&client).await? == (0, 0));
-        drop(node);
-    }
+    Ok(names)
+}
+
+async fn compare(disk: &Disk, client: &Client) -> Result<()> {
+    let (layers, blobs) = (disk.path().join("layers"), disk.path().join("blobs"));
+    let kept = cache::names(&blobs)?.len() as u64;
+    // The two directories themselves are ours, not the images'; of a blob its length is told.
+    let found = cache::names(&layers)?.into_iter().map(|name| cache::bytes(&layers.join(name)));
+    let found: u64 = found.sum::<Result<_>>()?;
+    let (bytes, inodes) = told(client).await?;
+    ensure!((found..=found + kept * 4096).contains(&bytes), "{bytes} told, {found} found");
+    let lines: usize = cache::layers(&disk.path())?.values().map(Vec::len).sum();
+    ensure!(inodes <= lines as u64 + kept, "{inodes} inodes of {lines} names");
+    let sizes: u64 = client.list_images().await?.iter().map(|image| image.size).sum();
+    ensure!(sizes >= bytes, "layers are shared: {sizes} {bytes}");
     Ok(())
 }
 

@@ -151,10 +151,7 @@ impl Applier {
         let path = self.tree.path_of(name);
         let fd = match tree::make_directory(self.tree.here(), name) {
             Err(Errno::EXIST) => self.existing_directory(entry, name)?,
-            made => {
-                self.count_directory();
-                made.map_err(LayerError::apply("make the directory", &entry.path))?
-            }
+            made => made.map_err(LayerError::apply("make the directory", &entry.path))?,
         };
         Attributes(entry).set_on(fd.as_fd())?;
         self.known.implied.remove(&path);
@@ -178,7 +175,6 @@ impl Applier {
         if self.view == View::Alone {
             tree::set_opaque(fd.as_fd()).map_err(LayerError::apply("mark", &entry.path))?;
         }
-        self.count_directory();
         Ok(fd)
     }
 

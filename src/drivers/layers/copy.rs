@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
@@ -140,35 +141,36 @@ impl Copy<'_> {
         finish.map_err(|errno| self.failed("copy the attributes of", errno))
     }
 
-    /// Holes stay holes.
-    fn data(&mut self, mut from: &File, mut to: &File) -> Result<(), LayerError> {
+    fn data(&mut self, from: &File, to: &File) -> Result<(), LayerError> {
         let mut at = 0;
-        loop {
-            let piece = || -> io::Result<u64> {
-                let start = rustix::fs::seek(from, SeekFrom::Data(at))?;
-                let end = rustix::fs::seek(from, SeekFrom::Hole(start))?;
-                for file in [from, to] {
-                    rustix::fs::seek(file, SeekFrom::Start(start))?;
-                }
-                at = start + io::copy(&mut from.take((end - start).min(LOOK_EVERY)), &mut to)?;
-                Ok(at - start)
-            };
-            match { piece }() {
-                // Nothing but a hole is left.
-                Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => return Ok(()),
-                Ok(0) => return Ok(()),
-                copied => self.unlooked += copied.map_err(|source| self.failed("copy", source))?,
-            }
+        while let Some(piece) = copy_piece(from, to, at).map_err(|source| self.failed("copy", source))? {
+            at = piece.end;
+            self.unlooked += piece.end - piece.start;
             if self.unlooked >= LOOK_EVERY {
                 self.unlooked = 0;
                 self.layers.check_room(to.as_fd(), &String::from_utf8_lossy(&self.path))?;
             }
         }
+        Ok(())
     }
 
     fn failed(&self, verb: &'static str, source: impl Into<io::Error>) -> LayerError {
         LayerError::Apply { verb, path: shown(&self.path), source: source.into() }
     }
+}
+
+/// Copies what comes first at or behind an offset and is no hole. None: nothing is left.
+fn copy_piece(from: &File, mut to: &File, at: u64) -> io::Result<Option<Range<u64>>> {
+    let start = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+        Err(Errno::NXIO) => return Ok(None),
+        start => start?,
+    };
+    let end = rustix::fs::seek(from, SeekFrom::Hole(start))?;
+    for file in [from, to] {
+        rustix::fs::seek(file, SeekFrom::Start(start))?;
+    }
+    let copied = io::copy(&mut from.take((end - start).min(LOOK_EVERY)), &mut to)?;
+    Ok((copied > 0).then_some(start..start + copied))
 }
 
 /// A link, pipe, socket or device.

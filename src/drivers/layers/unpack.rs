@@ -3,16 +3,15 @@
 
 use std::cell::Cell;
 use std::io::{self, BufRead};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use super::Layers;
 use super::apply::{Applied, View, apply};
 use super::error::LayerError;
 use super::inflate::{Inflated, pipe};
 use super::staging::Staged;
 use super::tar::Reader;
-use super::{Layers, tree};
 use crate::ids::Digest;
 
 /// Small blobs may unpack to this, whatever their ratio.

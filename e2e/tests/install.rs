@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use berth_e2e::client::Client;
 use berth_e2e::node::{Node, Options};
-use berth_e2e::runtime::{Runtime, berth, berth_shim};
+use berth_e2e::runtime::{Runtime, berth, berth_shim, tool};
 use berth_e2e::systemd::Host;
 use berth_e2e::world::World;
 use tempfile::TempDir;
@@ -22,19 +22,23 @@ struct Pod {
     directory: TempDir,
     config: String,
     /// Its bridge and its cgroup are this test's alone.
-    _node: Node,
+    node: Node,
 }
 
 impl Pod {
     async fn new(world: &World) -> Result<Self> {
+        Self::with(world, Options::default()).await
+    }
+
+    async fn with(world: &World, options: Options) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("berth-e2e-image-").tempdir()?;
         fs::copy(berth()?, directory.path().join("berth"))?;
         fs::copy(berth_shim()?, directory.path().join("berth-shim"))?;
-        let options = Options { mirror: Some(world.registry.host()), ..Options::default() };
+        let options = Options { mirror: Some(world.registry.host()), ..options };
         let mut node = Node::start_as(Runtime::Berth, &options).await?;
         node.stop()?;
         let config = fs::read_to_string(node.config_file())?;
-        Ok(Self { directory, config, _node: node })
+        Ok(Self { directory, config, node })
     }
 
     /// From now on it is another version.
@@ -105,6 +109,14 @@ fn forward(socket: &Path, target: PathBuf) -> Result<()> {
         }
     });
     Ok(())
+}
+
+/// A host whose kubelet uses the world's runtime.
+async fn host_on(world: &World) -> Result<(TempDir, Host)> {
+    let root = tempfile::Builder::new().prefix("berth-e2e-host-").tempdir()?;
+    let host = Host::boot(root.path(), "/run/old.sock").await?;
+    forward(&root.path().join("run/old.sock"), world.node.socket())?;
+    Ok((root, host))
 }
 
 /// Every file and directory of a host that is not the stand-in's own.
@@ -232,10 +244,8 @@ async fn beside_another_runtime_nothing_of_the_kubelet_is_touched_and_pods_outli
 #[tokio::test(flavor = "multi_thread")]
 async fn the_kubelet_is_switched_with_its_pods_and_switched_back() -> Result<()> {
     let Some(world) = world().await? else { return Ok(()) };
-    let (pod, root) =
-        (Pod::new(&world).await?, tempfile::Builder::new().prefix("berth-e2e-host-").tempdir()?);
-    let host = Host::boot(root.path(), "/run/old.sock").await?;
-    forward(&root.path().join("run/old.sock"), world.node.socket())?;
+    let pod = Pod::new(&world).await?;
+    let (root, host) = host_on(&world).await?;
     world.client.run_pod(&world.pod("moved")).await?;
     let (before, kubelet) = (tree(root.path())?, host.kubelet().context("no kubelet")?);
     let install = ["install", "--mode", "kubelet", "--ready-within", "30s"];
@@ -268,13 +278,49 @@ async fn the_kubelet_is_switched_with_its_pods_and_switched_back() -> Result<()>
     Ok(())
 }
 
+/// The daemon ends what a kubelet has begun that is gone since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_being_made_does_not_outlive_the_switch_back() -> Result<()> {
+    let Some(world) = world().await? else { return Ok(()) };
+    if tool("cni", "bridge").is_err() {
+        println!("not run: needs `e2e/tools/build cni`");
+        return Ok(());
+    }
+    let pod = Pod::with(&world, Options { cni: true, ..Options::default() }).await?;
+    fs::create_dir_all(pod.node.plugin_dir())?;
+    let plugin = pod.node.plugin_dir().join("slow");
+    let script = r#"#!/bin/sh
+[ "$CNI_COMMAND" = ADD ] || exit 0
+touch "$0.begun" && sleep 2 && echo '{"cniVersion":"1.0.0","ips":[{"address":"10.9.9.9/24"}]}'
+"#;
+    fs::write(&plugin, script)?;
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755))?;
+    let list = r#"{"cniVersion":"1.0.0","name":"slow","plugins":[{"type":"slow"}]}"#;
+    fs::write(pod.node.conf_dir().join("00-slow.conflist"), list)?;
+    let (_root, host) = host_on(&world).await?;
+    pod.good(&host, &["install", "--mode", "kubelet", "--ready-within", "30s"]).await?;
+
+    let (client, config) = (Client::connect(&socket(&host)).await?, world.pod("late"));
+    let kubelet = tokio::spawn(async move { client.run_pod(&config).await });
+    let end = Instant::now() + berth_e2e::bound(Duration::from_secs(10));
+    while !plugin.with_extension("begun").exists() {
+        ensure!(Instant::now() < end, "the plugin was not asked");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    kubelet.abort();
+    pod.good(&host, &["install", "--mode", "sidecar"]).await?;
+    // Longer than the plugin takes.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(Client::connect(&socket(&host)).await?.pods(None).await?.is_empty());
+    pod.good(&host, &["uninstall"]).await?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kubelet_that_does_not_become_healthy_gets_its_old_runtime_back() -> Result<()> {
     let Some(world) = world().await? else { return Ok(()) };
-    let (pod, root) =
-        (Pod::new(&world).await?, tempfile::Builder::new().prefix("berth-e2e-host-").tempdir()?);
-    let host = Host::boot(root.path(), "/run/old.sock").await?;
-    forward(&root.path().join("run/old.sock"), world.node.socket())?;
+    let pod = Pod::new(&world).await?;
+    let (root, host) = host_on(&world).await?;
     let kubelet = host.kubelet();
     host.sicken(Some("berth.sock"));
     let install = ["install", "--mode", "kubelet", "--ready-within", "2s"];
@@ -331,31 +377,5 @@ async fn what_cannot_be_switched_is_refused_before_anything_happens_to_the_kubel
     assert!(root.path().join("opt/berth/bin/berth").exists());
     pod.good(&host, &["uninstall", "--service", "none"]).await?;
     assert!(!root.path().join("opt/berth").exists());
-    Ok(())
-}
-
-/// What the daemon tells systemd, as systemd would read it.
-#[tokio::test(flavor = "multi_thread")]
-async fn systemd_is_told_when_the_daemon_serves_and_when_it_stops() -> Result<()> {
-    let Some(mut world) = world().await? else { return Ok(()) };
-    world.node.stop()?;
-    let path = world.node.scratch().join("notify");
-    let told = tokio::net::UnixDatagram::bind(&path)?;
-    let next = async || -> Result<String> {
-        let mut buffer = [0; 1024];
-        let received =
-            tokio::time::timeout(berth_e2e::bound(Duration::from_secs(30)), told.recv(&mut buffer));
-        let length = received.await.context("systemd is told nothing")??;
-        Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
-    };
-    let mut daemon = Command::from(world.node.command()?).env("NOTIFY_SOCKET", &path).spawn()?;
-    let first = next().await?;
-    assert!(first.starts_with("READY=1\n") && first.contains("STATUS=serving "), "{first:?}");
-    // It is true: the socket answers.
-    world.node.client().await?.pods(None).await?;
-    let pid = daemon.id().context("it has ended")?;
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGTERM)?;
-    assert_eq!(next().await?, "STOPPING=1\n");
-    assert!(daemon.wait().await?.success());
     Ok(())
 }

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use berth_e2e::bound;
 use berth_e2e::logs;
 use berth_e2e::runtime::Runtime;
 use berth_e2e::world::World;
 use berth_proto::cri::v1::*;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -200,4 +201,34 @@ async fn signals_that_a_parent_had_blocked_still_end_it() -> Result<()> {
     launched?;
     world.node.stop()?;
     world.node.launch().await
+}
+
+/// What the daemon tells systemd, as systemd would read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn systemd_is_told_when_the_daemon_serves_and_when_it_stops() -> Result<()> {
+    let mut world = World::start().await?;
+    if world.node.runtime() != Runtime::Berth {
+        println!("not run: it is about what Berth's unit relies on");
+        return Ok(());
+    }
+    world.node.stop()?;
+    let path = world.node.scratch().join("notify");
+    let told = tokio::net::UnixDatagram::bind(&path)?;
+    let next = async || -> Result<String> {
+        let mut buffer = [0; 1024];
+        let received = tokio::time::timeout(bound(Duration::from_secs(30)), told.recv(&mut buffer));
+        let length = received.await.context("systemd is told nothing")??;
+        Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    };
+    let mut daemon =
+        tokio::process::Command::from(world.node.command()?).env("NOTIFY_SOCKET", &path).spawn()?;
+    let first = next().await?;
+    assert!(first.starts_with("READY=1\n") && first.contains("STATUS=serving "), "{first:?}");
+    // It is true: the socket answers.
+    world.node.client().await?.pods(None).await?;
+    let pid = daemon.id().context("it has ended")?;
+    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM)?;
+    assert_eq!(next().await?, "STOPPING=1\n");
+    assert!(daemon.wait().await?.success());
+    Ok(())
 }

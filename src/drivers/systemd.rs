@@ -51,8 +51,7 @@ pub enum SystemdError {
 impl SystemdError {
     /// Whether it is systemd's own error of this name, for instance `NoSuchUnit`.
     pub fn is(&self, name: &str) -> bool {
-        let Self::Refused { source, .. } = self else { return false };
-        matches!(&**source, zbus::Error::MethodError(found, ..) if found.strip_prefix(NAME).is_some_and(|n| n.strip_prefix('.') == Some(name)))
+        matches!(self, Self::Refused { source, .. } if is(source, name))
     }
 }
 
@@ -215,7 +214,11 @@ impl Systemd {
             .build();
         // Made before the call: the job may end before its reply is read.
         let mut messages = MessageStream::for_match_rule(rule, &self.connection, None).await?;
-        self.connection.call_method(Some(NAME), OBJECT, Some(MANAGER), "Subscribe", &()).await?;
+        match self.connection.call_method(Some(NAME), OBJECT, Some(MANAGER), "Subscribe", &()).await {
+            // By an earlier job on this connection.
+            Err(error) if is(&error, "AlreadySubscribed") => {}
+            result => drop(result?),
+        }
         let reply = self.connection.call_method(Some(NAME), OBJECT, Some(MANAGER), call, body).await?;
         let job: OwnedObjectPath = reply.body().deserialize()?;
         while let Some(message) = messages.next().await {
@@ -228,6 +231,12 @@ impl Systemd {
         }
         Ok("connection closed".into())
     }
+}
+
+/// Whether it is systemd's own error of this name.
+fn is(error: &zbus::Error, name: &str) -> bool {
+    let zbus::Error::MethodError(found, ..) = error else { return false };
+    found.strip_prefix(NAME).and_then(|rest| rest.strip_prefix('.')) == Some(name)
 }
 
 fn refused(call: &'static str, unit: &str, error: zbus::Error) -> SystemdError {

@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use berth_proto::admin::v1::DumpRequest;
+use berth_proto::admin::v1::admin_client::AdminClient;
 use berth_proto::cri::v1::runtime_service_client::RuntimeServiceClient;
 use berth_proto::cri::v1::{
     ListPodSandboxRequest, RemovePodSandboxRequest, StatusRequest, StopPodSandboxRequest, VersionRequest,
@@ -13,6 +15,7 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
 use super::NodeError;
+use crate::activity::Verb;
 
 /// Largest answer taken.
 const MESSAGE: usize = 16 << 20;
@@ -25,6 +28,8 @@ const POD: Duration = Duration::from_secs(60);
 pub(super) struct Runtime {
     socket: PathBuf,
     client: RuntimeServiceClient<Channel>,
+    /// If it is Berth.
+    admin: AdminClient<Channel>,
 }
 
 impl Runtime {
@@ -40,8 +45,9 @@ impl Runtime {
         });
         let channel = Endpoint::from_static("http://runtime.sock").connect_with_connector(connector).await;
         let channel = channel.map_err(|error| refused(error.to_string()))?;
-        let client = RuntimeServiceClient::new(channel).max_decoding_message_size(MESSAGE);
-        Ok(Self { socket: socket.into(), client })
+        let client = RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE);
+        let admin = AdminClient::new(channel).max_decoding_message_size(MESSAGE);
+        Ok(Self { socket: socket.into(), client, admin })
     }
 
     /// Its name and version, once it says that it is ready for pods.
@@ -63,6 +69,18 @@ impl Runtime {
         let listed = self.client.list_pod_sandbox(ListPodSandboxRequest::default()).await;
         let listed = listed.map_err(|status| self.refused("ListPodSandbox", &status))?;
         Ok(listed.into_inner().items.into_iter().map(|pod| pod.id).collect())
+    }
+
+    /// Waits until no pod is being made: Berth ends what a kubelet has begun that is gone since, and lists a pod when it is
+    /// there. Another runtime gives up with its client, and has no such call.
+    pub(super) async fn settle(&mut self) {
+        let (verb, end) = (format!("{:?}", Verb::RunPodSandbox), Instant::now() + POD);
+        while let Ok(dump) = self.admin.dump(DumpRequest {}).await {
+            if Instant::now() > end || dump.into_inner().calls.iter().all(|call| call.verb != verb) {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// Stops all pods; how many there were. What can't be stopped is told and left: the kubelet that comes next has to

@@ -181,6 +181,7 @@ async fn back(host: &Host, receipt: &mut Receipt, how: &Kubelet) -> Result<(), N
     let systemd = host.systemd.as_ref().ok_or(NodeError::NoSystemd)?;
     systemd.stop(&how.unit).await?;
     if let Some(Ok(mut runtime)) = connect(Some(host.socket.clone())).await {
+        runtime.settle().await;
         runtime.stop_pods().await?;
         runtime.remove_pods().await?;
     }

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue};
-use zbus::{fdo, interface};
+use zbus::{DBusError, fdo, interface};
 
 use super::{MANAGER, State, files, lock, object, start, stop};
 
@@ -38,11 +39,25 @@ fn finish(emitter: SignalEmitter<'_>, unit: &str) -> fdo::Result<OwnedObjectPath
     Ok(job)
 }
 
+/// systemd's own errors.
+#[derive(Debug, DBusError)]
+#[zbus(prefix = "org.freedesktop.systemd1")]
+enum Refused {
+    AlreadySubscribed(String),
+}
+
 type Property = (String, OwnedValue);
 
 #[interface(name = "org.freedesktop.systemd1.Manager")]
 impl Manager {
-    fn subscribe(&self) {}
+    /// Once for each connection, as systemd has it.
+    fn subscribe(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Refused> {
+        let client = header.sender().map(ToString::to_string).unwrap_or_default();
+        if lock(&self.state).subscribers.insert(client) {
+            return Ok(());
+        }
+        Err(Refused::AlreadySubscribed("Client is already subscribed.".into()))
+    }
 
     fn reload(&self) {
         self.note("reload");

@@ -6,6 +6,7 @@
 mod bus;
 mod host;
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -52,6 +53,8 @@ struct State {
     daemon: Option<Child>,
     kubelet: Box<dyn Kubelet>,
     transient: Vec<Child>,
+    /// Unique names of the connections that hear of jobs.
+    subscribers: HashSet<String>,
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -74,6 +77,7 @@ impl Systemd {
             daemon: None,
             kubelet,
             transient: Vec::new(),
+            subscribers: HashSet::new(),
         }));
         let address = format!("unix:path={}", root.join("run/dbus/system_bus_socket").display());
         let unit = |name: &str| Unit { name: name.into(), state: state.clone() };

@@ -19,7 +19,7 @@ use berth_e2e::node::{Node, Options};
 use berth_e2e::registry::Registry;
 use berth_e2e::runtime::{Runtime, berth};
 
-const CUTS: usize = 10;
+const CUTS: usize = 5;
 
 #[tokio::test]
 async fn ext4_has_whole_images_after_a_power_cut() -> Result<()> {

@@ -4,8 +4,9 @@ TARGET := target/x86_64-unknown-linux-gnu
 TEST_FLAGS ?=
 VM_FLAGS ?=
 K8S_FLAGS ?=
+CUTS ?= 150
 
-.PHONY: run build test unit e2e fuzz agreement e2e-vm e2e-vm-node e2e-kubernetes kubernetes-figures node-conformance chart image packages packages-test lint fmt conformance bench setup clean
+.PHONY: run build test unit e2e fuzz agreement e2e-vm e2e-vm-node e2e-powercut e2e-kubernetes kubernetes-figures node-conformance chart image packages packages-test lint fmt conformance bench setup clean
 
 run:
 	e2e/run
@@ -62,6 +63,14 @@ e2e-vm-node: setup
 	cargo build
 	cargo build --profile shim -p berth-shim
 	e2e/vm/node $(VM_FLAGS)
+
+# Cuts the power at CUTS moments of pulls and removals on ext4 and as many on XFS, and looks at what is left each time:
+# some ten minutes. `make test` cuts at a few.
+e2e-powercut: setup
+	cargo build
+	cargo build --profile shim -p berth-shim
+	BERTH_E2E_BERTH=$(CURDIR)/$(TARGET)/debug/berth BERTH_E2E_CUTS=$(CUTS) \
+		cargo test -p berth-e2e --test power_cut -- --test-threads=1 --nocapture
 
 # A one-node cluster of real Kubernetes on Berth; the first run builds Kubernetes itself. K8S_FLAGS='restarts:: logs::'
 # runs some scenarios only, K8S_COMMAND=bash gives a shell with kubectl instead, BERTH_E2E_RUNTIME=containerd compares,

@@ -36,11 +36,13 @@ use crate::drivers::{
     layers::Layers,
     network::Network,
     pod_files::PodFiles,
+    quota::Quotas,
     registry::Registry,
     seccomp::SeccompCache,
     shim,
     shim::Shims,
     store::{Durability, Record, Store},
+    trash::Trash,
 };
 use crate::health::Health;
 use crate::images::Images;
@@ -100,13 +102,15 @@ async fn build(
     let (started, whole) = (SystemTime::now(), Arc::new(config.clone()));
     let store = Arc::new(Store::open(&layout.store())?);
     let registry = Registry::new(config.registry)?;
-    let images = Arc::new(Images::open(layout, store.clone(), registry, config.image, &config.layers).await?);
+    let trash = Trash::new(layout);
+    let layers = Layers::open(layout, &config.layers, trash.clone())?;
+    let images = Arc::new(Images::open(layers.clone(), store.clone(), registry, config.image).await?);
     let (shims, events) = Shims::open(&config.shim, layout.clone())?;
     let host = Host::detect();
     let drivers = Arc::new(Drivers {
         network: Arc::new(Network::open(config.cni, config.network, layout, store.clone()).await?),
         cgroups: Cgroups::open(&config.cgroup)?,
-        bundles: Bundles::new(layout.clone()),
+        bundles: Bundles::new(layout.clone(), trash, Quotas::open(layout, config.layers.writable_limit_mib)),
         pod_files: PodFiles::new(layout.clone()),
         background: Background::default(),
         seccomp: SeccompCache::new(host.kernel),
@@ -115,7 +119,7 @@ async fn build(
         layout: layout.clone(),
         store,
         shims,
-        layers: Layers::open(layout, &config.layers)?,
+        layers,
     });
     let containers = Arc::new(Containers::new(drivers.clone(), images.clone()));
     let pods = Arc::new(Pods::new(config.pods, drivers.clone(), containers.clone()));

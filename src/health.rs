@@ -69,6 +69,7 @@ impl Health {
         ];
         found.extend(apparmor(&self.drivers.apparmor).map(|found| ("AppArmorReady", found)));
         found.push(("UserNamespacesReady", self.user_namespaces()));
+        found.extend(self.writable_limit().map(|found| ("WritableLimitReady", found)));
         found.into_iter().map(|(name, found)| self.since(name, found.err())).collect()
     }
 
@@ -95,6 +96,15 @@ impl Health {
             Some(waiting) if waiting > HANGS => (Err(hangs(self.drivers.layout.root(), waiting)), Ok(())),
             _ => seen.last.unwrap_or((Ok(()), Ok(()))),
         }
+    }
+
+    /// None: no limit was asked for.
+    fn writable_limit(&self) -> Option<Found> {
+        let in_force = self.drivers.bundles.quotas().in_force()?;
+        Some(in_force.map_err(|why| Wrong {
+            reason: "Unsupported",
+            message: format!("writable_limit_mib is not in force: {why}"),
+        }))
     }
 
     fn user_namespaces(&self) -> Found {

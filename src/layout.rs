@@ -100,6 +100,16 @@ impl Layout {
         self.staged(name).join("work")
     }
 
+    /// Damaged layers that running containers may still use.
+    pub fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    /// One damaged layer; `name` tells it from others of the same id.
+    pub fn quarantined(&self, id: &Digest, name: &str) -> PathBuf {
+        self.quarantine().join(format!("{}.{name}", id.digits()))
+    }
+
     /// Something on its way out; `name` is unique.
     pub fn trashed(&self, name: &str) -> PathBuf {
         self.trash().join(name)
@@ -140,14 +150,9 @@ impl Layout {
         self.root.join("snapshots")
     }
 
-    /// A container's private snapshot: its writable layer and overlay's work directories.
+    /// A container's private snapshot: its writable layer, overlay's work directories, and anonymous volumes.
     pub fn snapshot(&self, container: &ContainerId) -> PathBuf {
         self.snapshots().join(container.as_str())
-    }
-
-    /// Where a removed container's snapshot goes before it vanishes.
-    pub fn trashed_snapshot(&self, container: &ContainerId) -> PathBuf {
-        self.trash().join(container.as_str())
     }
 
     /// The writable layer: overlay's upperdir.
@@ -158,6 +163,16 @@ impl Layout {
     /// Overlay's workdir, a fresh one each mount (a volatile overlay refuses a used one).
     pub fn work(&self, container: &ContainerId) -> PathBuf {
         self.snapshot(container).join("work")
+    }
+
+    /// The volumes that a container's image declares.
+    pub fn anonymous_volumes(&self, container: &ContainerId) -> PathBuf {
+        self.snapshot(container).join("volumes")
+    }
+
+    /// One of them, by its number.
+    pub fn anonymous_volume(&self, container: &ContainerId, number: usize) -> PathBuf {
+        self.anonymous_volumes(container).join(number.to_string())
     }
 
     /// All pods that have, or had, a shim.

@@ -4,11 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub mod cache;
 pub mod census;
 pub mod cgroup;
 pub mod client;
 pub mod collector;
 pub mod crictl;
+pub mod disk;
 pub mod faulty;
 pub mod images;
 pub mod logs;
@@ -20,6 +22,7 @@ pub mod registry;
 pub mod remote;
 pub mod runtime;
 pub mod systemd;
+pub mod tree;
 pub mod watch;
 pub mod world;
 

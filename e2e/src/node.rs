@@ -32,6 +32,8 @@ pub struct Options {
     pub environment: Vec<(&'static str, String)>,
     /// What Berth logs; empty: what it logs by default.
     pub log: String,
+    /// Its root directory, made by somebody else and left as it is; else one that goes with the node.
+    pub root: Option<PathBuf>,
 }
 
 /// A running daemon. Dropping it removes its pods, ends it and deletes what it stored.
@@ -42,6 +44,7 @@ pub struct Node {
     cgroup_parent: Parent,
     scratch: TempDir,
     log: String,
+    root: Option<PathBuf>,
     environment: Vec<(&'static str, String)>,
 }
 
@@ -57,8 +60,9 @@ impl Node {
         let network = Network::claim()?;
         let name = format!("{}x{}", network.bridge(), std::process::id());
         let cgroup_parent = Parent::new(Driver::from_env()?, &name);
-        let Options { log, environment, .. } = options.clone();
-        let mut node = Self { runtime, daemon: None, network, cgroup_parent, scratch, log, environment };
+        let Options { log, root, environment, .. } = options.clone();
+        let mut node =
+            Self { runtime, daemon: None, network, cgroup_parent, scratch, log, root, environment };
         if let Some(mirror) = &options.mirror {
             write_mirrors(&node.certs_dir(), mirror)?;
         }
@@ -188,7 +192,7 @@ impl Node {
 
     /// `--root`
     pub fn root(&self) -> PathBuf {
-        self.path("root")
+        self.root.clone().unwrap_or_else(|| self.path("root"))
     }
 
     /// `--state`

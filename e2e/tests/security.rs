@@ -1,8 +1,13 @@
 //! What a container may do: users, groups, capabilities, seccomp, read-only and hidden paths, volumes, devices.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
+use berth_e2e::cache;
 use berth_e2e::client::image_spec;
 use berth_e2e::images::catalog;
+use berth_e2e::images::layer::{Entry, Layer, Node};
+use berth_e2e::runtime::Runtime;
 use berth_e2e::world::{World, security};
 use berth_proto::cri::v1::*;
 
@@ -114,14 +119,67 @@ async fn a_read_only_root_takes_no_file_but_dev_and_volumes_do() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_volume_of_an_image_begins_with_its_content_and_is_the_containers_own() -> Result<()> {
+    if Runtime::from_env()? == Runtime::Containerd {
+        println!("not run: containerd makes volumes also inside of those that the request mounts");
+        return Ok(());
+    }
+    let world = World::start().await?;
+    let mut data = Layer::default();
+    data.push(Entry { path: "data".into(), mode: 0o750, uid: 33, gid: 34, node: Node::Dir });
+    let data = data.file("data/first", 0o640, "the image's\n").symlink("data/out", "/etc/passwd");
+    let mut image = catalog::busybox()?.layer(data.file("notes", 0o644, "a file"));
+    for path in ["/data", "/../new/deep", "/claim/below", "/proc/x", "/"] {
+        image.run.volumes.insert(path.into(), BTreeMap::new());
+    }
+    let name = world.registry.publish("declares", "latest", &image)?;
+    world.client.pull(&name).await?;
+    let claim = tempfile::tempdir()?;
+    let mut spec = world.sleeper("main");
+    spec.image = Some(image_spec(&name));
+    security(&mut spec).readonly_rootfs = true;
+    spec.mounts = vec![Mount {
+        host_path: claim.path().to_string_lossy().into_owned(),
+        container_path: "/claim".into(),
+        ..Default::default()
+    }];
+    let (pod, first) = world.run(&world.pod("first"), &spec).await?;
+    let script = "stat -c '%a %u:%g' /data /data/first /new/deep; cat /data/first; readlink /data/out; \
+                  echo more >> /data/first; touch /new/deep/x /x 2>&1; ls /claim | wc -l";
+    let seen = world.client.shell(&first, script).await?;
+    let expected =
+        "750 33:34\n640 0:0\n755 0:0\nthe image's\n/etc/passwd\ntouch: /x: Read-only file system\n0";
+    assert_eq!(seen.trim(), expected);
+    let mounts =
+        world.client.shell(&first, "grep -E ' (/data|/new/deep|/claim/below) ' /proc/mounts").await?;
+    assert!(mounts.lines().count() == 2 && !mounts.contains("overlay"), "{mounts}");
+    let (other, second) = world.run(&world.pod("second"), &spec).await?;
+    assert_eq!(world.client.shell(&second, "cat /data/first; ls /new/deep").await?, "the image's\n");
+    for pod in [pod, other] {
+        world.client.end_pod(&pod).await?;
+    }
+    for directory in ["snapshots", "trash"] {
+        cache::expect_empty(&world.node.root().join(directory))?;
+    }
+
+    image.run.volumes.insert("/notes".into(), BTreeMap::new());
+    let name = world.registry.publish("mistaken", "latest", &image)?;
+    world.client.pull(&name).await?;
+    spec.image = Some(image_spec(&name));
+    let config = world.pod("mistaken");
+    let pod = world.client.run_pod(&config).await?;
+    let error = world.launch(&pod, &spec, &config).await.expect_err("a volume that is a file");
+    let words = format!("cannot make the volume /notes that image {name:?} declares");
+    assert!(error.message().contains(&words) && error.message().contains("Not a directory"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn masked_paths_are_empty_and_read_only_paths_refuse() -> Result<()> {
     let world = World::start().await?;
     let script = "cat /proc/keys | wc -c; ls /etc/empty | wc -l; touch /proc/sys/x /tmp/x 2>&1; true";
-    let image = catalog::busybox()?.layer(berth_e2e::images::Layer::default().dir("etc/empty").file(
-        "etc/empty/file",
-        0o644,
-        "secret",
-    ));
+    let image =
+        catalog::busybox()?.layer(Layer::default().dir("etc/empty").file("etc/empty/file", 0o644, "secret"));
     let name = world.registry.publish("masked", "latest", &image)?;
     world.client.pull(&name).await?;
     let (_, seen) = world

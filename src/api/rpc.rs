@@ -90,7 +90,7 @@ const RPCS: &[(&str, Rpc)] = rpcs! {
         asks: "ImageStatus" "ListImages" "StreamImages" "ImageFsInfo";
     }
     "berth.admin.v1" "Admin" {
-        changes: "Pull" "Import";
+        changes: "Pull" "Import" "Verify" "Collect";
         asks: "Dump";
     }
 };

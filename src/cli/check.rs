@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::drivers::cgroup::{Cgroups, Driver};
 use crate::drivers::host::Host;
 use crate::drivers::shim::program_path;
-use crate::drivers::{apparmor, id_map};
+use crate::drivers::{apparmor, id_map, quota};
 use crate::error::chain;
 
 /// Widths of the columns: with the gaps they make 100.
@@ -56,6 +56,7 @@ pub(super) fn report(config: &Config) -> (String, bool) {
     rows.extend(registry::rows(config));
     rows.push(capabilities(&host));
     rows.push(shim(config));
+    rows.extend(writable_limit(config));
     rows.extend(telemetry::rows(config));
     let runs = rows.iter().all(|row| row.verdict != Verdict::Missing);
     (render(rows), runs)
@@ -104,11 +105,24 @@ fn cgroup(host: &Host, config: &Config) -> Vec<Row> {
     ]
 }
 
-/// As RunPodSandbox will find it out, where the images will be.
-fn user_namespaces() -> Row {
+/// Where the images and writable layers will be.
+fn root() -> &'static Path {
     let root = Path::new(crate::layout::ROOT);
-    let place = root.ancestors().find(|place| place.is_dir()).unwrap_or(Path::new("/"));
-    let found = id_map::check(place);
+    root.ancestors().find(|place| place.is_dir()).unwrap_or(Path::new("/"))
+}
+
+/// Only where a limit is asked for.
+fn writable_limit(config: &Config) -> Option<Row> {
+    let limit = config.layers.writable_limit_mib;
+    let found = quota::enforced(&quota::state(root()));
+    let why = found.as_ref().err().map_or("", String::as_str);
+    let cost = format!("writable_limit_mib is not in force: {why}");
+    (limit > 0).then(|| row("writable layers", format!("at most {limit} MiB each"), found.is_ok(), &cost))
+}
+
+/// As RunPodSandbox will find it out.
+fn user_namespaces() -> Row {
+    let found = id_map::check(root());
     let cost =
         format!("pods with hostUsers: false are refused: {}", found.as_ref().err().map_or("", |why| why));
     row("user namespaces", yes(found.is_ok()), found.is_ok(), &cost)
@@ -239,6 +253,16 @@ mod tests {
         let text = render(rows);
         assert!(text.contains("MISSING  kernel") && text.contains("MISSING  capabilities"), "{text}");
         assert!(text.contains("less     seccomp") && text.contains("refused"), "{text}");
+    }
+
+    #[test]
+    fn a_limit_that_is_not_in_force_says_why() {
+        let mut config = Config::default();
+        assert!(writable_limit(&config).is_none());
+        config.layers.writable_limit_mib = 100;
+        let row = writable_limit(&config).unwrap();
+        let good = row.verdict == Verdict::Good;
+        assert_ne!(good, row.cost.contains("writable_limit_mib is not in force: "), "{}", row.cost);
     }
 
     #[test]

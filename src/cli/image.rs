@@ -1,4 +1,8 @@
-//! `berth image`: list, pull, remove, import, through the daemon's socket; and explain, without it. Nothing here touches images itself.
+//! `berth image`: list, pull, remove, import, verify, gc, through the daemon's socket; and explain, without it. Nothing here
+//! touches images itself.
+
+mod gc;
+mod verify;
 
 use std::fs::File;
 use std::io::{IsTerminal, Read};
@@ -65,6 +69,18 @@ enum ImageCommand {
         #[arg(value_name = "FILE.tar")]
         file: PathBuf,
     },
+    /// Compare images on the disk with what was written, and take what is damaged out of use
+    #[command(
+        long_about = "Compare images on the disk with what was written. What is damaged goes out of use: its images are gone until \
+they are pulled again, containers that run on it run on. Fails if anything is damaged."
+    )]
+    Verify(verify::Verify),
+    /// Free what no image and no container uses
+    #[command(
+        long_about = "Free what no image and no container uses: layers and blobs of no image, and what was cut short. Images \
+themselves stay: the kubelet removes those."
+    )]
+    Gc(gc::Gc),
 }
 
 #[derive(Args)]
@@ -103,6 +119,8 @@ impl ImageArgs {
                 let archive = open(&file)?;
                 import(connect.await?, archive, &file).await
             }
+            ImageCommand::Verify(verify) => verify::verify(connect.await?, verify).await,
+            ImageCommand::Gc(gc) => gc::gc(connect.await?, gc).await,
         }
     }
 }

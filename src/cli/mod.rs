@@ -34,7 +34,7 @@ pub struct Cli {
 enum Command {
     /// Run the daemon
     Serve(Serve),
-    /// List, pull, remove and import images, and explain pulls
+    /// List, pull, remove, import and verify images, and explain pulls
     Image(image::ImageArgs),
     /// The configuration
     #[command(subcommand)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tracing::{Instrument, debug_span};
 
 use super::container::ImageUse;
-use super::oci::{self, Inputs, Labels, PodFiles};
+use super::oci::{self, AnonymousVolume, Inputs, Labels, PodFiles};
 use super::sandbox::Sandbox;
 use super::spec::{ContainerSpec, Security};
 use super::state::{Mounted, Phase, State};
@@ -40,6 +40,7 @@ struct Made {
     user: User,
     mounted: Mounted,
     volumes: Volumes,
+    anonymous: Vec<AnonymousVolume>,
     cgroup: ContainerCgroup,
 }
 
@@ -110,6 +111,8 @@ impl Containers {
             Ok((Mounted { root, volumes: self.mount_volumes(&spec, &volumes.uses, view)? }, user))
         };
         let (mounted, user) = debug_span!("mount").in_scope(mount)?;
+        let anonymous =
+            self.make_anonymous_volumes(id, (&spec, &image.config), &mounted.root, view.user).await?;
         let devices = devices::resolve(&spec)?;
         let rules = devices::rules(&spec, &devices);
         activity::step("cgroup");
@@ -117,7 +120,7 @@ impl Containers {
         let cgroup = cgroup.instrument(debug_span!("cgroup")).await?;
         *to_undo = Some(cgroup.clone());
         activity::step("config");
-        let made = Made { user, mounted, volumes, cgroup };
+        let made = Made { user, mounted, volumes, anonymous, cgroup };
         debug_span!("config")
             .in_scope(|| self.write_config(id, &sandbox, (&spec, &image.config), (&made, &devices)))?;
         let container = Arc::new(assemble(id, sandbox, (spec, &image, hold), made));
@@ -176,7 +179,7 @@ impl Containers {
             hosts: layout.pod_hosts(&sandbox.id),
             hostname: layout.pod_hostname(&sandbox.id),
         };
-        let labels = self.labels(sandbox, spec)?;
+        let labels = self.labels(sandbox, spec, &made.anonymous)?;
         let profile = apparmor::profile(&self.drivers.apparmor, &spec.security)?;
         let oci = oci::spec(&Inputs {
             container: spec,
@@ -189,6 +192,7 @@ impl Containers {
             apparmor: profile.as_deref(),
             selinux: labels.as_ref(),
             devices,
+            anonymous: &made.anonymous,
         })?;
         // An unknown or garbled profile is an error of the request, not of the start.
         self.seccomp_filter(&spec.security)?;
@@ -196,13 +200,20 @@ impl Containers {
     }
 
     /// The labels of a container where the kernel has SELinux; its volumes get theirs at once.
-    fn labels(&self, sandbox: &Sandbox, spec: &ContainerSpec) -> Result<Option<Labels>, Cause> {
+    fn labels(
+        &self,
+        sandbox: &Sandbox,
+        spec: &ContainerSpec,
+        anonymous: &[AnonymousVolume],
+    ) -> Result<Option<Labels>, Cause> {
         let Some(level) = self.level(sandbox, &spec.security) else { return Ok(None) };
         let labels =
             Labels { process: selinux::process(&spec.security, &level), files: selinux::files(&level) };
-        for mount in spec.mounts.iter().filter(|mount| mount.selinux_relabel) {
-            let path = PathBuf::from(&mount.host_path);
-            let target = mount.container_path.clone();
+        let asked = spec.mounts.iter().filter(|mount| mount.selinux_relabel);
+        let asked = asked.map(|mount| (PathBuf::from(&mount.host_path), mount.container_path.clone()));
+        let own =
+            anonymous.iter().map(|volume| (volume.directory.clone(), volume.place.display().to_string()));
+        for (path, target) in asked.chain(own) {
             crate::drivers::selinux::relabel(&path, &labels.files).map_err(|source| Cause::Relabel {
                 path,
                 target,

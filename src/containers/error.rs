@@ -83,6 +83,17 @@ pub enum Cause {
         #[source]
         source: VolumeError,
     },
+    /// A volume that the image declares.
+    #[error("cannot make the volume {} that image {image:?} declares", target.display())]
+    AnonymousVolume {
+        /// As the request named it.
+        image: String,
+        /// Inside.
+        target: PathBuf,
+        /// Why.
+        #[source]
+        source: LayerError,
+    },
     /// An image to run that is none.
     #[error(
         "image {image:?} is an OCI artifact of type {kind}: it can be a volume, but nothing runs from it"
@@ -262,11 +273,12 @@ impl ContainerError {
             Cause::Immortal { .. } | Cause::ExecTimeout { .. } => Kind::DeadlineExceeded,
             Cause::Stopping => Kind::Unavailable,
             Cause::Cgroup(error) => error.kind(),
-            Cause::Layers(error) => error.kind(),
+            Cause::Layers(source) | Cause::AnonymousVolume { source, .. } => source.kind(),
             Cause::Volume { source, .. } => source.kind(),
             Cause::Bundle(error) => error.kind(),
             Cause::Shim(error) => error.kind(),
-            Cause::Store(_) | Cause::Relabel { .. } | Cause::Io { .. } => Kind::Internal,
+            Cause::Store(source) => source.kind(),
+            Cause::Relabel { .. } | Cause::Io { .. } => Kind::Internal,
         }
     }
 }

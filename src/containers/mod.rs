@@ -1,5 +1,6 @@
 //! Containers: what was asked for (`spec`), what they are (`state`), and one verb a file. No system calls, no CRI types.
 
+mod anonymous;
 pub mod apparmor;
 mod attach;
 mod container;

@@ -79,10 +79,13 @@ impl Containers {
 
     /// What is known of a container's writable layer. Where that is too old, a look is ordered, for the next time.
     fn writable_layer(&self, container: &Container) -> Option<WritableLayer> {
+        if let Some(usage) = self.drivers.bundles.usage(&container.id) {
+            return Some(WritableLayer { at: clock::now(), usage });
+        }
         let mut disk = container.gauges.disk();
         if disk.begin(Instant::now()) {
             let (path, gauges) =
-                (self.drivers.layout.upper(&container.id), Arc::downgrade(&container.gauges));
+                (self.drivers.layout.snapshot(&container.id), Arc::downgrade(&container.gauges));
             self.drivers.background.push(move || look(&path, &gauges));
         }
         disk.known
@@ -90,7 +93,7 @@ impl Containers {
 
     /// A new container's layer is all but empty, so that it can be looked at right away.
     pub(super) fn note_new_layer(&self, container: &Container) {
-        container.gauges.disk().known = measured(&self.drivers.layout.upper(&container.id), || true);
+        container.gauges.disk().known = measured(&self.drivers.layout.snapshot(&container.id), || true);
     }
 }
 
@@ -100,20 +103,20 @@ pub fn since(moment: i64) -> Duration {
 }
 
 /// Ends early when the container is gone, which owns the gauges.
-fn look(upper: &std::path::Path, gauges: &Weak<Gauges>) {
+fn look(snapshot: &std::path::Path, gauges: &Weak<Gauges>) {
     let start = Instant::now();
-    let found = measured(upper, || gauges.strong_count() > 0);
+    let found = measured(snapshot, || gauges.strong_count() > 0);
     if let Some(gauges) = gauges.upgrade() {
         gauges.disk().done(found, Instant::now(), start.elapsed());
     }
 }
 
-fn measured(upper: &std::path::Path, go_on: impl Fn() -> bool) -> Option<WritableLayer> {
+fn measured(snapshot: &std::path::Path, go_on: impl Fn() -> bool) -> Option<WritableLayer> {
     let at = clock::now();
-    match disk_usage::measure(upper, go_on) {
+    match disk_usage::measure(snapshot, go_on) {
         Ok(usage) => usage.map(|usage| WritableLayer { at, usage }),
         Err(error) => {
-            tracing::debug!(path = %upper.display(), %error, "cannot look at a writable layer");
+            tracing::debug!(path = %snapshot.display(), %error, "cannot look at a writable layer");
             None
         }
     }

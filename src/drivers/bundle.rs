@@ -10,10 +10,13 @@ use std::path::{Path, PathBuf};
 use berth_proto::shim::ExitRecord;
 use oci_spec::runtime::Spec;
 
-use crate::error::{Kind, chain, io_kind};
+use super::disk_usage::DiskUsage;
+use super::quota::Quotas;
+use super::trash::Trash;
+use crate::error::{Kind, io_kind};
 use crate::ids::ContainerId;
 use crate::layout::Layout;
-use crate::telemetry::{self, Leak};
+use crate::telemetry::Leak;
 
 /// A directory or file of a container that can't be made, read or removed.
 #[derive(Debug, thiserror::Error)]
@@ -39,12 +42,14 @@ impl BundleError {
 /// Makes and removes containers' directories.
 pub struct Bundles {
     layout: Layout,
+    trash: Trash,
+    quotas: Quotas,
 }
 
 impl Bundles {
     /// Below the layout's directories, which exist.
-    pub fn new(layout: Layout) -> Self {
-        Self { layout }
+    pub fn new(layout: Layout, trash: Trash, quotas: Quotas) -> Self {
+        Self { layout, trash, quotas }
     }
 
     /// Makes the bundle and the snapshot of a new container.
@@ -52,8 +57,25 @@ impl Bundles {
         for dir in [self.layout.bundle(id), self.layout.snapshot(id)] {
             mkdir(&dir, 0o700)?;
         }
+        let snapshot = self.layout.snapshot(id);
+        self.quotas.begin(&snapshot).map_err(BundleError::at("set the quota of", &snapshot))?;
         // The mode of `/` inside.
         mkdir(&self.layout.upper(id), 0o755)
+    }
+
+    /// Makes the directory of a container's anonymous volumes.
+    pub fn make_volumes(&self, id: &ContainerId) -> Result<(), BundleError> {
+        mkdir(&self.layout.anonymous_volumes(id), 0o700)
+    }
+
+    /// The quotas of writable layers.
+    pub fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+
+    /// What a container's writable layer occupies, where its file system counts that.
+    pub fn usage(&self, id: &ContainerId) -> Option<DiskUsage> {
+        self.quotas.usage(&self.layout.snapshot(id))
     }
 
     /// Makes the directory of a container's log; the kubelet has done so already, crictl has not.
@@ -116,18 +138,15 @@ impl Bundles {
     /// Removes both; fine if they are not there. The writable layer's files vanish in the background.
     pub fn remove(&self, id: &ContainerId) -> Result<(), BundleError> {
         remove(&self.layout.bundle(id))?;
-        let (snapshot, trash) = (self.layout.snapshot(id), self.layout.trashed_snapshot(id));
-        match fs::rename(&snapshot, &trash) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            moved => moved.map_err(BundleError::at("move away", &snapshot))?,
-        }
-        telemetry::blocking(move || {
-            if let Err(error) = remove(&trash) {
-                Leak::Snapshot.found();
-                tracing::warn!(error = chain(&error), "a removed writable layer still takes space");
+        let snapshot = self.layout.snapshot(id);
+        match self.trash.take(&snapshot) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            moved => {
+                moved.map_err(BundleError::at("move away", &snapshot))?;
+                drop(self.trash.empty());
+                Ok(())
             }
-        });
-        Ok(())
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! What a directory occupies on disk, as du(1) counts it; and what its file system has. What does not live here: when to
-//! look. Where a project quota counts for a directory, this walk is not needed: such a counter belongs beside `measure`.
+//! look. Where a project quota counts for a directory, this walk is not needed (`quota`).
 //!
 //! The tree is a container's: it may change while it is walked, be deeper than descriptors reach, and be made to hurt.
 //! So nothing is opened but directories, no link is followed, and memory and descriptors have bounds.

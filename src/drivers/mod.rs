@@ -14,6 +14,7 @@ pub mod layers;
 pub mod network;
 pub mod pod_files;
 pub mod processes;
+pub mod quota;
 pub mod registry;
 pub mod rootfs;
 pub mod seccomp;
@@ -22,6 +23,7 @@ pub mod shim;
 pub mod stdio;
 pub mod store;
 pub mod systemd;
+pub mod trash;
 pub mod watched;
 
 use std::sync::Arc;

@@ -106,23 +106,20 @@ impl Shared {
             let (plan, name, staged) = (Arc::clone(&plan), name.clone(), Arc::clone(&staged));
             self.fetch_file(Task { plan, index, name, staged })
         });
-        let mut bytes = 4096;
-        for fetched in join_all(fetches).await {
-            bytes += fetched?;
-        }
-        let layer = Layer { bytes, inodes: files.len() as u64 + 1, ..Layer::empty(id.clone()) };
+        join_all(fetches).await.into_iter().collect::<Result<(), _>>()?;
         {
             let _records = self.records.lock().await;
             let name = id.clone();
-            self.blocking(&image, move |layers| layers.commit(&staged, &name)).await?;
+            let sealed = self.blocking(&image, move |layers| layers.commit(&staged, &name)).await?;
+            let layer = Layer::empty(id.clone()).sealed(sealed);
             self.store.put(id.as_str(), &layer, Durability::Power).await.map_err(store_error(&image))?;
             self.catalog().put_layer(layer);
         }
         self.publish(&plan, vec![id]).await
     }
 
-    /// Fetches and writes one file, and verifies it. Returns its bytes on disk.
-    async fn fetch_file(&self, task: Task) -> Result<u64, ImageError> {
+    /// Fetches and writes one file, and verifies it.
+    async fn fetch_file(&self, task: Task) -> Result<(), ImageError> {
         let Task { plan, index, name, staged } = task;
         let (blob, meter) = (&plan.manifest.layers[index], &plan.meters[index]);
         let image = plan.source.image.to_string();
@@ -130,8 +127,11 @@ impl Shared {
         let _permit = self.permits.acquire().await.map_err(|_| interrupted())?;
         let (to, mut chunks) = feed(self.layers.digest_stream());
         let layers = self.layers.clone();
-        let write =
-            move || Ok::<_, LayerError>((layers.add_file(&staged, &name, &mut chunks)?, chunks.finish()));
+        let write = move || -> Result<_, LayerError> {
+            layers.add_file(&staged, &name, &mut chunks)?;
+            let (digest, _) = chunks.finish();
+            Ok(digest)
+        };
         let mut work = tokio::task::spawn_blocking(write);
         let failed = |source| {
             let (image, layer) = (image.clone(), blob.digest.clone());
@@ -146,11 +146,11 @@ impl Shared {
                 return Err(interrupted());
             }
         };
-        let (bytes, digest) = work.await.map_err(|_| interrupted())?.map_err(failed)?;
+        let digest = work.await.map_err(|_| interrupted())?.map_err(failed)?;
         fed?;
         plan.source.verify(blob, digest)?;
         meter.enter(Phase::Done);
-        Ok(bytes)
+        Ok(())
     }
 }
 

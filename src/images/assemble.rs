@@ -17,7 +17,7 @@ use super::remove::LayerHold;
 use super::resume::Resume;
 use super::source::Source;
 use super::{Shared, Standing, store_error};
-use crate::drivers::layers::{self, LayerError, Unpacked};
+use crate::drivers::layers::{self, BlobCopy, LayerError, Layers, Unpacked};
 use crate::drivers::store::Durability;
 use crate::ids::Digest;
 use crate::telemetry;
@@ -39,6 +39,9 @@ impl Plan {
         if self.manifest.artifact.is_some() { &self.manifest.digest } else { &self.manifest.config.digest }
     }
 }
+
+/// An unpacked layer, and its packed form where that is kept.
+type Fetched = (Unpacked, Option<BlobCopy>);
 
 /// What is to be unpacked.
 struct Task {
@@ -191,9 +194,9 @@ impl Shared {
         // Nobody else may make the same one meanwhile.
         let _records = self.records.lock().await;
         if self.catalog().layer(&id).is_none() {
-            let (name, inodes) = (id.clone(), restoration.inodes());
-            self.blocking(image, move |layers| layers.commit(&layers.restore(&restoration)?, &name)).await?;
-            let layer = Layer { bytes: inodes * 4096, inodes, ..Layer::empty(id.clone()) };
+            let name = id.clone();
+            let commit = move |layers: &Layers| layers.commit(&layers.restore(&restoration)?, &name);
+            let layer = Layer::empty(id.clone()).sealed(self.blocking(image, commit).await?);
             self.store.put(id.as_str(), &layer, Durability::Power).await.map_err(store_error(image))?;
             self.catalog().put_layer(layer);
         }
@@ -224,23 +227,25 @@ impl Shared {
         // Others may unpack while this one waits for the disk.
         drop(permit);
         match fetched? {
-            Some(unpacked) => self.keep(&task, unpacked).await,
+            Some((unpacked, copy)) => self.keep(&task, unpacked, copy).await,
             None => Ok(Standing::NeedsParents),
         }
     }
 
     /// A verified layer in the staging directory; none if it can't be unpacked without those below.
-    async fn fetch(&self, task: &Arc<Task>, resume: &mut Resume) -> Result<Option<Unpacked>, ImageError> {
+    async fn fetch(&self, task: &Arc<Task>, resume: &mut Resume) -> Result<Option<Fetched>, ImageError> {
         let image = task.plan.source.image.to_string();
         let interrupted = || ImageError::Interrupted { image: image.clone() };
         let (to, mut chunks) = feed(self.layers.digest_stream());
         let (layers, parents, size) = (self.layers.clone(), task.parents.clone(), task.blob().size);
+        let copy = self.blocking(&image, Layers::packed_copy).await?;
         let work = telemetry::blocking(move || {
+            chunks.copy_to(copy);
             let unpacked = layers.unpack(&mut chunks, size, parents.as_deref());
             (unpacked, chunks.finish())
         });
         let fed = task.plan.source.feed(task.blob(), to, task.meter(), Some(resume)).await;
-        let (unpacked, digest) = work.await.map_err(|_| interrupted())?;
+        let (unpacked, (digest, copy)) = work.await.map_err(|_| interrupted())?;
         // Wrong bytes explain why they do not unpack, so they come first.
         fed?;
         task.plan.source.verify(task.blob(), digest)?;
@@ -256,14 +261,24 @@ impl Shared {
             let (layer, expected) = (task.blob().digest.clone(), expected.clone());
             return Err(ImageError::DiffIdMismatch { image, layer, expected, actual: unpacked.diff_id });
         }
-        Ok(Some(unpacked))
+        Ok(Some((unpacked, copy)))
     }
 
-    async fn keep(&self, task: &Arc<Task>, unpacked: Unpacked) -> Result<Standing, ImageError> {
+    async fn keep(
+        &self,
+        task: &Arc<Task>,
+        unpacked: Unpacked,
+        copy: Option<BlobCopy>,
+    ) -> Result<Standing, ImageError> {
         let image = &task.plan.source.image;
-        let Unpacked { staged, implied, hiding, bytes, inodes, .. } = unpacked;
+        let Unpacked { staged, implied, hiding, .. } = unpacked;
         let (implied, hiding) = (Arc::new(implied), Arc::new(hiding));
-        let layer = Layer { id: task.id.clone(), bytes, inodes, implied, hiding };
+        if let Some(copy) = copy {
+            let blob = task.blob().digest.clone();
+            // What is synced next makes it last.
+            self.blocking(image, move |layers| layers.keep_copy(&copy, &blob)).await?;
+        }
+        let layer = Layer { implied, hiding, ..Layer::empty(task.id.clone()) };
         self.keep_layer(image, staged, layer).await?;
         task.meter().enter(Phase::Done);
         #[cfg(test)]

@@ -1,6 +1,6 @@
 //! All images and layers in memory, and who uses them. What does not live here: records and files.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::image::Image;
@@ -14,6 +14,26 @@ pub struct Catalog {
     layers: HashMap<Digest, Arc<Layer>>,
     layer_holds: HashMap<Digest, usize>,
     image_holds: HashMap<Digest, usize>,
+    /// Damaged layers whose files are still there.
+    quarantined: HashSet<Digest>,
+}
+
+/// What nobody uses.
+#[derive(Debug, Default)]
+pub struct Unused {
+    /// Removed images that no container uses any more.
+    pub images: Vec<Arc<Image>>,
+    /// Layers that no other image has and nobody holds.
+    pub layers: Vec<Arc<Layer>>,
+    /// Blobs that no other image keeps, with their sizes in bytes.
+    pub blobs: Vec<(Digest, u64)>,
+}
+
+impl Unused {
+    /// Nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty() && self.layers.is_empty()
+    }
 }
 
 impl Catalog {
@@ -93,16 +113,36 @@ impl Catalog {
         self.image_holds.contains_key(image)
     }
 
-    /// Removed images that no container uses any more.
-    pub fn ended_images(&self) -> Vec<Arc<Image>> {
-        self.images.values().filter(|image| image.removed && !self.is_held(&image.id)).cloned().collect()
+    pub fn is_layer_held(&self, layer: &Digest) -> bool {
+        self.layer_holds.contains_key(layer)
     }
 
-    /// Layers that no image has and nobody holds.
-    pub fn unused_layers(&self) -> Vec<Digest> {
-        let used: HashSet<&Digest> = self.images.values().flat_map(|image| &image.layers).collect();
-        let free = |id: &&Digest| !used.contains(id) && !self.layer_holds.contains_key(*id);
-        self.layers.keys().filter(free).cloned().collect()
+    pub fn unused(&self) -> Unused {
+        let ended = |image: &&Arc<Image>| image.removed && !self.is_held(&image.id);
+        let (images, others): (Vec<_>, Vec<_>) = self.images.values().partition(ended);
+        let used: HashSet<&Digest> = others.iter().flat_map(|image| &image.layers).collect();
+        let kept: HashSet<&Digest> = others.iter().flat_map(|image| image.blobs.keys()).collect();
+        let free = |layer: &&Arc<Layer>| !used.contains(&layer.id) && !self.is_layer_held(&layer.id);
+        let layers = self.layers.values().filter(free).cloned().collect();
+        let blobs: BTreeMap<_, _> = images.iter().flat_map(|image| image.blobs.clone()).collect();
+        let blobs = blobs.into_iter().filter(|(digest, _)| !kept.contains(digest)).collect();
+        Unused { images: images.into_iter().cloned().collect(), layers, blobs }
+    }
+
+    pub fn put_quarantined(&mut self, layer: Digest) {
+        self.quarantined.insert(layer);
+    }
+
+    /// Forgets the damaged layers that nobody holds.
+    pub fn release_quarantined(&mut self) {
+        self.quarantined.retain(|id| self.layer_holds.contains_key(id));
+    }
+
+    /// Whether a removed image or a damaged layer waits for nobody any more.
+    pub fn has_ended(&self) -> bool {
+        let mut removed = self.images.values().filter(|image| image.removed);
+        removed.any(|image| !self.is_held(&image.id))
+            || self.quarantined.iter().any(|id| !self.is_layer_held(id))
     }
 
     /// Blobs that some image keeps.

@@ -1,7 +1,7 @@
 //! A blob on its way from the network to the thread that unpacks it: not too many bytes at once, hashed as they arrive
 //! there. What does not live here: where it comes from, what is in it.
 
-use std::io::{BufRead, Read};
+use std::io::{BufRead, Read, Write};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
@@ -9,6 +9,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::drivers::digests::Stream;
+use crate::drivers::layers::BlobCopy;
 use crate::ids::Digest;
 
 /// Bytes of one blob that wait. How many one read of a connection brings differs by two orders of magnitude.
@@ -30,6 +31,8 @@ pub struct Chunks {
     chunks: UnboundedReceiver<Chunk>,
     current: Chunk,
     hash: Stream,
+    /// Gets all of them too.
+    copy: Option<BlobCopy>,
 }
 
 /// Both ends.
@@ -37,7 +40,7 @@ pub fn feed(hash: Stream) -> (Feed, Chunks) {
     let (sender, receiver) = unbounded_channel();
     let room = Arc::new(Semaphore::new(ROOM as usize));
     let current = Chunk { bytes: Bytes::new(), _room: None };
-    (Feed { chunks: sender, room }, Chunks { chunks: receiver, current, hash })
+    (Feed { chunks: sender, room }, Chunks { chunks: receiver, current, hash, copy: None })
 }
 
 impl Feed {
@@ -55,10 +58,15 @@ impl Feed {
 }
 
 impl Chunks {
-    /// Takes what is left, and tells the digest of all.
-    pub fn finish(mut self) -> Digest {
+    /// Where someone wants to keep all bytes as they came.
+    pub fn copy_to(&mut self, copy: Option<BlobCopy>) {
+        self.copy = copy;
+    }
+
+    /// Takes what is left, and tells the digest of all; with the copy, if it could be written.
+    pub fn finish(mut self) -> (Digest, Option<BlobCopy>) {
         while self.advance() {}
-        self.hash.finish()
+        (self.hash.finish(), self.copy)
     }
 
     fn advance(&mut self) -> bool {
@@ -68,6 +76,11 @@ impl Chunks {
             return false;
         };
         self.hash.update(chunk.bytes.clone());
+        // An image does without a copy that can't be written.
+        if let Err(error) = self.copy.as_mut().map_or(Ok(()), |copy| copy.write_all(&chunk.bytes)) {
+            tracing::warn!(%error, "a packed layer is not kept");
+            self.copy = None;
+        }
         self.current = chunk;
         true
     }
@@ -117,7 +130,7 @@ mod tests {
             let mut start = vec![0; ROOM as usize];
             chunks.read_exact(&mut start).unwrap();
             assert!(start.iter().all(|byte| *byte == 7));
-            chunks.finish()
+            chunks.finish().0
         });
         let all = [vec![7; ROOM as usize / 2 * 5], vec![8; ROOM as usize + 1]].concat();
         assert_eq!(digest.await.unwrap(), Digest::of(&all));

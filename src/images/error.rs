@@ -119,6 +119,9 @@ pub enum ImageError {
     /// The archive to import has too many files.
     #[error("the image archive has more than {0} files")]
     ArchiveTooLarge(usize),
+    /// No image has this name or id.
+    #[error("there is no image {0:?}")]
+    Unknown(String),
     /// The daemon stops, or work on the image panicked.
     #[error("work on image {image:?} was interrupted")]
     Interrupted {
@@ -133,14 +136,14 @@ impl ImageError {
         match self {
             Self::Registry { source, .. } => source.kind(),
             Self::BadManifest { .. } | Self::Archive(_) | Self::ArchiveLacks(_) => Kind::InvalidArgument,
-            Self::NoPlatform { .. } => Kind::NotFound,
+            Self::NoPlatform { .. } | Self::Unknown(_) => Kind::NotFound,
             Self::Layer { source, .. } | Self::Cache { source, .. } | Self::Upload(source) => source.kind(),
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::DiffIdMismatch { .. } => {
                 Kind::DataLoss
             }
             Self::ArchiveTooLarge(_) => Kind::ResourceExhausted,
             Self::ReadArchive(source) => io_kind(source),
-            Self::Store { .. } => Kind::Internal,
+            Self::Store { source, .. } => source.kind(),
             Self::Interrupted { .. } => Kind::Unavailable,
         }
     }

@@ -27,7 +27,7 @@ pub struct Image {
     /// The type of an OCI artifact: its only layer has files, no root that something could run in.
     #[serde(default)]
     pub artifact: Option<String>,
-    /// Manifests and config that are kept, with their sizes in bytes.
+    /// Manifests, config, and packed layers, as far as they are kept, with their sizes in bytes.
     pub blobs: BTreeMap<Digest, u64>,
     /// Nobody sees it any more, but containers that were made of it still use its layers.
     #[serde(default)]
@@ -58,6 +58,18 @@ pub struct ImageConfig {
     pub os: String,
     /// GOARCH of the image.
     pub architecture: String,
+}
+
+impl Image {
+    /// The same where nobody sees it any more.
+    pub fn removed(&self) -> Self {
+        Self { tags: BTreeSet::new(), digests: BTreeSet::new(), removed: true, ..self.clone() }
+    }
+
+    /// How people know it.
+    pub fn name(&self) -> String {
+        self.tags.first().or(self.digests.first()).cloned().unwrap_or_else(|| self.id.to_string())
+    }
 }
 
 impl Record for Image {

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::Shared;
 use super::error::ImageError;
 use super::layer::Layer;
-use crate::drivers::layers::{LayerError, Layers, Staged};
+use crate::drivers::layers::{LayerError, Layers, Sealed, Staged};
 use crate::drivers::store::{Durability, StoreError, Transaction};
 use crate::telemetry;
 
@@ -95,15 +95,15 @@ type Placed = (Layer, oneshot::Sender<Result<(), NotKept>>);
 
 /// Returns those that are in place; the others' are told why not.
 fn place(layers: &Layers, ready: Vec<Ready>) -> Vec<Placed> {
-    let all = ready.iter().map(|Ready { staged, layer, .. }| (staged, &layer.id));
-    let results: Vec<Result<(), Arc<LayerError>>> = match layers.commit_all(all) {
+    let all: Vec<_> = ready.iter().map(|Ready { staged, layer, .. }| (staged, &layer.id)).collect();
+    let results: Vec<Result<Sealed, Arc<LayerError>>> = match layers.commit_all(&all) {
         Ok(results) => results.into_iter().map(|result| result.map_err(Arc::new)).collect(),
         Err(error) => vec![Err(Arc::new(error)); ready.len()],
     };
     let mut placed = Vec::with_capacity(ready.len());
     for (Ready { layer, kept, .. }, result) in ready.into_iter().zip(results) {
         match result {
-            Ok(()) => placed.push((layer, kept)),
+            Ok(sealed) => placed.push((layer.sealed(sealed), kept)),
             Err(error) => drop(kept.send(Err(NotKept::Cache(error)))),
         }
     }

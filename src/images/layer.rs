@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::drivers::layers::{Seal, Sealed};
 use crate::drivers::store::Record;
 use crate::ids::Digest;
 
@@ -14,6 +15,9 @@ pub struct Layer {
     /// Its diff_id; or its chain ID, if its files depend on the layers below; or, for restored directories, a digest
     /// of what they say.
     pub id: Digest,
+    /// What it looks like on disk; none in records of versions that did not ask.
+    #[serde(default)]
+    pub seal: Option<Seal>,
     /// Bytes on disk.
     pub bytes: u64,
     /// Inodes on disk.
@@ -30,7 +34,13 @@ pub struct Layer {
 impl Layer {
     /// One that implies and hides nothing.
     pub fn empty(id: Digest) -> Self {
-        Self { id, bytes: 0, inodes: 0, implied: Arc::default(), hiding: Arc::default() }
+        Self { id, seal: None, bytes: 0, inodes: 0, implied: Arc::default(), hiding: Arc::default() }
+    }
+
+    /// As the disk has it now.
+    pub fn sealed(self, sealed: Sealed) -> Self {
+        let Sealed { seal, bytes, inodes } = sealed;
+        Self { seal: Some(seal), bytes, inodes, ..self }
     }
 }
 
@@ -82,9 +92,11 @@ mod tests {
     #[test]
     fn a_record_keeps_paths_that_are_no_text() {
         let implied = Arc::new(BTreeSet::from([b"".to_vec(), b"a/\xff\x80\n".to_vec()]));
-        let layer =
-            Layer { id: Digest::of(b"x"), bytes: 1, inodes: 2, hiding: Arc::clone(&implied), implied };
-        let json = serde_json::to_string(&layer).unwrap();
-        assert_eq!(serde_json::from_str::<Layer>(&json).unwrap(), layer);
+        let plain = Layer { hiding: Arc::clone(&implied), implied, ..Layer::empty(Digest::of(b"x")) };
+        let seal = serde_json::from_str("\"xxh3:7\"").unwrap();
+        for layer in [plain.clone().sealed(Sealed { seal, bytes: 1, inodes: 2 }), plain] {
+            let json = serde_json::to_string(&layer).unwrap();
+            assert_eq!(serde_json::from_str::<Layer>(&json).unwrap(), layer);
+        }
     }
 }

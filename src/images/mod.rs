@@ -8,6 +8,7 @@ mod error;
 mod flight;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod gc;
 pub mod image;
 mod import;
 mod keep;
@@ -28,22 +29,24 @@ mod tests;
 mod unambiguous;
 mod upload;
 mod usage;
+mod verify;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 
-use crate::drivers::layers::{Config as LayersConfig, LayerError, Layers};
+use crate::drivers::background::Background;
+use crate::drivers::layers::{LayerError, Layers};
 use crate::drivers::registry::Registry;
-use crate::drivers::store::{Damaged, Record, Store, StoreError};
+use crate::drivers::store::{Damaged, Durability, Record, Store, StoreError};
 use crate::error::chain;
 use crate::ids::Digest;
-use crate::layout::Layout;
 use crate::telemetry;
 
 use self::catalog::Catalog;
 pub use self::error::ImageError;
 use self::flight::Flights;
+pub use self::gc::{Garbage, What};
 use self::image::Image;
 use self::keep::Keeping;
 use self::layer::Layer;
@@ -55,6 +58,7 @@ use self::progress::{Meters, Pulls};
 pub use self::remove::Hold;
 pub use self::upload::Upload;
 pub use self::usage::Usage;
+pub use self::verify::{Part, State, Verified};
 
 /// All images of this node. Cheap to clone.
 #[derive(Clone)]
@@ -78,6 +82,8 @@ struct Shared {
     pulls: Pulls,
     /// Layers that are unpacked at once: each needs two threads and about 5 MiB, and what its zstd window takes.
     permits: Arc<Semaphore>,
+    /// Reads layers that somebody wants to have verified.
+    verifying: Background,
     #[cfg(test)]
     unpacked: std::sync::atomic::AtomicUsize,
 }
@@ -117,29 +123,42 @@ impl Images {
     /// Reads the records and moves what an earlier daemon left unfinished to the trash, which is emptied in the
     /// background. Layers in use by containers are not known yet: call `collect` once they hold their images.
     pub async fn open(
-        layout: &Layout,
+        layers: Layers,
         store: Arc<Store>,
         registry: Registry,
         config: Config,
-        layers: &LayersConfig,
     ) -> Result<Self, ImageError> {
         let failed = |source| ImageError::Cache { image: String::new(), source: Arc::new(source) };
-        let layers = Layers::open(layout, layers).map_err(failed)?;
         let mut catalog = Catalog::default();
         for layer in load::<Layer>(&store)? {
             match layers.open_layer(&layer.id) {
                 Ok(_) => catalog.put_layer(layer),
-                Err(error) => lost::<Layer>(&store, layer.id.as_str(), &error).await?,
+                Err(error) => {
+                    let key = layer.id.as_str();
+                    tracing::warn!(layer = key, missing = chain(&error), "a layer's record is dropped");
+                    store.delete::<Layer>(key, Durability::Process).await.map_err(store_error(key))?;
+                }
             }
         }
         for image in load::<Image>(&store)? {
             match image.layers.iter().find(|id| catalog.layer(id).is_none()) {
                 None => catalog.put_image(Arc::new(image)),
-                Some(id) => lost::<Image>(&store, image.id.as_str(), &id).await?,
+                // One lost layer takes only its images with it; the kubelet pulls them again. Containers that run on
+                // such an image still hold the layers that it has.
+                Some(id) if !image.removed => {
+                    let key = image.id.as_str();
+                    tracing::warn!(image = image.name(), missing = %id, "an image without all of its layers is removed");
+                    let ghost = image.removed();
+                    store.put(key, &ghost, Durability::Process).await.map_err(store_error(key))?;
+                    catalog.put_image(Arc::new(ghost));
+                }
+                Some(_) => catalog.put_image(Arc::new(image)),
             }
         }
         let blobs = catalog.blobs();
-        layers.sweep(|id| catalog.layer(id).is_some(), |blob| blobs.contains(blob)).map_err(failed)?;
+        let strays = layers.strays(|id| catalog.layer(id).is_some(), |blob| blobs.contains(blob));
+        layers.sweep(&strays).map_err(failed)?;
+        layers.quarantined().into_iter().for_each(|id| catalog.put_quarantined(id));
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let shared = Shared {
             store,
@@ -155,6 +174,7 @@ impl Images {
             meters: Meters::default(),
             pulls: Pulls::default(),
             permits: Arc::new(Semaphore::new((cores * 3).clamp(6, 8))),
+            verifying: Background::default(),
             #[cfg(test)]
             unpacked: std::sync::atomic::AtomicUsize::new(0),
         };
@@ -174,14 +194,4 @@ fn load<R: Record>(store: &Store) -> Result<Vec<R>, ImageError> {
         }
     };
     Ok(records.into_iter().filter_map(|(_, record)| good(record)).collect())
-}
-
-/// One lost layer takes only its images with it; the kubelet pulls them again.
-async fn lost<R: Record>(
-    store: &Store,
-    key: &str,
-    why: &(dyn std::fmt::Display + Sync),
-) -> Result<(), ImageError> {
-    tracing::warn!(table = R::TABLE, key, missing = %why, "files are missing, so the record is dropped");
-    store.delete::<R>(key, crate::drivers::store::Durability::Process).await.map_err(store_error(key))
 }

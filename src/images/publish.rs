@@ -7,6 +7,7 @@ use super::assemble::Plan;
 use super::error::ImageError;
 use super::image::Image;
 use super::{Shared, store_error};
+use crate::drivers::layers::{LayerError, Layers};
 use crate::drivers::store::{Durability, Transaction};
 use crate::ids::Digest;
 
@@ -27,14 +28,20 @@ impl Shared {
         let name = &plan.source.image;
         let _records = self.records.lock().await;
         let kept = Arc::clone(plan);
-        self.blocking(name, move |layers| {
-            kept.blobs.iter().try_for_each(|(digest, bytes)| layers.keep_blob(digest, bytes))
-        })
-        .await?;
+        let keep = move |layers: &Layers| -> Result<Vec<(Digest, u64)>, LayerError> {
+            kept.blobs.iter().try_for_each(|(digest, bytes)| layers.keep_blob(digest, bytes))?;
+            // Those of an image that kept them, whatever the configuration says by now.
+            let packed = kept.manifest.layers.iter();
+            let packed =
+                packed.filter_map(|blob| Some((blob.digest.clone(), layers.blob_size(&blob.digest)?)));
+            Ok(packed.collect())
+        };
+        let packed = self.blocking(name, keep).await?;
         let id = plan.id().clone();
         let known = self.catalog().image(&id).cloned();
         let mut blobs: std::collections::BTreeMap<_, _> =
             plan.blobs.iter().map(|(digest, bytes)| (digest.clone(), bytes.len() as u64)).collect();
+        blobs.extend(packed);
         let (mut tags, mut digests) = (BTreeSet::new(), BTreeSet::new());
         if let Some(known) = &known {
             blobs.extend(known.blobs.clone());

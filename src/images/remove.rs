@@ -1,9 +1,8 @@
 //! Removing images, and holding them against it. What does not live here: deciding which to remove (the kubelet does).
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use super::error::ImageError;
@@ -12,12 +11,10 @@ use super::layer::Layer;
 use super::{Images, Shared, store_error};
 use crate::activity::{self, Verb};
 use crate::drivers::store::{Durability, Transaction};
+use crate::drivers::trash::HURRY;
 use crate::error::chain;
 use crate::ids::Digest;
 use crate::telemetry::subject;
-
-/// How long a removal waits for the space that it frees.
-const FREEING: Duration = Duration::from_secs(5);
 
 /// An image in use: its layers stay until this is dropped, also if the image is removed meanwhile.
 pub struct Hold {
@@ -38,7 +35,7 @@ impl Drop for Hold {
             let mut catalog = self.shared.catalog();
             catalog.release_layers(&self.image.layers);
             catalog.release_image(&self.image.id);
-            !catalog.ended_images().is_empty()
+            catalog.has_ended()
         };
         if !ended {
             return;
@@ -90,7 +87,7 @@ impl Images {
     }
 
     /// Removes an image with all its names; fine if there is none. It is gone from every list at once; what it alone took
-    /// of the disk is free when this returns, if that takes no more than `FREEING`.
+    /// of the disk is free when this returns, if that takes no more than `HURRY`.
     pub async fn remove(&self, name_or_id: &str) -> Result<(), ImageError> {
         let Some(image) = self.find(name_or_id) else {
             return Ok(());
@@ -120,50 +117,53 @@ impl Shared {
             let Some(image) = self.catalog().image(id).cloned() else {
                 return Ok(());
             };
-            let mut ghost = Image::clone(&image);
-            ghost.tags.clear();
-            ghost.digests.clear();
-            ghost.removed = true;
-            self.store.put(id.as_str(), &ghost, Durability::Process).await.map_err(store_error(name))?;
+            // Where nobody holds it, what is collected next is synced, and this with it.
+            let held = self.catalog().is_held(id);
+            let durability = if held { Durability::Power } else { Durability::Process };
+            let ghost = image.removed();
+            self.store.put(id.as_str(), &ghost, durability).await.map_err(store_error(name))?;
             self.catalog().put_image(Arc::new(ghost));
         }
         self.collect().await?;
         // A kubelet whose disk is full measures next, and evicts pods for space that is not free yet. What takes longer
         // goes on behind its back.
-        let _ = tokio::time::timeout(FREEING, self.empty_trash()).await;
+        let _ = tokio::time::timeout(HURRY, self.empty_trash()).await;
         Ok(())
     }
 
     /// Records go first, then files: what a crash leaves in between has no record, and goes at the next start.
-    async fn collect(self: &Arc<Self>) -> Result<(), ImageError> {
+    pub(super) async fn collect(self: &Arc<Self>) -> Result<(), ImageError> {
         let _records = self.records.lock().await;
-        let (ended, layers, blobs) = {
+        let shared = Arc::clone(self);
+        self.blocking("", move |cache| {
+            cache.release_quarantined(|id| shared.catalog().is_layer_held(id))?;
+            shared.catalog().release_quarantined();
+            Ok(())
+        })
+        .await?;
+        let unused = {
             let mut catalog = self.catalog();
-            let before = catalog.blobs();
-            let ended = catalog.ended_images();
-            ended.iter().for_each(|image| catalog.drop_image(&image.id));
-            let layers = catalog.unused_layers();
-            layers.iter().for_each(|id| catalog.drop_layer(id));
-            let after = catalog.blobs();
-            (ended, layers, before.difference(&after).cloned().collect::<Vec<_>>())
+            let unused = catalog.unused();
+            unused.images.iter().for_each(|image| catalog.drop_image(&image.id));
+            unused.layers.iter().for_each(|layer| catalog.drop_layer(&layer.id));
+            unused
         };
-        if ended.is_empty() && layers.is_empty() {
+        if unused.is_empty() {
             return Ok(());
         }
         let mut transaction = Transaction::new();
-        ended.iter().for_each(|image| transaction.delete::<Image>(image.id.as_str()));
-        layers.iter().for_each(|id| transaction.delete::<Layer>(id.as_str()));
+        unused.images.iter().for_each(|image| transaction.delete::<Image>(image.id.as_str()));
+        unused.layers.iter().for_each(|layer| transaction.delete::<Layer>(layer.id.as_str()));
         self.store.commit(transaction, Durability::Power).await.map_err(store_error(""))?;
         self.blocking("", move |cache| {
-            layers.iter().try_for_each(|id| cache.discard(id))?;
-            blobs.iter().try_for_each(|blob| cache.remove_blob(blob))
+            unused.layers.iter().try_for_each(|layer| cache.discard(&layer.id))?;
+            unused.blobs.iter().try_for_each(|(blob, _)| cache.remove_blob(blob))
         })
         .await
     }
 
-    /// Frees what was discarded, for those who wait, and else in the background.
-    pub(super) fn empty_trash(&self) -> JoinHandle<()> {
-        let layers = self.layers.clone();
-        tokio::task::spawn_blocking(move || layers.empty_trash())
+    /// Frees what was discarded, in the background; ends when that is done.
+    pub(super) fn empty_trash(&self) -> oneshot::Receiver<()> {
+        self.layers.empty_trash()
     }
 }

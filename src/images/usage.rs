@@ -16,10 +16,11 @@ pub struct Usage {
 }
 
 impl Images {
-    /// Of all layers and blobs, also of layers that wait for the rest of their image.
+    /// Of all layers and blobs, also of layers that wait for the rest of their image, and of what has arrived of others.
     pub fn usage(&self) -> Usage {
         let (layers, blobs) = (self.layer_usage(), self.blob_usage());
-        Usage { bytes: layers.bytes + blobs.bytes, inodes: layers.inodes + blobs.inodes }
+        let bytes = layers.bytes + blobs.bytes + self.shared.layers.spooled();
+        Usage { bytes, inodes: layers.inodes + blobs.inodes }
     }
 
     /// Of all layers.

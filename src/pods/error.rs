@@ -118,7 +118,7 @@ impl PodError {
             Cause::Network(error) => error.kind(),
             Cause::Files(error) => error.kind(),
             Cause::Shim(error) => error.kind(),
-            Cause::Store(_) => Kind::Internal,
+            Cause::Store(source) => source.kind(),
         }
     }
 }

@@ -21,6 +21,8 @@ pub enum Leak {
     Layer,
     /// A manifest or config.
     Blob,
+    /// Something in the trash that cannot be removed.
+    Trash,
     /// A shim.
     Shim,
     /// A pod's addresses, or its link on the bridge.
@@ -29,7 +31,7 @@ pub enum Leak {
 
 impl Leak {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Mount,
         Self::Netns,
         Self::Cgroup,
@@ -37,6 +39,7 @@ impl Leak {
         Self::Snapshot,
         Self::Layer,
         Self::Blob,
+        Self::Trash,
         Self::Shim,
         Self::Address,
     ];
@@ -50,6 +53,7 @@ impl Leak {
             Self::Snapshot => "snapshot",
             Self::Layer => "layer",
             Self::Blob => "blob",
+            Self::Trash => "trash",
             Self::Shim => "shim",
             Self::Address => "address",
         }

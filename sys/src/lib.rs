@@ -10,6 +10,7 @@ pub mod malloc;
 pub mod mount;
 pub mod path;
 pub mod process;
+pub mod quota;
 pub mod seccomp;
 pub mod sha256;
 pub mod socket;

@@ -19,10 +19,12 @@ use crate::drivers::layers::LayerError;
 use crate::drivers::layers::tar::TarError;
 use crate::drivers::network::{NetworkError, Subnet};
 use crate::drivers::pod_files::PodFilesError;
+use crate::drivers::quota::Quotas;
 use crate::drivers::registry::{Outage, Refusal, RegistryError};
 use crate::drivers::rootfs::RootfsError;
 use crate::drivers::shim::ShimError;
 use crate::drivers::store::StoreError;
+use crate::drivers::trash::Trash;
 use crate::ids::{ContainerId, Digest, PodId};
 use crate::images::ImageError;
 use crate::layout::Layout;
@@ -114,7 +116,9 @@ fn failures_of_containers_have_their_codes() {
     let pipe = RootfsError::NotRegular { path: "/etc/passwd".into() };
     let layers = LayerError::Io { verb: "make", path: "/x".into(), source: full() };
     let empty = tempfile::tempdir().unwrap();
-    let bundle = Bundles::new(Layout::new(empty.path(), empty.path())).read_config(&id).unwrap_err();
+    let layout = Layout::new(empty.path(), empty.path());
+    let bundles = Bundles::new(layout.clone(), Trash::new(&layout), Quotas::open(&layout, 0));
+    let bundle = bundles.read_config(&id).unwrap_err();
     let mut causes = vec![
         (ContainerCause::Unknown, Code::NotFound),
         (ContainerCause::Ambiguous, Code::InvalidArgument),

@@ -114,7 +114,7 @@ pub(super) const RULES: &[Rule] = &[
     ),
     rule(
         "cri.ignore_image_defined_volumes",
-        Do::Needless("volumes of images are directories of the writable layer"),
+        Do::Only(&["false"], "volumes of images are directories of the container's own"),
     ),
     rule("cri.netns_mounts_under_state_dir", Do::Needless("they are below --state")),
     rule("cri.enable_unprivileged_ports", Do::Only(&["true"], "containers may use low ports")),

@@ -188,7 +188,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("crio.image.registries", Do::No("an image without a registry is docker.io's")),
     rule(
         "crio.image.image_volumes",
-        Do::Only(&["mkdir", "ignore", "bind"], "volumes of images are directories of the writable layer"),
+        Do::Only(&["bind", "mkdir"], "volumes of images are directories of the container's own"),
     ),
     rule("crio.image.big_files_temporary_dir", Do::Needless("layers are unpacked as they arrive")),
     rule("crio.image.auto_reload_registries", Do::Needless("hosts.toml is read at each pull")),

@@ -5,6 +5,7 @@
 //! pod's; the PID namespace is listed only where the container has one of its own (else `Start.pid` says which). The
 //! mount of /dev/shm with type `shm` and source `pod` stands for the pod's own. The filter travels as an fd.
 
+mod anonymous;
 mod args;
 mod capabilities;
 mod confinement;
@@ -25,6 +26,7 @@ use crate::drivers::host::{Host, HostDevice};
 use crate::images::image::ImageConfig;
 use crate::pods::spec::PodSpec;
 
+pub use anonymous::anonymous_places;
 pub use capabilities::{DEFAULT as DEFAULT_CAPABILITIES, granted};
 pub use devices::{DeviceRule, device_rules};
 pub use process::exec_process;
@@ -73,6 +75,17 @@ pub struct Inputs<'a> {
     pub selinux: Option<&'a Labels>,
     /// The devices asked for; with privileged, all of the node.
     pub devices: &'a [HostDevice],
+    /// The image's own volumes.
+    pub anonymous: &'a [AnonymousVolume],
+}
+
+/// A volume that an image declares.
+#[derive(Clone, Debug)]
+pub struct AnonymousVolume {
+    /// Inside.
+    pub place: PathBuf,
+    /// Its directory on the node.
+    pub directory: PathBuf,
 }
 
 /// What is wrong with a request or an image.
@@ -137,6 +150,14 @@ pub enum SpecError {
         container_path: String,
         /// What is wrong.
         problem: &'static str,
+    },
+    /// More than anybody needs.
+    #[error("the image declares {count} volumes; {most} are made at most")]
+    TooManyVolumes {
+        /// How many.
+        count: usize,
+        /// The most.
+        most: usize,
     },
     /// A path to hide or to protect that is none.
     #[error("masked or read-only path {path:?} is not an absolute path")]

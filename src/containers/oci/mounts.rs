@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime as oci;
 
-use super::{Inputs, SpecError};
+use super::{AnonymousVolume, Inputs, SpecError};
 use crate::containers::spec::{ContainerSpec, IdMapping, Mount, Propagation};
 
 /// Files below /proc that tools like lxcfs replace by a view of the container's own limits; nothing else may cover
@@ -20,10 +20,14 @@ const PROC_FILES: [&str; 8] = [
     "/proc/slabinfo",
 ];
 
+/// The pod's files.
+const FILES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+
 /// The group that may write to others' terminals, as every distribution numbers it.
 const TTY: u32 = 5;
 
-/// The runtime's own mounts, without those that the request covers, and then the request's, parents first.
+/// The image's volumes, which whatever else is mounted may lie in; the runtime's own mounts, without those that the request
+/// covers; then the request's, parents first.
 pub(super) fn mounts(inputs: &Inputs<'_>) -> Result<Vec<oci::Mount>, SpecError> {
     let mut volumes = 0_usize..;
     let one = |asked| requested(asked, &mut volumes);
@@ -37,9 +41,8 @@ pub(super) fn mounts(inputs: &Inputs<'_>) -> Result<Vec<oci::Mount>, SpecError> 
                 || (inside_dev && asked.destination().as_path() == Path::new("/dev"))
         })
     };
-    let mut all: Vec<oci::Mount> = own(inputs).into_iter().filter(|mount| !covered(mount)).collect();
-    all.extend(asked);
-    Ok(all)
+    let own: Vec<_> = own(inputs).into_iter().filter(|mount| !covered(mount)).collect();
+    Ok(inputs.anonymous.iter().map(anonymous_volume).chain(own).chain(asked).collect())
 }
 
 /// Propagation of the root: what a volume asks for would be lost below a more private root.
@@ -61,6 +64,19 @@ fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> oci::
         .set_typ(Some(kind.to_string()))
         .set_source(Some(PathBuf::from(source)))
         .set_options(Some(options.iter().map(ToString::to_string).collect()));
+    mount
+}
+
+/// Whether the runtime itself mounts something there or above.
+pub(super) fn target_of_ours(place: &Path) -> bool {
+    let trees = ["/proc", "/sys", "/dev"];
+    trees.iter().any(|tree| place.starts_with(tree)) || FILES.iter().any(|file| place == Path::new(file))
+}
+
+/// Writable also where the root is not: that is what images declare volumes for.
+fn anonymous_volume(volume: &AnonymousVolume) -> oci::Mount {
+    let mut mount = mount("", "bind", "", &["bind", "rprivate", "rw"]);
+    mount.set_destination(volume.place.clone()).set_source(Some(volume.directory.clone()));
     mount
 }
 
@@ -91,12 +107,8 @@ fn own(inputs: &Inputs<'_>) -> Vec<oci::Mount> {
         shm,
     ];
     let readonly = if security.readonly_rootfs { "ro" } else { "rw" };
-    let files = [
-        ("/etc/hosts", &inputs.files.hosts),
-        ("/etc/hostname", &inputs.files.hostname),
-        ("/etc/resolv.conf", &inputs.files.resolv_conf),
-    ];
-    for (destination, source) in files {
+    let sources = [&inputs.files.hosts, &inputs.files.hostname, &inputs.files.resolv_conf];
+    for (destination, source) in FILES.into_iter().zip(sources) {
         let mut file = mount(destination, "bind", "", &["rbind", "rprivate", readonly]);
         file.set_source(Some(source.clone()));
         mounts.push(file);
@@ -175,7 +187,7 @@ pub(super) fn mappings(given: &[IdMapping]) -> Vec<oci::LinuxIdMapping> {
 }
 
 /// An absolute path without `.`, `..`, doubled or trailing slashes; None where that can't be had without guessing.
-fn normal(path: &str) -> Option<PathBuf> {
+pub(super) fn normal(path: &str) -> Option<PathBuf> {
     if !path.starts_with('/') || path.contains('\0') {
         return None;
     }

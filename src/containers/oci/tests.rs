@@ -21,6 +21,7 @@ struct Case {
     host: Host,
     files: PodFiles,
     devices: Vec<HostDevice>,
+    anonymous: Vec<AnonymousVolume>,
     apparmor: Option<&'static str>,
     selinux: Option<Labels>,
 }
@@ -90,6 +91,7 @@ fn case() -> Case {
             hostname: "/p/name".into(),
         },
         devices: vec![],
+        anonymous: vec![],
         apparmor: None,
         selinux: None,
     }
@@ -108,6 +110,7 @@ impl Case {
             apparmor: self.apparmor,
             selinux: self.selinux.as_ref(),
             devices: &self.devices,
+            anonymous: &self.anonymous,
         })
     }
 

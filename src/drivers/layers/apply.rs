@@ -2,6 +2,7 @@
 //! What does not live here: where the archive comes from (unpack), how paths are walked (tree).
 
 mod attributes;
+mod content;
 mod directories;
 mod remove;
 
@@ -13,10 +14,11 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use self::attributes::Attributes;
-pub use self::attributes::{is_images, set_time};
+pub use self::attributes::{is_images, set_time, times};
 use self::directories::Directories;
 use self::remove::remove;
 use super::error::LayerError;
+use super::seal::Contents;
 use super::tar::{Entry, Kind, Reader};
 use super::tree::{self, Made, Names, Tree};
 use super::whiteout::{Meaning, meaning};
@@ -40,10 +42,8 @@ pub struct Applied {
     pub implied: BTreeSet<Vec<u8>>,
     /// Directories with whiteouts in them.
     pub hiding: BTreeSet<Vec<u8>>,
-    /// Bytes on disk.
-    pub bytes: u64,
-    /// Files, directories and all else.
-    pub inodes: u64,
+    /// Of files, for the layer's seal; in a merged view inodes are overlay's, and contents are read again.
+    pub contents: Contents,
 }
 
 /// Applies every entry up to the archive's end. `root` is an empty directory (or the overlay) of mode 0755.
@@ -56,7 +56,7 @@ pub fn apply<R: BufRead>(root: OwnedFd, view: View, reader: &mut Reader<R>) -> R
         known.implied.insert(Vec::new());
         known.set_time(Vec::new(), (0, 0))?;
     }
-    let mut applier = Applier { tree, view, known, inodes: 1, bytes: 4096 };
+    let mut applier = Applier { tree, view, known, contents: Contents::new() };
     while let Some(entry) = reader.next_entry()? {
         applier.entry(&entry, reader)?;
     }
@@ -67,8 +67,7 @@ struct Applier {
     tree: Tree,
     view: View,
     known: Directories,
-    inodes: u64,
-    bytes: u64,
+    contents: Contents,
 }
 
 impl Applier {
@@ -119,9 +118,6 @@ impl Applier {
         let mut made = Vec::new();
         self.tree.enter(parents, &mut made)?;
         for Made { path, over_whiteout } in made {
-            self.count_directory();
-            // The whiteout was counted, too.
-            self.inodes -= u64::from(over_whiteout);
             self.known.set_time(path.clone(), (0, 0))?;
             if self.view == View::Merged {
                 self.known.add(path)?;
@@ -131,11 +127,6 @@ impl Applier {
             }
         }
         Ok(())
-    }
-
-    fn count_directory(&mut self) {
-        self.inodes += 1;
-        self.bytes += 4096;
     }
 
     fn note_added(&mut self, name: &[u8]) -> Result<(), LayerError> {
@@ -160,10 +151,7 @@ impl Applier {
         let path = self.tree.path_of(name);
         let fd = match tree::make_directory(self.tree.here(), name) {
             Err(Errno::EXIST) => self.existing_directory(entry, name)?,
-            made => {
-                self.count_directory();
-                made.map_err(LayerError::apply("make the directory", &entry.path))?
-            }
+            made => made.map_err(LayerError::apply("make the directory", &entry.path))?,
         };
         Attributes(entry).set_on(fd.as_fd())?;
         self.known.implied.remove(&path);
@@ -187,7 +175,6 @@ impl Applier {
         if self.view == View::Alone {
             tree::set_opaque(fd.as_fd()).map_err(LayerError::apply("mark", &entry.path))?;
         }
-        self.count_directory();
         Ok(fd)
     }
 
@@ -200,14 +187,18 @@ impl Applier {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o600);
         let fd = self.make(entry, name, |here| rustix::fs::openat(here, name, flags, mode))?;
-        fill(&fd, entry, reader)?;
+        let content = content::write(&fd, entry, reader)?;
         if entry.size >= LARGE {
             // The sync at the end waits for less; if this fails, for as much as without it.
             let _ = berth_sys::writeback::start(fd.as_fd());
         }
         Attributes(entry).set_on(fd.as_fd())?;
         let stat = rustix::fs::fstat(&fd).map_err(LayerError::apply("stat", &entry.path))?;
-        self.bytes += blocks(&stat);
+        match content.filter(|_| self.view == View::Alone) {
+            Some(content) => self.contents.insert(stat.st_ino, content),
+            // A file that had the inode before may have left its own.
+            None => self.contents.remove(&stat.st_ino),
+        };
         Ok(())
     }
 
@@ -242,7 +233,6 @@ impl Applier {
             }
             made => made,
         };
-        self.inodes += 1;
         made.map_err(LayerError::apply("make", &entry.path))
     }
 
@@ -290,10 +280,7 @@ impl Applier {
 
     fn clear(&mut self, entry: &Entry, name: &[u8]) -> Result<(), LayerError> {
         let path = self.tree.path_of(name);
-        let gone = remove(self.tree.here(), name).map_err(LayerError::apply("replace", &entry.path))?;
-        // In a merged view most of what goes was never counted.
-        self.inodes = self.inodes.saturating_sub(gone.inodes);
-        self.bytes = self.bytes.saturating_sub(gone.bytes);
+        remove(self.tree.here(), name).map_err(LayerError::apply("replace", &entry.path))?;
         self.known.forget(&path);
         Ok(())
     }
@@ -320,7 +307,6 @@ impl Applier {
         if self.view == View::Merged {
             return Ok(());
         }
-        self.inodes += 1;
         let path = self.tree.path();
         if !self.known.hiding.contains(&path) {
             self.known.charge(&path)?;
@@ -353,38 +339,7 @@ impl Applier {
                 set_time(self.tree.here(), mtime).map_err(LayerError::apply("set the times of", &path))?;
             }
         }
-        let Directories { implied, hiding, .. } = self.known;
-        Ok(Applied { implied, hiding, bytes: self.bytes, inodes: self.inodes })
+        let Self { known: Directories { implied, hiding, .. }, contents, .. } = self;
+        Ok(Applied { implied, hiding, contents })
     }
-}
-
-/// Writes a file's data where it belongs; the holes between are left to the file system.
-fn fill<R: BufRead>(fd: &OwnedFd, entry: &Entry, reader: &mut Reader<R>) -> Result<(), LayerError> {
-    let whole = [(0, entry.size)];
-    let pieces = entry.sparse.as_ref().map_or(&whole[..], |map| map.pieces.as_slice());
-    for (offset, length) in pieces {
-        if entry.sparse.is_some() {
-            rustix::fs::seek(fd, rustix::fs::SeekFrom::Start(*offset))
-                .map_err(LayerError::apply("write", &entry.path))?;
-        }
-        let mut left = *length;
-        while left > 0 {
-            let data = reader.data()?;
-            let data = &data[..data.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
-            let written = rustix::io::retry_on_intr(|| rustix::io::write(fd, data));
-            let written = written.map_err(LayerError::apply("write", &entry.path))?;
-            reader.consume(written);
-            left -= written as u64;
-        }
-    }
-    match &entry.sparse {
-        Some(map) => {
-            rustix::fs::ftruncate(fd, map.size).map_err(LayerError::apply("set the size of", &entry.path))
-        }
-        None => Ok(()),
-    }
-}
-
-fn blocks(stat: &Stat) -> u64 {
-    u64::try_from(stat.st_blocks).unwrap_or_default() * 512
 }

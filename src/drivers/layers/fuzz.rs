@@ -3,11 +3,13 @@
 
 use std::collections::HashSet;
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Config, Layers};
+use super::{Config, Layers, seal};
+use crate::drivers::trash::Trash;
 use crate::ids::Digest;
 use crate::layout::Layout;
 
@@ -33,7 +35,8 @@ impl Scratch {
         // In memory: thousands are made and removed in a second.
         let root = Path::new("/dev/shm").join(format!("berth-fuzz-{}-{}", unique.0, unique.1));
         let layout = Layout::new(&root, &root);
-        let layers = Layers::open(&layout, &Config::default()).expect("a cache in memory");
+        let layers =
+            Layers::open(&layout, &Config::default(), Trash::new(&layout)).expect("a cache in memory");
         let canary = layout.blob(&Digest::of(b"canary"));
         std::fs::write(&canary, b"canary").expect("a file in the cache");
         Self { layers, layout, canary }
@@ -51,7 +54,7 @@ impl Scratch {
     }
 }
 
-/// An archive stays inside of its layer, and its inodes are counted right. Checksums are mended first: a fuzzer does not
+/// An archive stays inside of its layer, and its seal is that of what is there. Checksums are mended first: a fuzzer does not
 /// guess them.
 pub fn archive(data: &[u8]) {
     let scratch = Scratch::new();
@@ -59,7 +62,12 @@ pub fn archive(data: &[u8]) {
     let sealed = sealed(data);
     let unpacked = scratch.layers.unpack(sealed.as_slice(), sealed.len() as u64, None);
     match &unpacked {
-        Ok(unpacked) => assert_eq!(inodes(&unpacked.staged.path()), unpacked.inodes, "inodes"),
+        Ok(unpacked) => {
+            let root = unpacked.staged.open().expect("a layer");
+            let there = seal::of_new(root.as_fd(), &Default::default()).expect("what is unpacked");
+            assert_eq!(unpacked.staged.seal().expect("what is unpacked"), there, "the seal");
+            assert_eq!(inodes(&unpacked.staged.path()), there.inodes, "inodes");
+        }
         Err(error) => assert!(crate::error::chain(error).len() < 4200, "a long message"),
     }
     drop(unpacked);

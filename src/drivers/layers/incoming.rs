@@ -10,7 +10,7 @@ use flate2::write::MultiGzDecoder;
 
 use super::Layers;
 use super::error::LayerError;
-use super::staging::unique;
+use super::staging::Name;
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// Bytes between two looks at the file system.
@@ -63,7 +63,8 @@ impl Write for Room {
 impl Layers {
     /// An archive of no bytes yet, in the staging directory's file system.
     pub fn incoming(&self) -> Result<Incoming, LayerError> {
-        let path = self.layout.staged(&unique());
+        let name = Name::new(&self.growing);
+        let path = self.layout.staged(&name.name);
         let mut options = File::options();
         let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(LayerError::io("make", &path))?;
@@ -130,12 +131,14 @@ mod tests {
 
     use super::*;
     use crate::drivers::layers::Config;
+    use crate::drivers::trash::Trash;
     use crate::layout::Layout;
 
     fn arrive(pieces: &[&[u8]], reserve_mib: u64) -> Result<Vec<u8>, LayerError> {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path(), dir.path());
-        let layers = Layers::open(&layout, &Config { reserve_mib, ..Config::default() }).unwrap();
+        let layers =
+            Layers::open(&layout, &Config { reserve_mib, ..Config::default() }, Trash::new(&layout)).unwrap();
         let mut incoming = layers.incoming()?;
         assert_eq!(std::fs::read_dir(layout.staging()).unwrap().count(), 0);
         for piece in pieces {

@@ -1,6 +1,8 @@
 //! The layer cache on disk: unpacking, whiteouts, overlay roots. What does not live here: which layers an image has.
 
 mod apply;
+mod blobs;
+mod copy;
 mod error;
 mod files;
 #[cfg(any(test, fuzzing))]
@@ -9,6 +11,7 @@ mod incoming;
 mod inflate;
 mod overlay;
 mod restore;
+mod seal;
 mod spool;
 mod staging;
 pub mod tar;
@@ -24,18 +27,22 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use self::staging::Growing;
 use crate::drivers::digests::{Digests, Stream};
 use crate::drivers::id_map;
+use crate::drivers::trash::Trash;
 use crate::ids::Digest;
 use crate::layout::Layout;
 use crate::pods::spec::UserNamespace;
 
+pub use blobs::BlobCopy;
 pub use error::LayerError;
 pub use incoming::Incoming;
 pub use restore::{Layer, Restoration};
+pub use seal::{Seal, Sealed};
 pub use spool::Spool;
 pub use staging::Staged;
 pub use unpack::Unpacked;
@@ -53,12 +60,17 @@ pub struct Config {
     pub ratio_max: u64,
     /// Bytes of layers that arrive slowly are kept until the layer is unpacked, so many MiB at most; 0: none.
     pub spool_mib: u64,
+    /// Packed layers are kept too, for mirrors that serve them to other nodes.
+    pub keep_blobs: bool,
+    /// The most that a container's writable layer may take, in MiB; 0: as much as there is.
+    pub writable_limit_mib: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
         // gzip's best is 1032 to 1.
-        Self { reserve_mib: 64, ratio_max: 1100, spool_mib: 4096 }
+        let (keep_blobs, writable_limit_mib) = (false, 0);
+        Self { reserve_mib: 64, ratio_max: 1100, spool_mib: 4096, keep_blobs, writable_limit_mib }
     }
 }
 
@@ -79,26 +91,28 @@ pub struct Layers {
     ratio: u64,
     digests: Digests,
     spools: Arc<spool::Budget>,
+    keep_blobs: bool,
+    trash: Trash,
+    growing: Growing,
     /// Found out when it is first asked for: see `maps_ids`.
     maps_ids: OnceLock<Result<(), String>>,
 }
 
 impl Layers {
     /// Makes the directories, mode 0700: no container's user can look into a layer.
-    pub fn open(layout: &Layout, config: &Config) -> Result<Self, LayerError> {
+    pub fn open(layout: &Layout, config: &Config, trash: Trash) -> Result<Self, LayerError> {
         use std::os::unix::fs::DirBuilderExt;
         let empty = volume::EMPTY.map(|name| layout.empty(name));
-        for path in [layout.layers(), layout.blobs(), layout.staging(), layout.spools(), layout.trash()]
-            .into_iter()
-            .chain(empty)
-        {
+        let ours = [layout.layers(), layout.blobs(), layout.staging(), layout.spools(), layout.trash()];
+        for path in ours.into_iter().chain([layout.quarantine()]).chain(empty) {
             let mut builder = std::fs::DirBuilder::new();
             builder.recursive(true).mode(0o700).create(&path).map_err(LayerError::io("make", &path))?;
         }
         let spools = spool::Budget::new(config.spool_mib.saturating_mul(1 << 20));
-        let (reserve, ratio) = (config.reserve_mib << 20, config.ratio_max);
-        let (layout, digests, maps_ids) = (layout.clone(), Digests::new(), OnceLock::new());
-        let layers = Self { layout, reserve, ratio, digests, spools, maps_ids };
+        let (layout, growing, maps_ids) = (layout.clone(), Growing::default(), OnceLock::new());
+        let (reserve, ratio, keep_blobs) = (config.reserve_mib << 20, config.ratio_max, config.keep_blobs);
+        let digests = Digests::new();
+        let layers = Self { layout, reserve, ratio, digests, spools, keep_blobs, trash, growing, maps_ids };
         layers.sweep_spools()?;
         Ok(layers)
     }
@@ -155,6 +169,11 @@ impl Layers {
             .map_err(|errno| LayerError::Missing { layer: id.clone(), source: errno.into() })
     }
 
+    /// Reads a whole layer from the disk, and tells of the bytes as they come. Blocks for as long as that takes.
+    pub fn inspect(&self, id: &Digest, progress: &mut dyn FnMut(u64)) -> Result<Sealed, LayerError> {
+        seal::of_disk(self.open_layer(id)?.as_fd(), progress)
+    }
+
     /// A layer with the directories that it implies, and those in which it has whiteouts.
     pub fn layer(
         &self,
@@ -177,7 +196,7 @@ impl Layers {
 
     /// Makes a layer of restored directories, ready to `commit` under its id.
     pub fn restore(&self, restoration: &Restoration) -> Result<Staged, LayerError> {
-        let staged = Staged::layer(&self.layout)?;
+        let staged = Staged::layer(self)?;
         restoration.make(&staged.open()?)?;
         Ok(staged)
     }
@@ -194,15 +213,5 @@ fn give_to(user: &UserNamespace, directory: &Path) -> std::io::Result<()> {
 
 fn copy_root(from: &OwnedFd, to: &Path) -> Result<(), rustix::io::Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let to = rustix::fs::open(to, flags, Mode::empty())?;
-    let stat = rustix::fs::statat(from, ".", AtFlags::SYMLINK_NOFOLLOW)?;
-    let owner = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
-    rustix::fs::fchown(&to, Some(owner.0), Some(owner.1))?;
-    rustix::fs::fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    for name in restore::xattr_names(from.as_fd())? {
-        let mut value = vec![0; tar::XATTR_MAX];
-        let len = rustix::fs::fgetxattr(from, name.as_slice(), value.as_mut_slice())?;
-        rustix::fs::fsetxattr(&to, name.as_slice(), &value[..len], XattrFlags::empty())?;
-    }
-    apply::set_time(to.as_fd(), tree::mtime(&stat))
+    copy::copy_attributes(from.as_fd(), rustix::fs::open(to, flags, Mode::empty())?.as_fd())
 }

@@ -246,11 +246,6 @@ impl Restoration {
         hash.finish()
     }
 
-    /// How many directories.
-    pub fn inodes(&self) -> u64 {
-        self.0.len() as u64
-    }
-
     /// Makes them below an empty directory.
     pub fn make(&self, root: &OwnedFd) -> Result<(), LayerError> {
         // Parents sort before their children, so they exist; and children are made before a parent gets its times.

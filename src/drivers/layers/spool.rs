@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::Layers;
 use super::error::LayerError;
+use super::staging::{children, id_of};
 use crate::ids::Digest;
 
 /// Whoever wanted it would have come back.
@@ -76,6 +77,17 @@ impl Layers {
         Ok(Some(Spool { file, layers: self.clone(), blob: blob.clone(), len }))
     }
 
+    /// What pulls that were cut short have left, less what another has open now.
+    pub fn idle_spools(&self) -> Vec<Spool> {
+        let blobs = children(&self.layout.spools()).into_iter().filter_map(|path| id_of(&path));
+        blobs.filter_map(|blob| self.spool(&blob, false).ok()?).collect()
+    }
+
+    /// Bytes of all spools.
+    pub fn spooled(&self) -> u64 {
+        self.spools.used.load(Ordering::Relaxed)
+    }
+
     /// Removes what nobody came back for, and counts the rest.
     pub(super) fn sweep_spools(&self) -> Result<(), LayerError> {
         let directory = self.layout.spools();
@@ -99,6 +111,11 @@ impl Layers {
 }
 
 impl Spool {
+    /// Whose bytes they are.
+    pub fn blob(&self) -> &Digest {
+        &self.blob
+    }
+
     /// Bytes that are there.
     pub fn len(&self) -> u64 {
         self.len
@@ -145,10 +162,11 @@ impl Spool {
 mod tests {
     use super::*;
     use crate::drivers::layers::Config;
+    use crate::drivers::trash::Trash;
     use crate::layout::Layout;
 
     fn open(layout: &Layout, spool_mib: u64) -> Layers {
-        Layers::open(layout, &Config { spool_mib, ..Config::default() }).unwrap()
+        Layers::open(layout, &Config { spool_mib, ..Config::default() }, Trash::new(layout)).unwrap()
     }
 
     fn chunks(bytes: &'static [u8]) -> Vec<Bytes> {
@@ -165,7 +183,10 @@ mod tests {
         let mut spool = layers.spool(&blob, true).unwrap().unwrap();
         assert!(spool.add(&chunks(b"hello ")).unwrap() && spool.add(&chunks(b"world")).unwrap());
         assert!(layers.spool(&blob, true).unwrap().is_none(), "one pull at a time");
+        assert!(layers.idle_spools().is_empty(), "a pull has it open");
         drop(spool);
+        assert_eq!(layers.idle_spools().iter().map(Spool::blob).collect::<Vec<_>>(), [&blob]);
+        assert_eq!(layers.spooled(), 11);
 
         let layers = open(&layout, 1);
         let mut spool = layers.spool(&blob, false).unwrap().unwrap();

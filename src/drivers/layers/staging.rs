@@ -1,59 +1,96 @@
-//! Things that grow out of sight, and the two renames of the cache: into place when whole, into the trash when done.
-//! What does not live here: filling them, and records.
+//! Things that grow out of sight, and the renames of the cache: into place when whole, out of it when done or damaged.
+//! What does not live here: filling them, records, and emptying the trash.
 
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::Write;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 
 use super::error::LayerError;
+use super::seal::{self, Contents, Sealed};
 use super::{Layers, overlay};
 use crate::ids::{ContainerId, Digest};
 use crate::layout::Layout;
 use crate::telemetry::Leak;
 
+/// What somebody works on.
+pub(super) type Growing = Arc<Mutex<InWork>>;
+
+#[derive(Debug, Default)]
+pub(super) struct InWork {
+    /// In the staging directory.
+    names: HashSet<String>,
+    /// Layers that were begun, ever.
+    layers: u64,
+}
+
+fn in_work(growing: &Growing) -> MutexGuard<'_, InWork> {
+    growing.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A name in the staging directory, ours until it is dropped.
+#[derive(Debug)]
+pub(super) struct Name {
+    pub(super) name: String,
+    growing: Growing,
+}
+
+impl Name {
+    pub(super) fn new(growing: &Growing) -> Self {
+        let name = ContainerId::generate().to_string();
+        in_work(growing).names.insert(name.clone());
+        Self { name, growing: Arc::clone(growing) }
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        in_work(&self.growing).names.remove(&self.name);
+    }
+}
+
 /// A layer in the staging directory; removed when dropped before `Layers::commit`.
 #[derive(Debug)]
 pub struct Staged {
     layout: Layout,
-    name: String,
-}
-
-pub(super) fn unique() -> String {
-    ContainerId::generate().to_string()
+    name: Name,
+    /// Open from the beginning: an error in writing back is told to those alone who were there when it happened.
+    root: OwnedFd,
+    /// In the order of opening.
+    number: u64,
+    contents: Mutex<Contents>,
 }
 
 impl Staged {
     /// An empty layer, mode 0755.
-    pub(super) fn layer(layout: &Layout) -> Result<Self, LayerError> {
-        let staged = Self { layout: layout.clone(), name: unique() };
-        let outer = layout.staged(&staged.name);
+    pub(super) fn layer(layers: &Layers) -> Result<Self, LayerError> {
+        let (layout, name) = (layers.layout.clone(), Name::new(&layers.growing));
+        let outer = layout.staged(&name.name);
         let made = std::fs::DirBuilder::new().mode(0o700).create(&outer);
         made.map_err(LayerError::io("make", &outer))?;
-        let layer = layout.staged_layer(&staged.name);
-        let made = std::fs::DirBuilder::new().mode(0o755).create(&layer);
-        made.map_err(LayerError::io("make", &layer))?;
-        rustix::fs::chmod(&layer, Mode::from_raw_mode(0o755))
-            .map_err(LayerError::io("set the mode of", &layer))?;
-        Ok(staged)
+        let opened = make_root(&layout.staged_layer(&name.name), &layers.growing);
+        let (root, number) = opened.inspect_err(|_| {
+            let _ = std::fs::remove_dir_all(&outer);
+        })?;
+        Ok(Self { layout, name, root, number, contents: Mutex::default() })
     }
 
     /// The layer's root.
     pub(super) fn open(&self) -> Result<OwnedFd, LayerError> {
-        let path = self.layout.staged_layer(&self.name);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::open(&path, flags, Mode::empty()).map_err(LayerError::io("open", &path))
+        self.root.try_clone().map_err(LayerError::io("open", self.path()))
     }
 
     /// The layer over its parents (top first), merged.
-    pub(super) fn open_merged(&self, lower: Vec<std::path::PathBuf>) -> Result<OwnedFd, LayerError> {
-        let work = self.layout.staged_work(&self.name);
+    pub(super) fn open_merged(&self, lower: Vec<PathBuf>) -> Result<OwnedFd, LayerError> {
+        let work = self.layout.staged_work(&self.name.name);
         let made = std::fs::DirBuilder::new().mode(0o700).create(&work);
         made.map_err(LayerError::io("make", &work))?;
-        let upper = self.layout.staged_layer(&self.name);
+        let upper = self.path();
         let writable = Some(overlay::Writable { upper: &upper, work: &work });
         let mounted = overlay::mount(&overlay::Stack { lower, writable, mapped: None, label: None })?;
         // A mount is opened by path only; its root has to be open for reading.
@@ -62,14 +99,50 @@ impl Staged {
     }
 
     /// Where it grows.
-    pub(super) fn path(&self) -> std::path::PathBuf {
-        self.layout.staged_layer(&self.name)
+    pub(super) fn path(&self) -> PathBuf {
+        self.layout.staged_layer(&self.name.name)
     }
+
+    /// Once; what was noted is forgotten then.
+    pub(super) fn seal(&self) -> Result<Sealed, LayerError> {
+        let contents = std::mem::take(&mut *self.contents.lock().unwrap_or_else(PoisonError::into_inner));
+        seal::of_new(self.root.as_fd(), &contents)
+    }
+
+    /// Contents of files that were just written: `commit` need not read them.
+    pub(super) fn note(&self, contents: Contents) {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner).extend(contents);
+    }
+}
+
+fn make_root(path: &Path, growing: &Growing) -> Result<(OwnedFd, u64), LayerError> {
+    let made = std::fs::DirBuilder::new().mode(0o755).create(path);
+    made.map_err(LayerError::io("make", path))?;
+    // Whatever the umask is.
+    let mode = Mode::from_raw_mode(0o755);
+    rustix::fs::chmod(path, mode).map_err(LayerError::io("set the mode of", path))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut growing = in_work(growing);
+    growing.layers += 1;
+    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(LayerError::io("open", path))?;
+    Ok((opened, growing.layers))
+}
+
+/// By as many threads as there are cores: of many files it takes a second.
+fn seal_all(layers: &[(&Staged, &Digest)]) -> Vec<Result<Sealed, LayerError>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = layers.len().div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        let seal = |part: &'_ [(&Staged, &Digest)]| part.iter().map(|(staged, _)| staged.seal()).collect();
+        let parts = layers.chunks(share).map(|part| scope.spawn(move || -> Vec<_> { seal(part) }));
+        let parts: Vec<_> = parts.collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        let path = self.layout.staged(&self.name);
+        let path = self.layout.staged(&self.name.name);
         if let Err(error) = std::fs::remove_dir_all(&path) {
             Leak::Layer.found();
             tracing::warn!(path = %path.display(), %error, "cannot remove a staged layer; the next start does");
@@ -79,20 +152,26 @@ impl Drop for Staged {
 
 impl Layers {
     /// Puts a whole layer in its place: see `commit_all`.
-    pub fn commit(&self, staged: &Staged, id: &Digest) -> Result<(), LayerError> {
-        self.commit_all(std::iter::once((staged, id)))?.pop().unwrap_or(Ok(()))
+    pub fn commit(&self, staged: &Staged, id: &Digest) -> Result<Sealed, LayerError> {
+        self.commit_all(&[(staged, id)])?.swap_remove(0)
     }
 
     /// Puts whole layers in their places, synced: after this they survive a power cut. There must be no record of an id;
-    /// a directory left without one makes room. One sync serves all, as it takes the disk longer than all else.
-    pub fn commit_all<'a>(
+    /// a directory left without one makes room. One sync serves all, as it takes the disk longer than all else. Tells of
+    /// each what it looks like and takes, now that all of it is on the disk.
+    pub fn commit_all(
         &self,
-        layers: impl Iterator<Item = (&'a Staged, &'a Digest)>,
-    ) -> Result<Vec<Result<(), LayerError>>, LayerError> {
-        let staging = self.layout.staging();
-        let opened = File::open(&staging).map_err(LayerError::io("open", &staging))?;
-        rustix::fs::syncfs(&opened).map_err(LayerError::io("sync", &staging))?;
-        let placed = layers.map(|(staged, id)| self.place(staged, id)).collect();
+        layers: &[(&Staged, &Digest)],
+    ) -> Result<Vec<Result<Sealed, LayerError>>, LayerError> {
+        // Who was there first is told of every error since.
+        if let Some((oldest, _)) = layers.iter().min_by_key(|(staged, _)| staged.number) {
+            rustix::fs::syncfs(&oldest.root).map_err(LayerError::io("sync", self.layout.staging()))?;
+        }
+        let place = |((staged, id), sealed): (&(&Staged, &Digest), Result<Sealed, LayerError>)| {
+            let sealed = sealed?;
+            self.place(staged, id).map(|()| sealed)
+        };
+        let placed = layers.iter().zip(seal_all(layers)).map(place).collect();
         sync_directory(&self.layout.layers())?;
         Ok(placed)
     }
@@ -105,108 +184,103 @@ impl Layers {
         std::fs::rename(staged.path(), &to).map_err(LayerError::io("put in place", &to))
     }
 
-    /// Keeps a small blob under its digest, synced. The caller has verified it.
-    pub fn keep_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), LayerError> {
-        let to = self.layout.blob(digest);
-        if to.exists() {
-            return Ok(());
-        }
-        let from = self.layout.staged(&unique());
-        let mut options = File::options();
-        let written = options.write(true).create_new(true).mode(0o600).open(&from).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        });
-        written.map_err(LayerError::io("write", &from))?;
-        std::fs::rename(&from, &to).map_err(LayerError::io("put in place", &to))?;
-        sync_directory(&self.layout.blobs())
-    }
-
-    /// A blob that was kept, if it still is what its name says.
-    pub fn kept_blob(&self, digest: &Digest) -> Option<Vec<u8>> {
-        let bytes = std::fs::read(self.layout.blob(digest)).ok()?;
-        (Digest::of(&bytes) == *digest).then_some(bytes)
-    }
-
-    /// Removes a kept blob; fine if there is none.
-    pub fn remove_blob(&self, digest: &Digest) -> Result<(), LayerError> {
-        let path = self.layout.blob(digest);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(LayerError::io("remove", &path)(error))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Moves a layer out of sight at once; `empty_trash` frees its space. Fine if it is gone.
+    /// Moves a layer out of sight at once; emptying the trash frees its space. Fine if it is gone.
     pub fn discard(&self, id: &Digest) -> Result<(), LayerError> {
         let path = self.layout.layer(id);
         if path.exists() { self.trash(&path) } else { Ok(()) }
     }
 
+    /// Moves a damaged layer out of sight, where containers that run on it keep it. Fine if it is gone.
+    pub fn quarantine(&self, id: &Digest) -> Result<(), LayerError> {
+        let (from, to) =
+            (self.layout.layer(id), self.layout.quarantined(id, ContainerId::generate().as_str()));
+        absent(std::fs::rename(&from, &to)).map_err(LayerError::io("move to quarantine", &from))
+    }
+
+    /// The ids of damaged layers.
+    pub fn quarantined(&self) -> Vec<Digest> {
+        children(&self.layout.quarantine()).iter().filter_map(|path| id_of(path)).collect()
+    }
+
+    /// Damaged layers that nobody uses any more.
+    pub fn unused_quarantined(&self, used: impl Fn(&Digest) -> bool) -> Vec<PathBuf> {
+        unknown(&self.layout.quarantine(), used)
+    }
+
+    /// Moves them to the trash.
+    pub fn release_quarantined(&self, used: impl Fn(&Digest) -> bool) -> Result<(), LayerError> {
+        self.unused_quarantined(used).iter().try_for_each(|path| self.trash(path))
+    }
+
+    /// What is in the trash.
+    pub fn trashed(&self) -> Vec<PathBuf> {
+        children(&self.layout.trash())
+    }
+
     fn trash(&self, path: &Path) -> Result<(), LayerError> {
-        std::fs::rename(path, self.layout.trashed(&unique()))
-            .map_err(LayerError::io("move to the trash", path))
+        absent(self.trash.take(path)).map_err(LayerError::io("move to the trash", path))
     }
 
-    fn trash_leak(&self, path: &Path, kind: Leak) -> Result<(), LayerError> {
-        let trashed = self.trash(path);
-        kind.note(&trashed);
-        trashed
+    /// Frees what was discarded, in the background. What is returned ends when all of it is gone.
+    pub fn empty_trash(&self) -> tokio::sync::oneshot::Receiver<()> {
+        self.trash.empty()
     }
 
-    /// Frees what was discarded; takes as long as the disk takes.
-    pub fn empty_trash(&self) {
-        let trash = self.layout.trash();
-        for path in children(&trash) {
-            let removed =
-                if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-            // Another emptying at the same time is fine.
-            if let Err(error) = removed.or_else(absent) {
-                tracing::warn!(path = %path.display(), %error, "cannot remove what is in the trash");
-            }
-        }
-    }
-
-    /// At start: what grew when the daemon died, layers without a record, and blobs of no image go to the trash.
-    pub fn sweep(
+    /// What nobody knows or works on: unfinished layers and blobs, layers without a record, blobs of no image.
+    pub fn strays(
         &self,
         layers: impl Fn(&Digest) -> bool,
         blobs: impl Fn(&Digest) -> bool,
-    ) -> Result<(), LayerError> {
-        for path in children(&self.layout.staging()) {
-            self.trash_leak(&path, Leak::Layer)?;
-        }
-        sweep_unknown(self, (&self.layout.layers(), Leak::Layer), layers)?;
-        sweep_unknown(self, (&self.layout.blobs(), Leak::Blob), blobs)
+    ) -> Vec<(PathBuf, Leak)> {
+        // Looked at first, and then for who works on it: what begins meanwhile is not seen at all.
+        let mut staged = children(&self.layout.staging());
+        let growing = in_work(&self.growing).names.clone();
+        staged.retain(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            !name.is_some_and(|name| growing.contains(name))
+        });
+        let layers = unknown(&self.layout.layers(), layers).into_iter().map(|path| (path, Leak::Layer));
+        let blobs = unknown(&self.layout.blobs(), blobs).into_iter().map(|path| (path, Leak::Blob));
+        let staged = staged.into_iter().map(|path| (path, Leak::Layer));
+        staged.chain(layers).chain(blobs).collect()
+    }
+
+    /// Moves strays to the trash.
+    pub fn sweep(&self, strays: &[(PathBuf, Leak)]) -> Result<(), LayerError> {
+        strays.iter().try_for_each(|(path, kind)| {
+            let trashed = self.trash(path);
+            kind.note(&trashed);
+            trashed
+        })
     }
 }
 
-fn sweep_unknown(
-    layers: &Layers,
-    (directory, kind): (&Path, Leak),
-    known: impl Fn(&Digest) -> bool,
-) -> Result<(), LayerError> {
-    for path in children(directory) {
-        let name = path.file_name().and_then(|name| name.to_str());
-        let digest = name.and_then(|name| Digest::parse(&format!("sha256:{name}")).ok());
-        if !digest.is_some_and(|digest| known(&digest)) {
-            layers.trash_leak(&path, kind)?;
-        }
+/// What a directory has beside the ids that are known.
+fn unknown(directory: &Path, known: impl Fn(&Digest) -> bool) -> Vec<PathBuf> {
+    let mut paths = children(directory);
+    paths.retain(|path| !id_of(path).is_some_and(|id| known(&id)));
+    paths
+}
+
+/// The id in the name of a layer or blob, also of one in quarantine.
+pub(super) fn id_of(path: &Path) -> Option<Digest> {
+    let name = path.file_name()?.to_str()?;
+    let digits = name.split_once('.').map_or(name, |(digits, _)| digits);
+    Digest::parse(&format!("sha256:{digits}")).ok()
+}
+
+pub(super) fn absent(done: std::io::Result<()>) -> std::io::Result<()> {
+    match done {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        done => done,
     }
-    Ok(())
 }
 
-fn absent(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
-}
-
-fn children(directory: &Path) -> Vec<std::path::PathBuf> {
+pub(super) fn children(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten();
     entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect()
 }
 
-fn sync_directory(path: &Path) -> Result<(), LayerError> {
+pub(super) fn sync_directory(path: &Path) -> Result<(), LayerError> {
     File::open(path).and_then(|file| file.sync_all()).map_err(LayerError::io("sync", path))
 }

@@ -19,7 +19,7 @@ const LINKS_MAX: usize = 40;
 /// Names that links add to one path: a few links that lead to and fro would make each entry a long way.
 const LINK_NAMES_MAX: usize = 512;
 /// Below any usual limit of open files: the way holds one for each directory.
-const DEPTH_MAX: usize = 512;
+pub const DEPTH_MAX: usize = 512;
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 

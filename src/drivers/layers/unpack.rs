@@ -3,16 +3,15 @@
 
 use std::cell::Cell;
 use std::io::{self, BufRead};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use super::Layers;
 use super::apply::{Applied, View, apply};
 use super::error::LayerError;
 use super::inflate::{Inflated, pipe};
 use super::staging::Staged;
 use super::tar::Reader;
-use super::{Layers, tree};
 use crate::ids::Digest;
 
 /// Small blobs may unpack to this, whatever their ratio.
@@ -33,10 +32,6 @@ pub struct Unpacked {
     pub implied: std::collections::BTreeSet<Vec<u8>>,
     /// Directories with whiteouts in them.
     pub hiding: std::collections::BTreeSet<Vec<u8>>,
-    /// Bytes on disk.
-    pub bytes: u64,
-    /// Inodes on disk.
-    pub inodes: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +51,7 @@ impl Layers {
         size: u64,
         parents: Option<&[Digest]>,
     ) -> Result<Unpacked, LayerError> {
-        let staged = Staged::layer(&self.layout)?;
+        let staged = Staged::layer(self)?;
         let (root, view) = match parents {
             None => (staged.open()?, View::Alone),
             Some(parents) => {
@@ -80,17 +75,15 @@ impl Layers {
             let inflated: Inflated = reader.finish()?;
             Ok((applied, inflated.digest()))
         });
-        let (mut applied, diff_id) = done.map_err(|error| match exceeded.get() {
+        let (applied, diff_id) = done.map_err(|error| match exceeded.get() {
             Exceeded::No => error,
             Exceeded::Ratio(limit) => LayerError::TooLarge { limit, blob: size },
             Exceeded::Disk(free) => LayerError::DiskFull { path: staged.path(), free },
             Exceeded::Inodes(free) => LayerError::NoInodes { path: staged.path(), free },
         })?;
-        if view == View::Merged {
-            count(&staged, &mut applied)?;
-        }
-        let Applied { implied, hiding, bytes, inodes } = applied;
-        Ok(Unpacked { staged, diff_id, implied, hiding, bytes, inodes })
+        let Applied { implied, hiding, contents } = applied;
+        staged.note(contents);
+        Ok(Unpacked { staged, diff_id, implied, hiding })
     }
 
     fn guard(&self, size: u64, exceeded: Rc<Cell<Exceeded>>) -> impl FnMut(u64) -> io::Result<()> + 'static {
@@ -119,31 +112,4 @@ impl Layers {
             Ok(())
         }
     }
-}
-
-/// What overlay copied up was not seen by the applier: count what is there.
-fn count(staged: &Staged, applied: &mut Applied) -> Result<(), LayerError> {
-    (applied.bytes, applied.inodes) = (0, 0);
-    let mut seen = std::collections::HashSet::new();
-    let mut ahead = vec![staged.open()?];
-    while let Some(directory) = ahead.pop() {
-        let failed = |errno| LayerError::io("count the files of", staged.path())(errno);
-        applied.bytes += 4096;
-        applied.inodes += 1;
-        for entry in rustix::fs::Dir::read_from(&directory).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name().to_owned();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            let stat = rustix::fs::statat(&directory, &name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(failed)?;
-            if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory {
-                ahead.push(tree::open_directory(directory.as_fd(), name.to_bytes()).map_err(failed)?);
-            } else if seen.insert(stat.st_ino) {
-                applied.bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
-                applied.inodes += 1;
-            }
-        }
-    }
-    Ok(())
 }

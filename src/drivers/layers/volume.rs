@@ -79,6 +79,7 @@ mod tests {
     use super::super::Config;
     use super::*;
     use crate::containers::spec::IdMapping;
+    use crate::drivers::trash::Trash;
     use crate::layout::Layout;
     use crate::pods::spec::UserNamespace;
     use std::fs;
@@ -95,7 +96,7 @@ mod tests {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             let layout = Layout::new(dir.path().join("root"), dir.path().join("state"));
-            let layers = Layers::open(&layout, &Config::default()).unwrap();
+            let layers = Layers::open(&layout, &Config::default(), Trash::new(&layout)).unwrap();
             Self { dir, layers }
         }
 

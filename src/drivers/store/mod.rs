@@ -5,13 +5,18 @@
 //! containers need; it costs no fsync (WAL, synchronous=NORMAL). `Durability::Power` survives a power cut too, and is
 //! what an image's record needs before the image is visible.
 
+mod ballast;
+
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
+
+use self::ballast::Ballast;
+use crate::error::Kind;
 
 /// A type with a table of its own.
 pub trait Record: Serialize + DeserializeOwned {
@@ -56,6 +61,20 @@ pub enum StoreError {
     /// The writing thread has ended: the daemon is stopping.
     #[error("the record store {0} is closed")]
     Closed(PathBuf),
+}
+
+impl StoreError {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        let Self::Sqlite { source: rusqlite::Error::SqliteFailure(error, _), .. } = self else {
+            return Kind::Internal;
+        };
+        match error.code {
+            ErrorCode::DiskFull => Kind::ResourceExhausted,
+            ErrorCode::ReadOnly => Kind::FailedPrecondition,
+            _ => Kind::Internal,
+        }
+    }
 }
 
 /// A record that can't be read: the others can.
@@ -127,10 +146,11 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let failed = |verb| move |source| StoreError::Sqlite { verb, path: path.to_path_buf(), source };
         let db = connect(path).map_err(failed("open"))?;
+        let ballast = Ballast::new(path.with_extension("ballast"));
         let (writes, queue) = mpsc::channel();
         std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || write_loop(db, &queue))
+            .spawn(move || write_loop(db, ballast, &queue))
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
             .map_err(failed("start the writer of"))?;
         Ok(Self { path: path.to_path_buf(), writes })
@@ -201,9 +221,14 @@ fn ensure_table(db: &Connection, table: &str) -> Result<(), rusqlite::Error> {
     ))
 }
 
-fn write_loop(mut db: Connection, queue: &mpsc::Receiver<Write>) {
+fn write_loop(mut db: Connection, mut ballast: Ballast, queue: &mpsc::Receiver<Write>) {
     while let Ok(write) = queue.recv() {
-        let result = apply(&mut db, &write.changes, write.durability);
+        ballast.restore();
+        let mut result = apply(&mut db, &write.changes, write.durability);
+        let full = |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::DiskFull);
+        if result.as_ref().is_err_and(full) && ballast.give_up() {
+            result = apply(&mut db, &write.changes, write.durability);
+        }
         // The caller may have gone; the write stands all the same.
         let _ = write.done.send(result);
     }

@@ -8,6 +8,7 @@ mod hostile;
 mod merged_view;
 mod registry;
 mod sharing;
+mod verify;
 
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
@@ -15,7 +16,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::*;
+use crate::drivers::layers::Config as LayersConfig;
 use crate::drivers::registry::Config as RegistryConfig;
+use crate::drivers::trash::Trash;
+use crate::layout::Layout;
 
 /// A node's images in a directory of their own.
 struct Node {
@@ -67,7 +71,8 @@ impl Node {
 async fn open(layout: &Layout) -> Images {
     let store = Arc::new(Store::open(&layout.store()).unwrap());
     let registry = Registry::new(RegistryConfig::default()).unwrap();
-    Images::open(layout, store, registry, Config::default(), &LayersConfig::default()).await.unwrap()
+    let layers = Layers::open(layout, &LayersConfig::default(), Trash::new(layout)).unwrap();
+    Images::open(layers, store, registry, Config::default()).await.unwrap()
 }
 
 /// A mounted root, reached through its descriptor.

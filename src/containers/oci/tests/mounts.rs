@@ -109,3 +109,25 @@ fn image_volumes_are_numbered_as_the_request_has_them() {
         assert!(matches!(case.spec(), Err(SpecError::Mount { .. })), "{bad}");
     }
 }
+
+#[test]
+fn an_images_volumes_go_where_nothing_else_is_mounted() {
+    let mut case = case();
+    let places = |case: &Case| anonymous_places(&case.image, &case.container).unwrap();
+    assert!(places(&case).is_empty());
+    let declared =
+        ["/data/db", "/../../data", "rel/./x", "/", "", "/proc/x", "/sys", "/dev/shm", "/etc/hosts"];
+    let more = ["/etc", "//data//", "/claim", "/claim/below", "/claimed", "/nul\0"];
+    case.image.volumes = texts(&[&declared[..], &more].concat());
+    case.container.mounts = vec![mount("/h/claim", "/claim/"), mount("/h/deep", "/data/db/deep")];
+    assert_eq!(places(&case), ["/claimed", "/data", "/data/db", "/etc", "/rel/x"].map(PathBuf::from));
+    case.container.security.readonly_rootfs = true;
+    case.anonymous = vec![AnonymousVolume { place: "/data".into(), directory: "/s/volumes/1".into() }];
+    let spec = case.json();
+    assert_eq!(destinations(&spec)[..2], ["/data", "/proc"]);
+    assert_eq!(at(&spec, "/data")["source"], "/s/volumes/1");
+    assert_eq!(at(&spec, "/data")["options"], json!(["bind", "rprivate", "rw"]));
+    case.image.volumes = (0..65).map(|n| format!("/{n}")).collect();
+    let error = anonymous_places(&case.image, &case.container).unwrap_err();
+    assert_eq!(error.to_string(), "the image declares 65 volumes; 64 are made at most");
+}

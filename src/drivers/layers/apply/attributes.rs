@@ -85,7 +85,8 @@ pub fn set_time(fd: BorrowedFd<'_>, mtime: (i64, u32)) -> Result<(), Errno> {
     rustix::fs::futimens(fd, &times(mtime))
 }
 
-fn times((seconds, nanoseconds): (i64, u32)) -> Timestamps {
+/// The time of modification alone, as system calls take it.
+pub fn times((seconds, nanoseconds): (i64, u32)) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },

@@ -10,32 +10,19 @@ use rustix::io::Errno;
 use super::super::error::LayerError;
 use super::super::tar::Entry;
 use super::super::tree;
-use super::{Applier, blocks};
-
-/// What went.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Gone {
-    pub bytes: u64,
-    pub inodes: u64,
-}
+use super::Applier;
 
 /// Removes a name and all below it. Depth is bounded by `Tree`.
-pub fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Gone, Errno> {
-    let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-        rustix::fs::unlinkat(parent, name, AtFlags::empty())?;
-        let last = stat.st_nlink <= 1;
-        return Ok(if last { Gone { bytes: blocks(&stat), inodes: 1 } } else { Gone::default() });
+pub fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        done => return done,
     }
-    let mut gone = Gone { bytes: 4096, inodes: 1 };
     let directory = tree::open_directory(parent, name)?;
     for child in names(directory.as_fd())? {
-        let child = remove(directory.as_fd(), &child)?;
-        gone.bytes += child.bytes;
-        gone.inodes += child.inodes;
+        remove(directory.as_fd(), &child)?;
     }
-    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?;
-    Ok(gone)
+    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
 }
 
 /// The names in a directory.
@@ -101,8 +88,7 @@ impl Applier {
         let added = self.known.added.contains(path);
         let holds_added = below(&self.known.added, path).next().is_some();
         if !added && !holds_added {
-            remove(parent, name)?;
-            return Ok(());
+            return remove(parent, name);
         }
         if !is_directory {
             return Ok(());

@@ -219,7 +219,10 @@ fn thousands_of_generated_archives_stay_inside_and_are_counted_right() {
         applied.set(applied.get() + 1);
         let seen = snapshot::take(&unpacked.staged.path());
         let inodes = seen.iter().filter(|(path, seen)| seen.same_as == **path).count() as u64;
-        prop_assert_eq!(unpacked.inodes, inodes);
+        let sealed = unpacked.staged.seal().unwrap();
+        prop_assert_eq!(sealed.inodes, inodes);
+        let root = unpacked.staged.open().unwrap();
+        prop_assert_eq!(seal::of_new(root.as_fd(), &Default::default()).unwrap(), sealed);
         // One in eight also with the parents in view: an overlay has to be mounted for each.
         if applied.get() % 8 == 0 {
             let id = cache.keep(&unpacked);

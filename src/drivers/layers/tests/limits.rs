@@ -111,7 +111,8 @@ fn numbers() {
     let device =
         |major, minor| Tar::default().add(&Head { device: (major, minor), ..head("n", b'3') }, b"").bytes();
     let made = taken(&device(4095, 0xf_ffff));
-    let stat = rustix::fs::statat(made.layer.staged.open().unwrap(), "n", AtFlags::empty()).unwrap();
+    let stat =
+        rustix::fs::statat(made.layer.staged.open().unwrap(), "n", rustix::fs::AtFlags::empty()).unwrap();
     assert_eq!((rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)), (4095, 0xf_ffff));
     refused(&device(4096, 0), &["device number"]);
     refused(&device(0, 0x10_0000), &["device number"]);

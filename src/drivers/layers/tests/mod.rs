@@ -6,6 +6,7 @@ mod disagreement;
 mod escapes;
 mod expense;
 mod limits;
+mod seals;
 mod snapshot;
 
 use super::*;
@@ -30,7 +31,7 @@ impl Cache {
 
     fn within(dir: tempfile::TempDir) -> Self {
         let layout = Layout::new(dir.path().join("root"), dir.path().join("state"));
-        let layers = Layers::open(&layout, &Config::default()).unwrap();
+        let layers = Layers::open(&layout, &Config::default(), Trash::new(&layout)).unwrap();
         Self { layers, layout, dir }
     }
 

@@ -173,7 +173,7 @@ mod tests {
         for vectors in all() {
             for (message, answer) in answers {
                 assert_eq!(alone(vectors, message), bytes(answer), "{vectors:?}");
-                let all = together(vectors, &vec![message; LANES]);
+                let all = together(vectors, &[message; LANES]);
                 assert!(all.iter().all(|one| *one == bytes(answer)), "{vectors:?}");
             }
         }

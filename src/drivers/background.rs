@@ -18,7 +18,17 @@ struct Queue {
 }
 
 /// The least that nice(2) gives; the priority at the disk follows from it.
-const LOWEST: i32 = 19;
+pub const LOWEST: i32 = 19;
+/// What other threads have.
+pub const NORMAL: i32 = 0;
+
+/// For the calling thread, until the next job on it.
+pub fn set_nice(nice: i32) {
+    // With 0 the kernel means the calling thread alone.
+    if let Err(error) = rustix::process::setpriority_process(None, nice) {
+        tracing::debug!(%error, "the background thread keeps its priority");
+    }
+}
 
 impl Background {
     /// Adds a job behind the others. Does not wait.
@@ -42,11 +52,8 @@ impl Background {
     }
 
     fn work(&self) {
-        // With 0 the kernel means the calling thread alone.
-        if let Err(error) = rustix::process::setpriority_process(None, LOWEST) {
-            tracing::debug!(%error, "the background thread keeps its priority");
-        }
         while let Some(job) = self.next() {
+            set_nice(LOWEST);
             // A panic has been reported by its hook; the other jobs are not to blame.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
         }

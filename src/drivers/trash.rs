@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use tokio::sync::oneshot;
 
-use super::background::Background;
+use super::background::{self, Background, LOWEST, NORMAL};
 use crate::ids::ContainerId;
 use crate::layout::Layout;
 use crate::telemetry::Leak;
@@ -68,7 +68,7 @@ impl Trash {
         let (done, waiting) = oneshot::channel();
         let (path, hurry) = (self.layout.trash(), Arc::clone(&self.hurry));
         self.background.push(move || {
-            if let Err(error) = empty(&path, Pace { hurry, removed: 0, rested: Instant::now() }) {
+            if let Err(error) = empty(&path, Pace::new(hurry)) {
                 tracing::warn!(path = %path.display(), %error, "cannot read the trash");
             }
             let _ = done.send(());
@@ -162,12 +162,26 @@ struct Pace {
 }
 
 impl Pace {
+    /// Of the calling thread, whose priority follows it: who waits for space on a busy node waits for this thread.
+    fn new(hurry: Arc<Mutex<Instant>>) -> Self {
+        let pace = Self { hurry, removed: 0, rested: Instant::now() };
+        background::set_nice(if pace.hurries() { NORMAL } else { LOWEST });
+        pace
+    }
+
+    fn hurries(&self) -> bool {
+        Instant::now() <= *self.hurry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn rest(&mut self) {
         self.removed += 1;
         if !self.removed.is_multiple_of(STRIDE) {
             return;
         }
-        if Instant::now() > *self.hurry.lock().unwrap_or_else(PoisonError::into_inner) {
+        if self.hurries() {
+            background::set_nice(NORMAL);
+        } else {
+            background::set_nice(LOWEST);
             std::thread::sleep(self.rested.elapsed().min(REST_MAX));
         }
         self.rested = Instant::now();
@@ -244,16 +258,17 @@ mod tests {
     fn it_rests_half_of_the_time_when_the_hurry_is_over() {
         let hurry = Arc::new(Mutex::new(Instant::now() - Duration::from_secs(1)));
         let timed = |hurry| {
-            let mut pace = Pace { hurry, removed: 0, rested: Instant::now() };
+            let mut pace = Pace::new(hurry);
             let start = Instant::now();
             for _ in 0..4 * STRIDE {
                 std::thread::sleep(Duration::from_micros(20));
                 pace.rest();
             }
-            start.elapsed()
+            (start.elapsed(), rustix::process::getpriority_process(None).unwrap())
         };
-        let slow = timed(hurry);
-        let fast = timed(Arc::new(Mutex::new(Instant::now() + HURRY)));
+        let (slow, lowest) = timed(hurry);
+        let (fast, normal) = timed(Arc::new(Mutex::new(Instant::now() + HURRY)));
         assert!(slow > fast * 3 / 2, "{slow:?} {fast:?}");
+        assert_eq!((lowest, normal), (LOWEST, NORMAL));
     }
 }

@@ -116,6 +116,8 @@ impl Disk {
 
     fn mount(&mut self) -> Result<()> {
         let (file, at) = (self.file(), self.path());
+        // Without udev nothing else loads it; elsewhere it is built in, or there.
+        let _ = run(Command::new("modprobe").arg("loop"));
         run(Command::new("mount")
             .args(["-t", self.system.name(), "-o", self.system.options()])
             .arg(file)

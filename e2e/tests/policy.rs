@@ -6,7 +6,8 @@ use std::process::{Command, Output};
 use anyhow::Result;
 use berth_e2e::client::{expect_refusal, image_spec};
 use berth_e2e::crictl::Crictl;
-use berth_e2e::images::{self, Blob, Built, Format, Image, catalog, publish};
+use berth_e2e::images::signed::{sign_bundles, sign_simple};
+use berth_e2e::images::{self, Built, Format, Image, catalog, publish};
 use berth_e2e::node::Options;
 use berth_e2e::registry::Registry;
 use berth_e2e::runtime::{Runtime, berth};
@@ -14,7 +15,6 @@ use berth_e2e::sigstore::{self, Annotations, By, Certified, SIGN, Sigstore};
 use berth_e2e::world::World;
 use berth_proto::cri::v1::*;
 use rcgen::KeyPair;
-use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic::Code;
 
@@ -23,7 +23,6 @@ const SUBJECT: &str = "https://ci.test/team/app/release@refs/tags/v1";
 const ISSUER: &str = "https://oidc.test";
 /// When the certificates were made.
 const THEN: u64 = 1_700_000_000;
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// Who may sign, and the files that say so.
 struct Signers {
@@ -73,61 +72,6 @@ fn publish_image(registry: &Registry, name: &str) -> Result<Built> {
     Ok(image)
 }
 
-fn manifest(layers: &[(Blob, Annotations)], more: Value) -> Result<(Blob, Blob)> {
-    let config = Blob::new("application/vnd.oci.image.config.v1+json", b"{}".to_vec());
-    let descriptor = |blob: &Blob| json!({ "mediaType": blob.media_type, "digest": blob.digest, "size": blob.size });
-    let layer = |(blob, annotations): &(Blob, Annotations)| {
-        let mut layer = descriptor(blob);
-        layer["annotations"] = json!(annotations);
-        layer
-    };
-    let mut whole = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor(&config) });
-    whole["layers"] = layers.iter().map(layer).collect();
-    for (key, value) in more.as_object().into_iter().flatten() {
-        whole[key] = value.clone();
-    }
-    Ok((Blob::new(MANIFEST, serde_json::to_vec(&whole)?), config))
-}
-
-/// As cosign 2 does: one manifest with a layer for each signature, the oldest first.
-fn sign_simple(registry: &Registry, repository: &str, digest: &str, all: &[(Vec<u8>, Annotations)]) -> Result<()> {
-    let layers: Vec<_> = all
-        .iter()
-        .map(|(payload, annotations)| (Blob::new(sigstore::SIMPLE, payload.clone()), annotations.clone()))
-        .collect();
-    let (manifest, config) = manifest(&layers, json!({}))?;
-    let storage = registry.storage();
-    for blob in layers.iter().map(|(blob, _)| blob).chain([&config]) {
-        storage.put_blob(repository, blob)?;
-    }
-    storage.tag(repository, &format!("{}.sig", digest.replace(':', "-")), &manifest)
-}
-
-/// As cosign 3 does where the registry does not list referrers: an index of manifests with a bundle each.
-fn sign_bundles(registry: &Registry, repository: &str, digest: &str, bundles: &[Value]) -> Result<()> {
-    let storage = registry.storage();
-    let mut manifests = Vec::new();
-    for bundle in bundles {
-        let layer = Blob::new(sigstore::BUNDLE, bundle.to_string().into_bytes());
-        let subject = json!({ "mediaType": MANIFEST, "digest": digest, "size": 1 });
-        let more = json!({ "artifactType": sigstore::BUNDLE, "subject": subject });
-        let (manifest, config) = manifest(&[(layer.clone(), Annotations::new())], more)?;
-        storage.put_blob(repository, &layer)?;
-        storage.put_blob(repository, &config)?;
-        storage.put_manifest(repository, &manifest)?;
-        manifests.push(json!({
-            "mediaType": MANIFEST,
-            "digest": manifest.digest,
-            "size": manifest.size,
-            "artifactType": sigstore::BUNDLE,
-            "annotations": { "dev.sigstore.bundle.predicateType": SIGN }
-        }));
-    }
-    let kind = "application/vnd.oci.image.index.v1+json";
-    let index = json!({ "schemaVersion": 2, "mediaType": kind, "manifests": manifests });
-    storage.tag(repository, &digest.replace(':', "-"), &Blob::new(kind, serde_json::to_vec(&index)?))
-}
-
 fn simple(digest: &str, by: &By<'_>) -> Result<(Vec<u8>, Annotations)> {
     let payload = sigstore::payload(digest, "docker.io/keys/app");
     let annotations = sigstore::simple(&payload, by)?;
@@ -142,13 +86,13 @@ async fn images_are_pulled_that_a_key_has_signed_and_no_others() -> Result<()> {
     let (by, stranger) = (By::Key(&signers.key), KeyPair::generate()?);
 
     let image = publish_image(registry, "keys/simple")?;
-    sign_simple(registry, "keys/simple", image.digest(), &[simple(image.digest(), &by)?])?;
+    sign_simple(&registry.storage(), "keys/simple", image.digest(), &[simple(image.digest(), &by)?])?;
     crictl.run(&["pull", "docker.io/keys/simple:1"])?;
     crictl.run(&["pull", &format!("docker.io/keys/simple@{}", image.digest())])?;
 
     let image = publish_image(registry, "keys/bundle")?;
     let bundle = sigstore::bundle(&sigstore::statement(image.digest(), SIGN), &by)?;
-    sign_bundles(registry, "keys/bundle", image.digest(), &[bundle])?;
+    sign_bundles(&registry.storage(), "keys/bundle", image.digest(), &[bundle])?;
     crictl.run(&["pull", "docker.io/keys/bundle:1"])?;
 
     let image = publish_image(registry, "keys/unsigned")?;
@@ -163,7 +107,12 @@ async fn images_are_pulled_that_a_key_has_signed_and_no_others() -> Result<()> {
     assert_eq!(world.client.image("docker.io/keys/unsigned:1").await?, None);
 
     let image = publish_image(registry, "keys/stranger")?;
-    sign_simple(registry, "keys/stranger", image.digest(), &[simple(image.digest(), &By::Key(&stranger))?])?;
+    sign_simple(
+        &registry.storage(),
+        "keys/stranger",
+        image.digest(),
+        &[simple(image.digest(), &By::Key(&stranger))?],
+    )?;
     let refused = world.client.pull("docker.io/keys/stranger:1").await;
     expect_refusal(refused, &[Code::Unknown], &[FAILED, "one is by another key", image.digest()]);
 
@@ -181,11 +130,21 @@ async fn images_are_pulled_whose_signer_s_certificate_the_policy_names() -> Resu
     let Some(world) = world(signers.rules()).await? else { return Ok(()) };
     let registry = &world.registry;
     let image = publish_image(registry, "ci/simple")?;
-    sign_simple(registry, "ci/simple", image.digest(), &[simple(image.digest(), &signers.by_certificate())?])?;
+    sign_simple(
+        &registry.storage(),
+        "ci/simple",
+        image.digest(),
+        &[simple(image.digest(), &signers.by_certificate())?],
+    )?;
     world.client.pull("docker.io/ci/simple:1").await?;
     let image = publish_image(registry, "ci/bundle")?;
     let statement = sigstore::statement(image.digest(), SIGN);
-    sign_bundles(registry, "ci/bundle", image.digest(), &[sigstore::bundle(&statement, &signers.by_certificate())?])?;
+    sign_bundles(
+        &registry.storage(),
+        "ci/bundle",
+        image.digest(),
+        &[sigstore::bundle(&statement, &signers.by_certificate())?],
+    )?;
     world.client.pull("docker.io/ci/bundle:1").await?;
 
     // Somebody else whom the same authority knows; the right name of another provider; our key, which is for keys only.
@@ -199,7 +158,7 @@ async fn images_are_pulled_whose_signer_s_certificate_the_policy_names() -> Resu
     ] {
         let image = publish_image(registry, name)?;
         let bundle = sigstore::bundle(&sigstore::statement(image.digest(), SIGN), &by)?;
-        sign_bundles(registry, name, image.digest(), &[bundle])?;
+        sign_bundles(&registry.storage(), name, image.digest(), &[bundle])?;
         let refused = world.client.pull(&format!("docker.io/{name}:1")).await;
         expect_refusal(refused, &[Code::Unknown], &[FAILED, why]);
     }
@@ -211,8 +170,11 @@ async fn who_signs_the_index_or_this_machine_s_manifest_approves_of_the_image() 
     let signers = Signers::new()?;
     let Some(world) = world(signers.rules()).await? else { return Ok(()) };
     let registry = &world.registry;
-    for (name, signed) in [("keys/index", Some(2)), ("keys/ours", Some(1)), ("keys/foreign", Some(0)), ("keys/none", None)] {
-        let of = |architecture: &str| Image { architecture: architecture.into(), ..catalog::tiny(name) }.build();
+    for (name, signed) in
+        [("keys/index", Some(2)), ("keys/ours", Some(1)), ("keys/foreign", Some(0)), ("keys/none", None)]
+    {
+        let of =
+            |architecture: &str| Image { architecture: architecture.into(), ..catalog::tiny(name) }.build();
         let images = [of("s390x")?, of("amd64")?];
         for image in &images {
             registry.storage().publish_untagged(name, image)?;
@@ -222,7 +184,7 @@ async fn who_signs_the_index_or_this_machine_s_manifest_approves_of_the_image() 
         let digests = [images[0].digest(), images[1].digest(), index.digest.as_str()];
         if let Some(signed) = signed {
             let signature = simple(digests[signed], &By::Key(&signers.key))?;
-            sign_simple(registry, name, digests[signed], &[signature])?;
+            sign_simple(&registry.storage(), name, digests[signed], &[signature])?;
         }
         let pulled = world.client.pull(&format!("docker.io/{name}:1")).await;
         match signed {
@@ -247,7 +209,7 @@ async fn a_good_signature_is_found_among_many_bad_ones_but_not_among_any_number(
             let annotations = sigstore::simple(&payload, &By::Key(&stranger))?;
             all.push((payload, annotations));
         }
-        sign_simple(registry, name, image.digest(), &all)?;
+        sign_simple(&registry.storage(), name, image.digest(), &all)?;
     }
     world.client.pull("docker.io/keys/few:1").await?;
     let refused = world.client.pull("docker.io/keys/many:1").await;
@@ -258,7 +220,12 @@ async fn a_good_signature_is_found_among_many_bad_ones_but_not_among_any_number(
     let mut payload = sigstore::payload(image.digest(), "docker.io/keys/huge");
     payload.resize(payload.len() + (1 << 20), b' ');
     let annotations = sigstore::simple(&payload, &By::Key(&signers.key))?;
-    sign_simple(registry, "keys/huge", image.digest(), &[(payload, annotations), (b"no JSON".to_vec(), Annotations::new())])?;
+    sign_simple(
+        &registry.storage(),
+        "keys/huge",
+        image.digest(),
+        &[(payload, annotations), (b"no JSON".to_vec(), Annotations::new())],
+    )?;
     let refused = world.client.pull("docker.io/keys/huge:1").await;
     expect_refusal(refused, &[Code::Unknown], &[FAILED, "larger than the limit", "can't be read"]);
     Ok(())
@@ -302,7 +269,7 @@ async fn a_policy_that_comes_later_holds_for_what_is_there_already() -> Result<(
 
     // Once it is signed, the pull gives the name back, and the next start knows.
     let digest = image.digest();
-    sign_simple(&world.registry, "keys/app", digest, &[simple(digest, &By::Key(&signers.key))?])?;
+    sign_simple(&world.registry.storage(), "keys/app", digest, &[simple(digest, &By::Key(&signers.key))?])?;
     assert_eq!(world.client.pull(NAME).await?, id);
     let text = std::fs::read_to_string(world.node.config_file())?;
     restart(&mut world, &text).await?;
@@ -335,7 +302,12 @@ async fn an_import_is_judged_by_the_names_in_the_archive() -> Result<()> {
     for (name, signed) in [("keys/good", true), ("keys/bad", false), ("free/app", false)] {
         let image = catalog::tiny(name).build()?;
         if signed {
-            sign_simple(&world.registry, name, image.digest(), &[simple(image.digest(), &By::Key(&signers.key))?])?;
+            sign_simple(
+                &world.registry.storage(),
+                name,
+                image.digest(),
+                &[simple(image.digest(), &By::Key(&signers.key))?],
+            )?;
         }
         let (archive, full) = (dir.path().join("image.tar"), format!("docker.io/{name}:1"));
         publish::oci_archive(&image, &full, std::fs::File::create(&archive)?)?;
@@ -368,6 +340,9 @@ fn a_policy_whose_files_are_not_there_is_told_before_the_start_and_stops_it() ->
     serve.arg("serve").arg("--config").arg(&config).arg("--root").arg(dir.path().join("root"));
     let output = serve.arg("--state").arg(dir.path().join("state")).output()?;
     let told = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && told.contains("cannot read /no/such/key.pub: No such file"), "{told}");
+    assert!(
+        !output.status.success() && told.contains("cannot read /no/such/key.pub: No such file"),
+        "{told}"
+    );
     Ok(())
 }

@@ -247,7 +247,10 @@ fn unsigned() -> ImageError {
 #[test]
 fn the_kubelet_finds_the_words_that_it_looks_for() {
     let answered = status(unsigned());
-    assert!(answered.message().starts_with("SignatureValidationFailed: image \"x\" is not admitted: "), "{answered}");
+    assert!(
+        answered.message().starts_with("SignatureValidationFailed: image \"x\" is not admitted: "),
+        "{answered}"
+    );
     for (source, code) in registry_errors() {
         let answered = status(ImageError::Registry { image: "x".into(), source: Arc::new(source) });
         let named = answered.message().starts_with("RegistryUnavailable: ");

@@ -47,6 +47,8 @@ fn subject(envelope: &DsseEnvelope, digests: &[Digest]) -> Result<Sha256Hash, Re
     let hashes = || statement.subject.iter().filter_map(|subject| subject.digest.sha256.as_ref());
     let ours = |hash: &&Sha256Hash| digests.iter().any(|digest| digest.digits() == hash.to_hex());
     hashes().find(ours).copied().ok_or_else(|| {
-        Rejection::OtherImage(hashes().next().map_or("of none".into(), |hash| format!("sha256:{}", hash.to_hex())))
+        Rejection::OtherImage(
+            hashes().next().map_or("of none".into(), |hash| format!("sha256:{}", hash.to_hex())),
+        )
     })
 }

@@ -3,6 +3,8 @@
 
 mod bundle;
 mod crypto;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod rejection;
 mod simple;
 #[cfg(test)]
@@ -17,8 +19,8 @@ use sigstore_verify::{PublicKeyVerificationPolicy, VerificationPolicy};
 
 pub use self::rejection::Rejection;
 use self::rejection::malformed;
-use self::trust::{Key, Root};
 pub use self::trust::{Files, Trust, TrustError};
+use self::trust::{Key, Root};
 use crate::ids::Digest;
 
 /// The media type of a bundle, as a blob and as an artifact: bundle of sigstore's protobuf-specs, version 0.3.

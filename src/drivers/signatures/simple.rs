@@ -9,13 +9,11 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 use sigstore_verify::types::bundle::{
-    MediaType, MessageDigest, MessageSignature, PublicKeyIdentifier,
-    Rfc3161Timestamp, TimestampVerificationData, TransparencyLogEntry, VerificationMaterial,
-    VerificationMaterialContent, X509Certificate,
+    MediaType, MessageDigest, MessageSignature, PublicKeyIdentifier, Rfc3161Timestamp,
+    TimestampVerificationData, TransparencyLogEntry, VerificationMaterial, VerificationMaterialContent,
+    X509Certificate,
 };
-use sigstore_verify::types::{
-    Bundle, DigestBytes, HashAlgorithm, SignatureBytes, SignatureContent,
-};
+use sigstore_verify::types::{Bundle, DigestBytes, HashAlgorithm, SignatureBytes, SignatureContent};
 
 use super::rejection::malformed;
 use super::{Artifact, Rejection, Signer, Trust, Verified};
@@ -135,17 +133,14 @@ impl Parts<'_> {
     /// The signer's certificate and those between it and a root, if it was made with one.
     fn certificates(&self) -> Result<Option<Vec<X509Certificate>>, Rejection> {
         let Some(leaf) = self.get(CERTIFICATE) else { return Ok(None) };
-        let mut certificates = Vec::new();
-        for (pem, most) in [(leaf, 1), (self.get(CHAIN).unwrap_or_default(), CHAIN_MAX)] {
-            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()).take(most) {
-                let certificate = certificate.map_err(|error| malformed(format_args!("{error:?}")))?;
-                certificates.push(X509Certificate::new(certificate.to_vec().into()));
-            }
-        }
-        match certificates.is_empty() {
-            true => Err(malformed("its certificate is none")),
-            false => Ok(Some(certificates)),
-        }
+        let leaf = CertificateDer::from_pem_slice(leaf.as_bytes());
+        let between = CertificateDer::pem_slice_iter(self.get(CHAIN).unwrap_or_default().as_bytes());
+        let chain = std::iter::once(leaf).chain(between.take(CHAIN_MAX));
+        let certificates = chain.map(|certificate| match certificate {
+            Ok(certificate) => Ok(X509Certificate::new(certificate.to_vec().into())),
+            Err(error) => Err(malformed(format_args!("its certificate: {error:?}"))),
+        });
+        certificates.collect::<Result<_, _>>().map(Some)
     }
 
     /// The same in the newer form. The oldest version of it is the one in which a log's promise is enough.
@@ -164,7 +159,8 @@ impl Parts<'_> {
         if let Some(timestamp) = self.get(TIMESTAMP) {
             let timestamp: Timestamp = serde_json::from_str(timestamp).map_err(malformed)?;
             let timestamp = Rfc3161Timestamp::new(base64(&timestamp.signed)?.into());
-            material = material.with_timestamp_verification_data(TimestampVerificationData::new(vec![timestamp]));
+            material =
+                material.with_timestamp_verification_data(TimestampVerificationData::new(vec![timestamp]));
         }
         let digest = ring::digest::digest(&ring::digest::SHA256, self.payload).as_ref().to_vec();
         let digest = MessageDigest::new(HashAlgorithm::Sha2256, DigestBytes::new(digest));

@@ -50,7 +50,7 @@ pub struct Trust {
     pub(super) keys: Vec<Key>,
     pub(super) keys_in_log: bool,
     pub(super) root: Option<Root>,
-    fingerprint: Digest,
+    pub(super) fingerprint: Digest,
 }
 
 /// A public key.
@@ -131,12 +131,11 @@ impl Trust {
 }
 
 fn read(path: &Path) -> Result<String, TrustError> {
-    std::fs::read_to_string(path)
-        .map_err(|source| TrustError::Read { path: path.to_path_buf(), source })
+    std::fs::read_to_string(path).map_err(|source| TrustError::Read { path: path.to_path_buf(), source })
 }
 
 impl Key {
-    fn parse(path: &Path, text: &str) -> Result<Self, TrustError> {
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, TrustError> {
         let bad = |problem: String| TrustError::Bad {
             path: path.to_path_buf(),
             wanted: "public key in PEM",
@@ -157,13 +156,14 @@ impl Key {
 
     /// Whether this key signed the message.
     pub(super) fn signed(&self, message: &[u8], signature: &SignatureBytes) -> bool {
-        let verifies = |scheme: &SigningScheme| verify_signature(&self.der, message, signature, *scheme).is_ok();
+        let verifies =
+            |scheme: &SigningScheme| verify_signature(&self.der, message, signature, *scheme).is_ok();
         self.schemes.iter().any(verifies)
     }
 }
 
 impl Root {
-    fn parse(path: &Path, text: &str) -> Result<Self, TrustError> {
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, TrustError> {
         let bad = |problem: String| TrustError::Bad {
             path: path.to_path_buf(),
             wanted: "trusted root of sigstore",

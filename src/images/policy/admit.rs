@@ -33,40 +33,50 @@ impl Shared {
         names: &Names,
         digests: &[Digest],
     ) -> Result<(), ImageError> {
-        let refused = |error| ImageError::NotAdmitted { image: source.image.to_string(), source: Arc::new(error) };
+        let refused =
+            |error| ImageError::NotAdmitted { image: source.image.to_string(), source: Arc::new(error) };
         let references = match &source.origin {
             Origin::Registry(_, reference, _) => vec![Reference::clone(reference)],
             Origin::Archive(..) => named(names),
         };
-        if references.is_empty() && let Judgement::Reject(error) = self.policy.otherwise() {
+        if references.is_empty()
+            && let Judgement::Reject(error) = self.policy.otherwise()
+        {
             return Err(refused(error));
         }
         for reference in &references {
-            match self.policy.judge(reference) {
-                Judgement::Accept => {}
+            let check = match self.policy.judge(reference) {
+                Judgement::Accept => continue,
                 Judgement::Reject(error) => return Err(refused(error)),
-                Judgement::Verify(check) => {
-                    activity::step("signatures");
-                    let search = self.verify(check, source, reference, digests);
-                    let signer = match tokio::time::timeout(PATIENCE, search).await {
-                        Ok(Ok(signer)) => signer,
-                        Ok(Err(Refused::Policy(error))) => return Err(refused(error)),
-                        Ok(Err(Refused::Registry(error))) => return Err(source.registry(error)),
-                        Err(_) => {
-                            let (digest, seconds) = (digests[0].clone(), PATIENCE.as_secs());
-                            return Err(refused(PolicyError::Slow { digest, seconds }));
-                        }
-                    };
-                    tracing::debug!(image = &*source.image, ?signer, "the policy admits the image");
-                    self.note_admission(source, names, check).await?;
-                }
-            }
+                Judgement::Verify(check) => check,
+            };
+            activity::step("signatures");
+            let signer =
+                self.verify(check, source, reference, digests).await.map_err(|error| match error {
+                    Refused::Policy(error) => refused(error),
+                    Refused::Registry(error) => source.registry(error),
+                })?;
+            tracing::debug!(image = &*source.image, ?signer, "the policy admits the image");
+            self.note_admission(source, names, check).await?;
         }
         Ok(())
     }
 
-    /// The first good signature.
     async fn verify(
+        &self,
+        check: &Arc<Check>,
+        source: &Source,
+        reference: &Reference,
+        digests: &[Digest],
+    ) -> Result<Signer, Refused> {
+        let found = tokio::time::timeout(PATIENCE, self.first_good(check, source, reference, digests)).await;
+        found.unwrap_or_else(|_| {
+            let (digest, seconds) = (digests[0].clone(), PATIENCE.as_secs());
+            Err(Refused::Policy(PolicyError::Slow { digest, seconds }))
+        })
+    }
+
+    async fn first_good(
         &self,
         check: &Arc<Check>,
         source: &Source,
@@ -179,8 +189,12 @@ impl Tried {
         Refused::Policy(match self.reasons.is_empty() {
             true => PolicyError::Unsigned { scope, digest },
             false => {
-                let reasons: Vec<_> = self.reasons.iter().map(|reason| format!("one {reason}")).collect();
-                PolicyError::NoneGood { scope, digest, reasons: reasons.join("; ") }
+                let mut reasons = String::new();
+                for reason in self.reasons {
+                    reasons.push_str(if reasons.is_empty() { "one " } else { "; one " });
+                    reasons.push_str(&reason);
+                }
+                PolicyError::NoneGood { scope, digest, reasons }
             }
         })
     }

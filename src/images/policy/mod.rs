@@ -109,11 +109,14 @@ impl TryFrom<Written> for Rule {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Self, String> {
-        let Written { scope, action, keys, keys_in_log, identities, trusted_root, match_repository } = written;
+        let Written { scope, action, keys, keys_in_log, identities, trusted_root, match_repository } =
+            written;
         let signers = !keys.is_empty() || !identities.is_empty();
         let problem = match action {
             Action::Verify if !signers => Some("verify needs keys or identities"),
-            Action::Accept | Action::Reject if signers => Some("keys and identities are for action = \"verify\""),
+            Action::Accept | Action::Reject if signers => {
+                Some("keys and identities are for action = \"verify\"")
+            }
             _ if !identities.is_empty() && trusted_root.is_none() => Some("identities need a trusted_root"),
             _ if keys_in_log && trusted_root.is_none() => Some("keys_in_log needs a trusted_root"),
             _ if identities.iter().any(|one| one.subject.is_empty() || one.issuer.is_empty()) => {
@@ -138,11 +141,39 @@ fn rules<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>,
     Ok(rules)
 }
 
+impl Config {
+    /// Which rule decides on an image.
+    fn decides(&self, reference: &Reference) -> Option<usize> {
+        let covering = self.rules.iter().enumerate().filter(|(_, rule)| rule.scope.covers(reference));
+        covering.max_by_key(|(_, rule)| rule.scope.rank()).map(|(at, _)| at)
+    }
+
+    /// What a pull of an image would have to show, for a user. No file is read.
+    pub fn explain(&self, reference: &Reference) -> String {
+        let Some(rule) = self.decides(reference).map(|at| &self.rules[at]) else {
+            return match self.default {
+                Verdict::Accept => "no rule concerns the image, and others are accepted".into(),
+                Verdict::Reject => "no rule concerns the image, and others are rejected".into(),
+            };
+        };
+        let mut text = match rule.action {
+            Action::Accept => format!("the rule for {} accepts all images", rule.scope),
+            Action::Reject => format!("the rule for {} rejects all images", rule.scope),
+            Action::Verify => format!("the rule for {} asks for a signature by one of", rule.scope),
+        };
+        let log = if rule.keys_in_log { ", in the transparency log" } else { "" };
+        rule.keys.iter().for_each(|key| text += &format!("\n   key {}{log}", key.display()));
+        rule.identities.iter().for_each(|one| text += &format!("\n   {} of {}", one.subject, one.issuer));
+        text
+    }
+}
+
 /// The policy in force: the rules with the files that they name.
 #[derive(Debug)]
 pub struct Policy {
-    default: Verdict,
-    rules: Vec<Arc<Check>>,
+    config: Config,
+    /// One for each rule.
+    checks: Vec<Arc<Check>>,
 }
 
 /// A rule and whom it trusts.
@@ -164,13 +195,12 @@ enum Judgement<'a> {
 impl Policy {
     /// Reads keys and trusted roots.
     pub fn load(config: &Config) -> Result<Self, TrustError> {
-        let rules = config.rules.iter().map(|rule| Check::load(rule).map(Arc::new));
-        Ok(Self { default: config.default, rules: rules.collect::<Result<_, _>>()? })
+        let checks = config.rules.iter().map(|rule| Check::load(rule).map(Arc::new));
+        Ok(Self { checks: checks.collect::<Result<_, _>>()?, config: config.clone() })
     }
 
     fn judge(&self, reference: &Reference) -> Judgement<'_> {
-        let covering = self.rules.iter().filter(|check| check.rule.scope.covers(reference));
-        let Some(check) = covering.max_by_key(|check| check.rule.scope.rank()) else {
+        let Some(check) = self.config.decides(reference).map(|at| &self.checks[at]) else {
             return self.otherwise();
         };
         match check.rule.action {
@@ -181,7 +211,7 @@ impl Policy {
     }
 
     fn otherwise(&self) -> Judgement<'_> {
-        match self.default {
+        match self.config.default {
             Verdict::Accept => Judgement::Accept,
             Verdict::Reject => Judgement::Reject(PolicyError::Unlisted),
         }

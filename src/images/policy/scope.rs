@@ -12,7 +12,9 @@ pub struct Scope(String);
 impl Scope {
     fn parse(text: &str) -> Result<Self, String> {
         if let Some(shorter) = text.strip_suffix("/*").or_else(|| text.strip_suffix('/')) {
-            return Err(format!("{text:?} as a scope: everything below is meant anyway, so write {shorter:?}"));
+            return Err(format!(
+                "{text:?} as a scope: everything below is meant anyway, so write {shorter:?}"
+            ));
         }
         let (whole, wild) = match text.strip_prefix("*.") {
             Some(domain) => (format!("x.{domain}"), true),
@@ -27,7 +29,10 @@ impl Scope {
         let path = example.repository().strip_suffix("a/b").ok_or_else(bad)?.trim_end_matches('/');
         let (host, rest) = whole.split_once('/').unwrap_or((&whole, ""));
         let hub = host.eq_ignore_ascii_case("index.docker.io");
-        if (!hub && !host.eq_ignore_ascii_case(example.registry())) || rest != path || (wild && !path.is_empty()) {
+        if (!hub && !host.eq_ignore_ascii_case(example.registry()))
+            || rest != path
+            || (wild && !path.is_empty())
+        {
             return Err(bad());
         }
         Ok(Self(match (wild, path) {

@@ -51,6 +51,13 @@ fn the_most_specific_scope_decides_and_the_default_the_rest() {
         };
         assert_eq!(judged, expected, "{image}");
     }
+    let told = |image: &str| policy.config.explain(&reference(image));
+    assert!(
+        told("quay.io/team/app")
+            .starts_with("the rule for quay.io/team asks for a signature by one of\n   key /")
+    );
+    assert_eq!(told("busybox"), "no rule concerns the image, and others are rejected");
+    assert_eq!(told("a.example.com/x"), "the rule for *.example.com accepts all images");
 }
 
 #[test]
@@ -68,7 +75,10 @@ fn rules_that_cannot_work_are_refused_with_their_place() {
             &format!("scope = \"quay.io\"\n{root}\nidentities = [{{ subject = \"\", issuer = \"b\" }}]"),
             "needs a subject and an issuer",
         ),
-        (&format!("scope = \"quay.io\"\n{root}\nidentities = [{{ subject = \"a\" }}]"), "missing field `issuer`"),
+        (
+            &format!("scope = \"quay.io\"\n{root}\nidentities = [{{ subject = \"a\" }}]"),
+            "missing field `issuer`",
+        ),
         ("scope = \"busybox\"\nkeys = [\"/k\"]", "\"busybox\" can not be a scope"),
         ("scope = \"quay.io/team/*\"\nkeys = [\"/k\"]", "write \"quay.io/team\""),
         ("scope = \"quay.io\"\nkey = [\"/k\"]", "unknown field `key`"),
@@ -85,6 +95,17 @@ fn rules_that_cannot_work_are_refused_with_their_place() {
 }
 
 #[test]
+fn the_page_for_operators_shows_rules_that_work() {
+    let page = include_str!("../../../docs/image-policy.md");
+    let example = page.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let config = parse(example).unwrap();
+    assert_eq!((config.default, config.rules.len()), (Verdict::Accept, 3));
+    for key in ["scope", "action", "keys", "keys_in_log", "identities", "trusted_root", "match_repository"] {
+        assert!(page.contains(&format!("| `{key}` |")), "{key}");
+    }
+}
+
+#[test]
 fn a_key_that_is_not_there_is_an_error_at_the_start() {
     let config = parse("[[image.policy.rules]]\nscope = \"quay.io\"\nkeys = [\"/no/such/key.pub\"]").unwrap();
     let error = crate::error::chain(&Policy::load(&config).unwrap_err());
@@ -94,7 +115,10 @@ fn a_key_that_is_not_there_is_an_error_at_the_start() {
 #[test]
 fn certificates_count_for_the_subjects_and_issuers_that_the_rule_names() {
     let (_file, keys) = key();
-    let mut check = Check::load(&parse(&format!("[[image.policy.rules]]\nscope = \"quay.io\"\n{keys}")).unwrap().rules[0]).unwrap();
+    let mut check = Check::load(
+        &parse(&format!("[[image.policy.rules]]\nscope = \"quay.io\"\n{keys}")).unwrap().rules[0],
+    )
+    .unwrap();
     check.rule.identities = vec![
         Identity { subject: "https://ci.test/team/*@refs/tags/*".into(), issuer: "https://oidc.test".into() },
         Identity { subject: "ann@example.com".into(), issuer: "https://accounts.*".into() },

@@ -5,13 +5,15 @@ use serde_json::{Value, json};
 
 use super::Blob;
 use super::publish::Storage;
-use crate::sigstore::{self, Annotations, SIGN};
+use crate::sigstore::{self, Annotations};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
+const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+
 /// A manifest, and the config that it needs.
-fn manifest(layers: &[(Blob, Annotations)], more: Value) -> Result<(Blob, Blob)> {
-    let config = Blob::new("application/vnd.oci.image.config.v1+json", b"{}".to_vec());
+fn manifest(config: &str, layers: &[(Blob, Annotations)], more: Value) -> Result<(Blob, Blob)> {
+    let config = Blob::new(config, b"{}".to_vec());
     let layer = |(blob, annotations): &(Blob, Annotations)| {
         let mut layer = blob.descriptor();
         layer["annotations"] = json!(annotations);
@@ -36,7 +38,7 @@ pub fn sign_simple(
         .iter()
         .map(|(payload, annotations)| (Blob::new(sigstore::SIMPLE, payload.clone()), annotations.clone()))
         .collect();
-    let (manifest, config) = manifest(&layers, json!({}))?;
+    let (manifest, config) = manifest("application/vnd.oci.image.config.v1+json", &layers, json!({}))?;
     for blob in layers.iter().map(|(blob, _)| blob).chain([&config]) {
         storage.put_blob(repository, blob)?;
     }
@@ -50,17 +52,14 @@ pub fn sign_bundles(storage: &Storage, repository: &str, digest: &str, bundles: 
         let layer = Blob::new(sigstore::BUNDLE, bundle.to_string().into_bytes());
         let subject = json!({ "mediaType": MANIFEST, "digest": digest, "size": 1 });
         let more = json!({ "artifactType": sigstore::BUNDLE, "subject": subject });
-        let (manifest, config) = manifest(&[(layer.clone(), Annotations::new())], more)?;
+        let (manifest, config) = manifest(EMPTY, &[(layer.clone(), Annotations::new())], more)?;
         storage.put_blob(repository, &layer)?;
         storage.put_blob(repository, &config)?;
         storage.put_manifest(repository, &manifest)?;
-        manifests.push(json!({
-            "mediaType": MANIFEST,
-            "digest": manifest.digest,
-            "size": manifest.size,
-            "artifactType": sigstore::BUNDLE,
-            "annotations": { "dev.sigstore.bundle.predicateType": SIGN }
-        }));
+        let mut descriptor = manifest.descriptor();
+        // cosign's library takes the config's type for it.
+        descriptor["artifactType"] = json!(EMPTY);
+        manifests.push(descriptor);
     }
     let kind = "application/vnd.oci.image.index.v1+json";
     let index = json!({ "schemaVersion": 2, "mediaType": kind, "manifests": manifests });

@@ -23,8 +23,8 @@ pub use self::trust::{Files, Trust, TrustError};
 use self::trust::{Key, Root};
 use crate::ids::Digest;
 
-/// The media type of a bundle, as a blob and as an artifact: bundle of sigstore's protobuf-specs, version 0.3.
-pub const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+/// How the media types of bundles begin, as blobs and as artifacts (sigstore's protobuf-specs).
+pub const BUNDLE: &str = "application/vnd.dev.sigstore.bundle";
 /// The media type of a payload of simple signing (containers/image, "atomic container signature").
 pub const SIMPLE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 /// What a statement must say: other statements about an image, such as a scan's, do not approve of it.

@@ -180,8 +180,11 @@ impl Tried {
     fn refuse(mut self, check: &Check, digest: &Digest) -> Refused {
         let (scope, digest) = (check.rule.scope.to_string(), digest.clone());
         if let Some(error) = self.failure.take() {
-            let lasting = matches!(error.kind(), Kind::PermissionDenied | Kind::NotFound | Kind::DataLoss);
-            if !lasting && self.reasons.is_empty() {
+            let passing = matches!(
+                error.kind(),
+                Kind::RegistryUnavailable | Kind::Unavailable | Kind::DeadlineExceeded
+            );
+            if passing && self.reasons.is_empty() {
                 return Refused::Registry(error);
             }
             self.reasons.insert(format!("can't be fetched: {}", chain(&error)));

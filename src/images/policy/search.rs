@@ -20,6 +20,8 @@ const PAYLOAD_MAX: u64 = 64 << 10;
 const BUNDLE_MAX: u64 = 512 << 10;
 /// Bytes of the manifest of one bundle.
 const MANIFEST_MAX: u64 = 64 << 10;
+/// A config that is none (image-spec, manifest.md, "Guidance for an Empty Descriptor").
+const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// What a statement is about; cosign writes it beside the bundle.
 const PREDICATE: &str = "dev.sigstore.bundle.predicateType";
 
@@ -112,7 +114,7 @@ impl Search<'_> {
                 let (digest, size) = (&referrer.digest, Some(referrer.size));
                 let asked = self.registry.manifest_by_digest(self.reference, digest, size, self.credentials);
                 let Layers { layers } = read(&asked.await?.bytes)?;
-                let bundle = layers.iter().find(|layer| layer.media_type == BUNDLE);
+                let bundle = layers.iter().find(|layer| is_bundle(&layer.media_type));
                 let bundle = bundle.ok_or_else(|| Failure::Unusable("has no bundle".into()))?;
                 Ok(Signature::Bundle(self.blob(bundle, BUNDLE_MAX).await?))
             }
@@ -126,12 +128,18 @@ impl Search<'_> {
 }
 
 impl Referrer {
-    /// What an annotation calls something else is passed over; what it says of the rest is never believed.
-    fn is_signature(&self) -> bool {
+    /// What calls itself something else is passed over; what the rest says of itself is never believed. Some clients
+    /// write the type of the artifact's empty config for the artifact's own.
+    pub fn is_signature(&self) -> bool {
         let predicate = self.annotations.as_ref().and_then(|all| all.get(PREDICATE));
-        let bundle = self.artifact_type.as_deref().is_some_and(|kind| kind == BUNDLE);
-        bundle && predicate.is_none_or(|kind| kind == SIGN)
+        let may_be = |kind: &str| kind == EMPTY || is_bundle(kind);
+        self.artifact_type.as_deref().is_none_or(may_be) && predicate.is_none_or(|kind| kind == SIGN)
     }
+}
+
+/// Of whichever version.
+fn is_bundle(media_type: &str) -> bool {
+    media_type.starts_with(BUNDLE)
 }
 
 fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {

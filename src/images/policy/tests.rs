@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::search::Referrer;
 use super::*;
 use crate::config::Config as Whole;
 
@@ -156,5 +157,25 @@ fn the_signature_may_have_to_name_the_repository() {
     ] {
         let verified = Verified { signer: Signer::Key(file.path().into()), name: name.map(Into::into) };
         assert_eq!(check.authorize(&verified, &image).is_ok(), fits, "{name:?}");
+    }
+}
+
+#[test]
+fn referrers_are_passed_over_that_call_themselves_something_else() {
+    let bundle = "application/vnd.dev.sigstore.bundle.v0.3+json";
+    let digest = Digest::of(b"");
+    for (kind, predicate, is) in [
+        (Some(bundle), Some("https://sigstore.dev/cosign/sign/v1"), true),
+        (Some(bundle), None, true),
+        (Some("application/vnd.oci.empty.v1+json"), None, true),
+        (None, None, true),
+        (Some(bundle), Some("https://slsa.dev/provenance/v1"), false),
+        (Some("application/spdx+json"), None, false),
+    ] {
+        let annotations =
+            predicate.map(|kind| serde_json::json!({ "dev.sigstore.bundle.predicateType": kind }));
+        let referrer = serde_json::json!({ "digest": digest, "size": 1, "artifactType": kind, "annotations": annotations });
+        let referrer: Referrer = serde_json::from_value(referrer).unwrap();
+        assert_eq!(referrer.is_signature(), is, "{kind:?} {predicate:?}");
     }
 }

@@ -92,7 +92,8 @@ fn changed(statement: &[u8], by: &By<'_>, change: impl FnOnce(&mut Value)) -> Si
 
 #[test]
 fn both_sides_mean_the_same_types() {
-    assert_eq!([SIMPLE, BUNDLE, SIGN], [sigstore::SIMPLE, sigstore::BUNDLE, sigstore::SIGN]);
+    assert_eq!([SIMPLE, SIGN], [sigstore::SIMPLE, sigstore::SIGN]);
+    assert!(sigstore::BUNDLE.starts_with(BUNDLE));
 }
 
 #[test]
@@ -102,8 +103,16 @@ fn a_signature_by_one_of_the_keys_is_known_in_both_forms() {
     let name = Some(NAME.to_string());
     let simple = world.judge(&simple(&world.payload(), &by)).unwrap();
     assert_eq!(simple, Verified { signer: world.signer(), name });
-    let bundle = world.judge(&bundle(&world.statement(), &by)).unwrap();
-    assert_eq!(bundle, Verified { signer: world.signer(), name: None });
+    // As cosign writes it without a log: what would be empty is left out.
+    let terse = changed(&world.statement(), &by, |bundle| {
+        let material = bundle["verificationMaterial"].as_object_mut().unwrap();
+        material.remove("tlogEntries");
+        material.insert("timestampVerificationData".into(), json!({}));
+        bundle["dsseEnvelope"]["signatures"][0]["keyid"] = "".into();
+    });
+    for bundle in [bundle(&world.statement(), &by), terse] {
+        assert_eq!(world.judge(&bundle).unwrap(), Verified { signer: world.signer(), name: None });
+    }
 }
 
 #[test]

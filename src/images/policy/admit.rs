@@ -10,7 +10,7 @@ use super::super::error::ImageError;
 use super::super::publish::Names;
 use super::super::reference::Reference;
 use super::super::source::{Origin, Source};
-use super::search::{Failure, Place, SIGNATURES_MAX, Search};
+use super::search::{Failure, PLACES, SIGNATURES_MAX, Search};
 use super::{Check, Judgement, PolicyError};
 use crate::activity;
 use crate::drivers::registry::{Credentials, RegistryError};
@@ -90,18 +90,17 @@ impl Shared {
         };
         let search = Search { registry: &self.registry, reference, credentials };
         let mut tried = Tried::default();
-        for digest in digests {
-            for place in [Place::Tag, Place::Referrers] {
-                let candidates = search.list(place, digest).await;
-                for candidate in tried.or_note(candidates).unwrap_or_default() {
-                    if !tried.may_go_on() {
-                        break;
-                    }
-                    let Some(signature) = tried.or_note(search.fetch(candidate).await) else { continue };
-                    match judge(check, signature, reference, digests).await {
-                        Ok(signer) => return Ok(signer),
-                        Err(reason) => tried.note(reason),
-                    }
+        let places = digests.iter().flat_map(|digest| PLACES.map(|place| (place, digest)));
+        for (place, digest) in places {
+            let candidates = search.list(place, digest).await;
+            for candidate in tried.or_note(candidates).unwrap_or_default() {
+                if !tried.may_go_on() {
+                    break;
+                }
+                let Some(signature) = tried.or_note(search.fetch(candidate).await) else { continue };
+                match judge(check, signature, reference, digests).await {
+                    Ok(signer) => return Ok(signer),
+                    Err(reason) => tried.note(reason),
                 }
             }
         }

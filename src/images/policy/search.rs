@@ -34,6 +34,9 @@ pub(super) enum Place {
     Referrers,
 }
 
+/// In the order in which they are asked.
+pub(super) const PLACES: [Place; 2] = [Place::Tag, Place::Referrers];
+
 /// A signature that could be fetched.
 pub(super) enum Candidate {
     Simple(Descriptor),

@@ -8,9 +8,8 @@ use super::trust::{Key, Root};
 use super::{Signature, Trust, crypto};
 use crate::ids::Digest;
 
-/// What was signed: as a payload, and in a statement.
+/// The digest of this was signed: in a payload, and in a statement.
 pub(super) const IMAGE: &[u8] = b"image";
-pub(super) const NAME: &str = "registry.test/team/app";
 
 static TRUST: LazyLock<Trust> = LazyLock::new(|| {
     crypto::install();

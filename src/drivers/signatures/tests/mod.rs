@@ -11,12 +11,13 @@ use rcgen::KeyPair;
 use serde_json::{Value, json};
 
 use self::sigstore::{By, Certified, LIFETIME, LOG_ENTRY, Sigstore};
-use super::fuzz::{IMAGE, NAME};
+use super::fuzz::IMAGE;
 use super::*;
 
 const NOW: u64 = 1_700_000_000;
 const SUBJECT: &str = "https://ci.test/team/app@refs/tags/1";
 const ISSUER: &str = "https://oidc.test";
+const NAME: &str = "registry.test/team/app";
 
 struct World {
     dir: tempfile::TempDir,

@@ -39,7 +39,7 @@ pub fn expect_whole(root: &Path, known: &BTreeMap<String, Vec<String>>) -> Resul
 
 /// Fails unless a directory is empty in a moment.
 pub fn expect_empty(directory: &Path) -> Result<()> {
-    let end = Instant::now() + crate::bound(Duration::from_secs(20));
+    let end = Instant::now() + crate::bound(Duration::from_secs(60));
     loop {
         let left = names(directory)?;
         if left.is_empty() {

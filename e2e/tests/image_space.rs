@@ -143,7 +143,7 @@ async fn a_removal_goes_on_after_a_crash() -> Result<()> {
     }
     let mut world = World::start().await?;
     let layer =
-        (0..6000).fold(Layer::default(), |layer, n| layer.file(&format!("{}/{n}", n % 40), 0o644, "text"));
+        (0..3000).fold(Layer::default(), |layer, n| layer.file(&format!("{}/{n}", n % 40), 0o644, "text"));
     let name = world.registry.publish("many", "v1", &Image::of(layer))?;
     let trash = world.node.root().join("trash");
     let mut interrupted = 0;

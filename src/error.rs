@@ -20,6 +20,8 @@ pub enum Kind {
     Unavailable,
     /// The registry of an image can't be reached, or fails.
     RegistryUnavailable,
+    /// The policy does not admit an image.
+    SignatureValidationFailed,
     /// A limit, a quota, a full disk.
     ResourceExhausted,
     /// It took too long.
@@ -44,6 +46,7 @@ impl Kind {
             Self::FailedPrecondition => "failed_precondition",
             Self::Unavailable => "unavailable",
             Self::RegistryUnavailable => "registry_unavailable",
+            Self::SignatureValidationFailed => "signature_validation_failed",
             Self::ResourceExhausted => "resource_exhausted",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::PermissionDenied => "permission_denied",
@@ -72,6 +75,8 @@ pub enum Error {
 pub const IMAGE_VOLUME_MOUNT_FAILED: &str = "ImageVolumeMountFailed";
 /// The kubelet then says that the registry is at fault (cri-api, pkg/errors).
 const REGISTRY_UNAVAILABLE: &str = "RegistryUnavailable";
+/// The kubelet then says that an image's signature is at fault (cri-api, pkg/errors).
+const SIGNATURE_VALIDATION_FAILED: &str = "SignatureValidationFailed";
 
 /// The node can't do what `recursiveReadOnly: Enabled` asks for (cri-api, pkg/errors).
 const RRO_UNSUPPORTED: &str = "RROUnsupported";
@@ -82,8 +87,11 @@ impl Error {
         match self {
             Self::Container(error) if error.is_of_image_volume() => Some(IMAGE_VOLUME_MOUNT_FAILED),
             Self::Container(error) if error.is_no_recursion() => Some(RRO_UNSUPPORTED),
-            _ if self.kind() == Kind::RegistryUnavailable => Some(REGISTRY_UNAVAILABLE),
-            _ => None,
+            _ => match self.kind() {
+                Kind::RegistryUnavailable => Some(REGISTRY_UNAVAILABLE),
+                Kind::SignatureValidationFailed => Some(SIGNATURE_VALIDATION_FAILED),
+                _ => None,
+            },
         }
     }
 

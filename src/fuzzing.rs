@@ -15,6 +15,7 @@ pub const TARGETS: &[Target] = &[
     ("import", images::fuzz::archive),
     ("hosts", drivers::registry::fuzz::hosts_file),
     ("headers", drivers::registry::fuzz::headers),
+    ("signature", drivers::signatures::fuzz::signature),
     ("user", containers::fuzz::user),
     ("spdy", api::streaming::fuzz::spdy),
     ("websocket", api::streaming::fuzz::websocket),

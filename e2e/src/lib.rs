@@ -21,6 +21,7 @@ pub mod process;
 pub mod registry;
 pub mod remote;
 pub mod runtime;
+pub mod sigstore;
 pub mod systemd;
 pub mod tree;
 pub mod watch;

@@ -1,4 +1,4 @@
-//! `berth image explain`: whom a pull would ask, told from the files that a pull reads. Asks neither daemon nor registry.
+//! `berth image explain`: whom a pull would ask, and what the policy says, told from the files that a pull reads. Asks neither daemon nor registry.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -25,10 +25,11 @@ impl Explain {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let reference =
             Reference::parse(&self.image).with_context(|| format!("{:?} names no image", self.image))?;
-        let config = read_config(self.config.as_deref())?.registry;
-        let asked = registry::explain(&config, &reference)
+        let config = read_config(self.config.as_deref())?;
+        let asked = registry::explain(&config.registry, &reference)
             .map_err(|error| anyhow::anyhow!("a pull of {reference} would fail: {}", chain(&error)))?;
-        print(&text(&reference, &asked))
+        let policy = config.image.policy.explain(&reference);
+        print(&format!("{}\nPolicy: {policy}\n", text(&reference, &asked)))
     }
 }
 

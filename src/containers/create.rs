@@ -98,6 +98,9 @@ impl Containers {
         self.check_recursion(&spec)?;
         selinux::check(spec.security.selinux.as_ref())?;
         let image = self.images.find(&spec.image).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
+        if image.withheld {
+            return Err(Cause::NotAdmitted(spec.image.clone()));
+        }
         let hold = self.images.hold(&image.id).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
         if let Some(kind) = &image.artifact {
             return Err(Cause::Artifact { image: spec.image.clone(), kind: kind.clone() });

@@ -53,6 +53,9 @@ pub enum Cause {
     /// The image is not on the node.
     #[error("image {0:?} is not on this node: pull it first")]
     NoImage(String),
+    /// The image is on the node, but the policy has not admitted it.
+    #[error("image {0:?} was not admitted by the policy in force: pull it again by its name")]
+    NotAdmitted(String),
     /// Somebody else has removed it.
     #[error("its control group {0} is gone")]
     CgroupGone(String),
@@ -253,6 +256,7 @@ impl ContainerError {
     pub fn kind(&self) -> Kind {
         match &*self.cause {
             Cause::Unknown | Cause::NoImage(_) | Cause::CgroupGone(_) => Kind::NotFound,
+            Cause::NotAdmitted(_) => Kind::SignatureValidationFailed,
             Cause::Ambiguous
             | Cause::NoVolumeSource { .. }
             | Cause::NotMapped { .. }

@@ -18,6 +18,9 @@ pub enum VolumeError {
     /// The kubelet pulls it first.
     #[error("it is not on this node: pull it first")]
     NotHere,
+    /// It is, but the policy has not let it in.
+    #[error("it was not admitted by the policy in force: pull it again by its name")]
+    NotAdmitted,
     /// The talk with the shim has its limits.
     #[error("a container can have {MAX_VOLUMES} image volumes at most")]
     TooMany,
@@ -31,6 +34,7 @@ impl VolumeError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::NotHere => Kind::NotFound,
+            Self::NotAdmitted => Kind::SignatureValidationFailed,
             Self::TooMany => Kind::InvalidArgument,
             Self::Layers(error) => error.kind(),
         }
@@ -66,6 +70,9 @@ impl Containers {
                 return Err(failed(mount, volume, VolumeError::TooMany));
             }
             let image = self.images.find(&volume.image);
+            if image.as_ref().is_some_and(|image| image.withheld) {
+                return Err(failed(mount, volume, VolumeError::NotAdmitted));
+            }
             let hold = image.and_then(|image| self.images.hold(&image.id));
             let hold = hold.ok_or_else(|| failed(mount, volume, VolumeError::NotHere))?;
             volumes.uses.push(ImageUse::of(hold.image(), name(volume)));

@@ -20,6 +20,7 @@ pub mod rootfs;
 pub mod seccomp;
 pub mod selinux;
 pub mod shim;
+pub mod signatures;
 pub mod stdio;
 pub mod store;
 pub mod systemd;

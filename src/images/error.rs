@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::manifest::ManifestError;
+use super::policy::PolicyError;
 use crate::drivers::layers::{LayerError, tar::TarError};
 use crate::drivers::registry::RegistryError;
+use crate::drivers::signatures::TrustError;
 use crate::drivers::store::StoreError;
 use crate::error::{Kind, io_kind};
 use crate::ids::Digest;
@@ -122,6 +124,18 @@ pub enum ImageError {
     /// No image has this name or id.
     #[error("there is no image {0:?}")]
     Unknown(String),
+    /// The policy does not let it in.
+    #[error("image {image:?} is not admitted")]
+    NotAdmitted {
+        /// As asked for.
+        image: String,
+        /// Why.
+        #[source]
+        source: Arc<PolicyError>,
+    },
+    /// A file that the policy needs.
+    #[error("the policy in [image] of the configuration can't be in force")]
+    Policy(#[source] Arc<TrustError>),
     /// The daemon stops, or work on the image panicked.
     #[error("work on image {image:?} was interrupted")]
     Interrupted {
@@ -144,6 +158,8 @@ impl ImageError {
             Self::ArchiveTooLarge(_) => Kind::ResourceExhausted,
             Self::ReadArchive(source) => io_kind(source),
             Self::Store { source, .. } => source.kind(),
+            Self::Policy(_) => Kind::Internal,
+            Self::NotAdmitted { .. } => Kind::SignatureValidationFailed,
             Self::Interrupted { .. } => Kind::Unavailable,
         }
     }

@@ -32,6 +32,10 @@ pub struct Image {
     /// Nobody sees it any more, but containers that were made of it still use its layers.
     #[serde(default)]
     pub removed: bool,
+    /// All its names were taken from it, because the policy that is in force admits none of them: nothing new runs of it
+    /// until a pull brings it a name again.
+    #[serde(default)]
+    pub withheld: bool,
 }
 
 /// The execution parameters (image-spec, config.md "config").

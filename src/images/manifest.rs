@@ -68,6 +68,9 @@ pub enum ManifestError {
         /// What it is.
         media_type: String,
     },
+    /// Nobody gave Berth a key, and nobody can.
+    #[error("layer {0} is encrypted, and Berth does not decrypt layers")]
+    Encrypted(Digest),
     /// A file of an artifact whose name is none.
     #[error("artifact {digest} has a file titled {title:?}: {problem}")]
     Title {
@@ -213,6 +216,9 @@ fn manifest(
     }
     if config.size > CONFIG_MAX {
         return Err(ManifestError::TooLarge { what: "config", digest: config.digest, limit: CONFIG_MAX });
+    }
+    if let Some(secret) = layers.iter().find(|layer| layer.media_type.ends_with("+encrypted")) {
+        return Err(ManifestError::Encrypted(secret.digest.clone()));
     }
     // Layers with `urls` are fetched from the registry like all others: a URL in a document gets no request.
     match layers.iter().find(|layer| !LAYERS.iter().any(|prefix| layer.media_type.starts_with(prefix))) {
@@ -367,6 +373,9 @@ mod tests {
         let error = document(&format!(r#"{{"config":{config},"layers":[{wasm}]}}"#)).unwrap_err();
         assert!(error.to_string().contains("wasm"), "{error}");
         let config = descriptor(CONFIGS[0]);
+        let secret = descriptor("application/vnd.oci.image.layer.v1.tar+gzip+encrypted");
+        let error = document(&format!(r#"{{"config":{config},"layers":[{secret}]}}"#)).unwrap_err();
+        assert!(error.to_string().contains("is encrypted"), "{error}");
         let layer = descriptor("application/vnd.oci.image.layer.v1.tar+gzip");
         let many = vec![layer.as_str(); 129].join(",");
         let error = document(&format!(r#"{{"config":{config},"layers":[{many}]}}"#)).unwrap_err();

@@ -9,6 +9,7 @@ mod flight;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod gc;
+mod glob;
 pub mod image;
 mod import;
 mod keep;
@@ -17,6 +18,7 @@ mod list;
 mod manifest;
 mod pinned;
 mod platform;
+pub mod policy;
 pub mod progress;
 mod publish;
 mod pull;
@@ -54,6 +56,7 @@ pub use self::layer::chain_ids;
 pub use self::manifest::ManifestError;
 pub use self::pinned::Config;
 use self::platform::Platform;
+use self::policy::Policy;
 use self::progress::{Meters, Pulls};
 pub use self::remove::Hold;
 pub use self::upload::Upload;
@@ -72,6 +75,7 @@ struct Shared {
     layers: Layers,
     platform: Platform,
     config: Config,
+    policy: Policy,
     catalog: Mutex<Catalog>,
     /// Taken while records of images or layers change, and held until the catalog is equal to them.
     records: tokio::sync::Mutex<()>,
@@ -129,6 +133,7 @@ impl Images {
         config: Config,
     ) -> Result<Self, ImageError> {
         let failed = |source| ImageError::Cache { image: String::new(), source: Arc::new(source) };
+        let policy = Policy::load(&config.policy).map_err(|source| ImageError::Policy(Arc::new(source)))?;
         let mut catalog = Catalog::default();
         for layer in load::<Layer>(&store)? {
             match layers.open_layer(&layer.id) {
@@ -166,6 +171,7 @@ impl Images {
             layers,
             platform: Platform::host(),
             config,
+            policy,
             catalog: Mutex::new(catalog),
             records: tokio::sync::Mutex::new(()),
             images: Flights::default(),
@@ -179,6 +185,7 @@ impl Images {
             unpacked: std::sync::atomic::AtomicUsize::new(0),
         };
         let images = Self { shared: Arc::new(shared) };
+        images.shared.withhold().await?;
         drop(images.shared.empty_trash());
         Ok(images)
     }

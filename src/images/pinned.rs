@@ -1,11 +1,11 @@
-//! `[image]` of the configuration: which images are pinned, so that the kubelet's garbage collection spares them.
+//! `[image]` of the configuration, and which images are pinned, so that the kubelet's garbage collection spares them.
 //! What does not live here: refusing to remove them, for CRI has a runtime obey who asks for that.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Images;
 use super::image::Image;
 use super::reference::Reference;
+use super::{Images, glob, policy};
 
 /// `[image]` of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -14,6 +14,8 @@ pub struct Config {
     /// An image is pinned if one of its names fits one of these.
     #[serde(deserialize_with = "patterns")]
     pub pinned: Vec<Pattern>,
+    /// Which images may be pulled.
+    pub policy: policy::Config,
 }
 
 /// Fits names of images in normal form.
@@ -48,22 +50,9 @@ impl Pattern {
                 Some(digest) => reference.digested(digest) == name,
                 None => reference.tagged().as_deref() == Some(name),
             },
-            Self::Glob(glob) => glob_fits(glob, name),
+            Self::Glob(glob) => glob::fits(glob, name),
         }
     }
-}
-
-/// The first and the last piece are anchored; those between are each found as early as possible.
-fn glob_fits(glob: &str, name: &str) -> bool {
-    let Some((first, rest)) = glob.split_once('*') else { return glob == name };
-    let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
-    let inner = name.strip_prefix(first).and_then(|name| name.strip_suffix(last));
-    let Some(mut inner) = inner else { return false };
-    for piece in middle.split('*') {
-        let Some(at) = inner.find(piece) else { return false };
-        inner = &inner[at + piece.len()..];
-    }
-    true
 }
 
 fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Pattern>, D::Error> {

@@ -43,6 +43,7 @@ impl Shared {
             plan.blobs.iter().map(|(digest, bytes)| (digest.clone(), bytes.len() as u64)).collect();
         blobs.extend(packed);
         let (mut tags, mut digests) = (BTreeSet::new(), BTreeSet::new());
+        let withheld = known.as_ref().is_some_and(|known| known.withheld);
         if let Some(known) = &known {
             blobs.extend(known.blobs.clone());
             if !known.removed {
@@ -60,6 +61,7 @@ impl Shared {
             artifact: plan.manifest.artifact.clone(),
             blobs,
             removed: false,
+            withheld,
         });
         if known.as_ref() != Some(&image) {
             let put = self.store.put(image.id.as_str(), &*image, Durability::Power).await;
@@ -92,6 +94,7 @@ impl Shared {
         let mut named = Image::clone(&current);
         named.tags.extend(names.tags);
         named.digests.extend(names.digests);
+        named.withheld &= named.tags.is_empty() && named.digests.is_empty();
         if named == *current {
             return Ok(current);
         }

@@ -109,10 +109,14 @@ impl Shared {
         for _ in 0..=INDEX_DEPTH_MAX {
             let bad = |error| source.bad(error);
             match manifest::parse(&current.digest, &current.media_type, &current.bytes).map_err(bad)? {
-                Document::Manifest(manifest) if manifest.artifact.is_some() => {
-                    return self.build_artifact(source, *manifest, blobs, names).await;
+                Document::Manifest(manifest) => {
+                    let digests: Vec<_> = blobs.iter().map(|(digest, _)| digest.clone()).collect();
+                    self.admit(&source, &names, &digests).await?;
+                    return match manifest.artifact {
+                        Some(_) => self.build_artifact(source, *manifest, blobs, names).await,
+                        None => self.build(source, *manifest, blobs, names).await,
+                    };
                 }
-                Document::Manifest(manifest) => return self.build(source, *manifest, blobs, names).await,
                 Document::Index(manifests) => {
                     current = self.descend(&source, &manifests).await?;
                     blobs.push((current.digest.clone(), current.bytes.clone()));

@@ -131,7 +131,12 @@ impl Reference {
 
     /// `docker.io/library/busybox:latest`.
     pub fn tagged(&self) -> Option<String> {
-        self.tag.as_ref().map(|tag| format!("{}/{}:{tag}", self.registry, self.repository))
+        self.tag.as_ref().map(|tag| self.with_tag(tag))
+    }
+
+    /// `docker.io/library/busybox:other`.
+    pub fn with_tag(&self, tag: &str) -> String {
+        format!("{}/{}:{tag}", self.registry, self.repository)
     }
 
     /// `docker.io/library/busybox@sha256:...` for some digest.

@@ -19,6 +19,7 @@ mod keep;
 pub mod layer;
 pub mod program;
 pub mod publish;
+pub mod signed;
 
 pub use artifact::Artifact;
 pub use layer::{Compression, Layer};

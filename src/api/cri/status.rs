@@ -44,7 +44,7 @@ fn code(kind: Kind) -> Code {
         Kind::FailedPrecondition => Code::FailedPrecondition,
         Kind::Unavailable => Code::Unavailable,
         // The kubelet looks at the beginning of a pull's message only if the code says nothing.
-        Kind::RegistryUnavailable => Code::Unknown,
+        Kind::RegistryUnavailable | Kind::SignatureValidationFailed => Code::Unknown,
         Kind::ResourceExhausted => Code::ResourceExhausted,
         Kind::DeadlineExceeded => Code::DeadlineExceeded,
         Kind::PermissionDenied => Code::PermissionDenied,

@@ -27,6 +27,7 @@ use crate::drivers::store::StoreError;
 use crate::drivers::trash::Trash;
 use crate::ids::{ContainerId, Digest, PodId};
 use crate::images::ImageError;
+use crate::images::policy::PolicyError;
 use crate::layout::Layout;
 use crate::pods::Cause as PodCause;
 
@@ -227,6 +228,7 @@ fn failures_of_images_have_their_codes() {
         (ImageError::ArchiveLacks("index.json".into()), Code::InvalidArgument),
         (ImageError::ArchiveTooLarge(1), Code::ResourceExhausted),
         (ImageError::Interrupted { image: image() }, Code::Unavailable),
+        (unsigned(), Code::Unknown),
     ];
     table.extend(
         registry_errors()
@@ -236,8 +238,19 @@ fn failures_of_images_have_their_codes() {
     check(table.into_iter().map(|(error, code)| (error.into(), code)).collect());
 }
 
+fn unsigned() -> ImageError {
+    let (scope, digest) = ("quay.io/team".to_string(), Digest::of(b""));
+    let source = Arc::new(PolicyError::Unsigned { scope, digest });
+    ImageError::NotAdmitted { image: "x".into(), source }
+}
+
 #[test]
 fn the_kubelet_finds_the_words_that_it_looks_for() {
+    let answered = status(unsigned());
+    assert!(
+        answered.message().starts_with("SignatureValidationFailed: image \"x\" is not admitted: "),
+        "{answered}"
+    );
     for (source, code) in registry_errors() {
         let answered = status(ImageError::Registry { image: "x".into(), source: Arc::new(source) });
         let named = answered.message().starts_with("RegistryUnavailable: ");

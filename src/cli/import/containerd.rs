@@ -190,7 +190,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("io.containerd.nri.v1.nri.**", Do::Needless("NRI plugins are not supported")),
     rule(
         "io.containerd.image-verifier.v1.bindir.bin_dir",
-        Do::NoFiles("images are not verified by programs"),
+        Do::NoFiles("programs verify no images; [image.policy] verifies signatures (docs/image-policy.md)"),
     ),
     rule("io.containerd.image-verifier.v1.bindir.**", Do::Needless(ITS_OWN)),
     rule(

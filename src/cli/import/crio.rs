@@ -16,7 +16,8 @@ const STORE: &str = "berth has a layer cache of its own, on overlay";
 const HANDLER: &str = "berth runs containers itself: pods of such a RuntimeClass are refused, unless `handlers` of [pods] has its name";
 const PAUSE: &str = "pods need no pause image";
 const MAPPED: &str = "user namespaces are what pods ask for (hostUsers: false)";
-const POLICY: &str = "signatures are not verified: admit images by policy in the cluster";
+const POLICY: &str =
+    "write its rules into [image.policy] (docs/image-policy.md); signatures of GPG have no equal";
 const LOGS: &str = "logs are files that the kubelet rotates (containerLogMaxSize)";
 const TELEMETRY: &str = "berth serves metrics and sends traces by itself: docs/configure.md";
 

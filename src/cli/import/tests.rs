@@ -148,7 +148,7 @@ fn crio_s_drop_ins_win_and_its_capabilities_are_compared() {
     let why = |key: &str| &lost.iter().find(|lost| lost.0.contains(key)).unwrap().1;
     assert!(why("default_capabilities").contains("also have MKNOD, NET_RAW, SETFCAP"), "{lost:#?}");
     assert!(
-        why("default_ulimits").contains("LimitNOFILE") && why("signature_policy").contains("not verified")
+        why("default_ulimits").contains("LimitNOFILE") && why("signature_policy").contains("[image.policy]")
     );
 }
 

@@ -40,6 +40,8 @@ pub struct Manifest {
 pub(super) struct Promise<'a> {
     pub(super) digest: Option<&'a Digest>,
     pub(super) size: Option<u64>,
+    /// Which tag it has, if not the reference's.
+    pub(super) tag: Option<&'a str>,
 }
 
 /// Reads and verifies the answer to a manifest request.
@@ -124,6 +126,12 @@ struct Shape {
     manifests: Option<Vec<IgnoredAny>>,
     layers: Option<Vec<IgnoredAny>>,
     config: Option<IgnoredAny>,
+}
+
+/// Whether it is an index of nothing.
+pub(super) fn is_empty(bytes: &[u8]) -> bool {
+    let shape = serde_json::from_slice::<Shape>(bytes);
+    shape.is_ok_and(|shape| shape.manifests.is_some_and(|manifests| manifests.is_empty()))
 }
 
 fn media_type(content_type: &str, bytes: &[u8]) -> Result<String, &'static str> {

@@ -15,6 +15,7 @@ mod hosts_toml;
 mod insecure;
 mod manifest;
 mod ranges;
+mod referrers;
 mod registries_conf;
 mod request;
 mod retry;
@@ -146,7 +147,7 @@ impl Registry {
         reference: &Reference,
         credentials: &Credentials,
     ) -> Result<Manifest, RegistryError> {
-        let promise = Promise { digest: reference.digest(), size: None };
+        let promise = Promise { digest: reference.digest(), ..Promise::default() };
         self.fetch_manifest(reference, &promise, credentials).await
     }
 
@@ -158,7 +159,8 @@ impl Registry {
         size: Option<u64>,
         credentials: &Credentials,
     ) -> Result<Manifest, RegistryError> {
-        self.fetch_manifest(reference, &Promise { digest: Some(digest), size }, credentials).await
+        let promise = Promise { digest: Some(digest), size, tag: None };
+        self.fetch_manifest(reference, &promise, credentials).await
     }
 
     /// A blob of `size` bytes as a stream, from byte `offset` on. It resumes after a cut, ends with an error if nothing
@@ -221,9 +223,10 @@ impl Registry {
         promise: &Promise<'_>,
         credentials: &Credentials,
     ) -> Result<Manifest, RegistryError> {
-        let (capability, name, object) = match promise.digest {
-            Some(digest) => (Capability::Pull, digest.as_str(), reference.digested(digest)),
-            None => (Capability::Resolve, reference.tag().unwrap_or("latest"), reference.to_string()),
+        let (capability, name, object) = match (promise.digest, promise.tag) {
+            (Some(digest), _) => (Capability::Pull, digest.as_str(), reference.digested(digest)),
+            (None, Some(tag)) => (beside(reference), tag, reference.with_tag(tag)),
+            (None, None) => (Capability::Resolve, reference.tag().unwrap_or("latest"), reference.to_string()),
         };
         let request = manifest_request(Method::GET, name);
         let plan = self.plan(reference, capability).await?;
@@ -307,6 +310,11 @@ impl Registry {
     fn shared(&self) -> &Shared {
         &self.shared
     }
+}
+
+/// What a host must be able to do to tell what stands beside an image: as much as for the image itself.
+fn beside(reference: &Reference) -> Capability {
+    if reference.digest().is_some() { Capability::Pull } else { Capability::Resolve }
 }
 
 fn manifest_request(method: Method, name: &str) -> Request {

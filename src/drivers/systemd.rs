@@ -51,7 +51,8 @@ pub enum SystemdError {
 impl SystemdError {
     /// Whether it is systemd's own error of this name, for instance `NoSuchUnit`.
     pub fn is(&self, name: &str) -> bool {
-        matches!(self, Self::Refused { source, .. } if is(source, name))
+        let Self::Refused { source, .. } = self else { return false };
+        matches!(&**source, zbus::Error::MethodError(found, ..) if found.strip_prefix(NAME).is_some_and(|n| n.strip_prefix('.') == Some(name)))
     }
 }
 
@@ -86,10 +87,16 @@ impl Systemd {
         Self::within(async { connection::Builder::address(address.as_str())?.build().await }).await
     }
 
-    /// A bus that accepts and says nothing must not hold anybody up.
+    /// A bus that accepts and says nothing must not hold anybody up. Ends of jobs are told to subscribers only, who
+    /// subscribe once.
     async fn within(
         connecting: impl Future<Output = zbus::Result<Connection>>,
     ) -> Result<Self, SystemdError> {
+        let connecting = async {
+            let connection = connecting.await?;
+            connection.call_method(Some(NAME), OBJECT, Some(MANAGER), "Subscribe", &()).await?;
+            Ok(connection)
+        };
         let late = || zbus::Error::InputOutput(Arc::new(std::io::ErrorKind::TimedOut.into()));
         let made = tokio::time::timeout(PATIENCE, connecting).await.unwrap_or_else(|_| Err(late()));
         Ok(Self { connection: made.map_err(|error| SystemdError::Connect(Box::new(error)))? })
@@ -214,11 +221,6 @@ impl Systemd {
             .build();
         // Made before the call: the job may end before its reply is read.
         let mut messages = MessageStream::for_match_rule(rule, &self.connection, None).await?;
-        match self.connection.call_method(Some(NAME), OBJECT, Some(MANAGER), "Subscribe", &()).await {
-            // By an earlier job on this connection.
-            Err(error) if is(&error, "AlreadySubscribed") => {}
-            result => drop(result?),
-        }
         let reply = self.connection.call_method(Some(NAME), OBJECT, Some(MANAGER), call, body).await?;
         let job: OwnedObjectPath = reply.body().deserialize()?;
         while let Some(message) = messages.next().await {
@@ -231,12 +233,6 @@ impl Systemd {
         }
         Ok("connection closed".into())
     }
-}
-
-/// Whether it is systemd's own error of this name.
-fn is(error: &zbus::Error, name: &str) -> bool {
-    let zbus::Error::MethodError(found, ..) = error else { return false };
-    found.strip_prefix(NAME).and_then(|rest| rest.strip_prefix('.')) == Some(name)
 }
 
 fn refused(call: &'static str, unit: &str, error: zbus::Error) -> SystemdError {

@@ -114,6 +114,11 @@ impl Reference {
         &self.repository
     }
 
+    /// Whether both are of one repository, of one registry.
+    pub fn is_of_repository_of(&self, other: &Self) -> bool {
+        (self.registry(), self.repository()) == (other.registry(), other.repository())
+    }
+
     /// The tag, absent if only a digest was given.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()

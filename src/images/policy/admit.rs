@@ -69,43 +69,37 @@ impl Shared {
         reference: &Reference,
         digests: &[Digest],
     ) -> Result<Signer, Refused> {
-        let found = tokio::time::timeout(PATIENCE, self.first_good(check, source, reference, digests)).await;
-        found.unwrap_or_else(|_| {
-            let (digest, seconds) = (digests[0].clone(), PATIENCE.as_secs());
-            Err(Refused::Policy(PolicyError::Slow { digest, seconds }))
-        })
-    }
-
-    async fn first_good(
-        &self,
-        check: &Arc<Check>,
-        source: &Source,
-        reference: &Reference,
-        digests: &[Digest],
-    ) -> Result<Signer, Refused> {
         let nobody = Credentials::default();
         let credentials = match &source.origin {
             Origin::Registry(_, _, credentials) => credentials,
             Origin::Archive(..) => &nobody,
         };
         let search = Search { registry: &self.registry, reference, credentials };
-        let mut tried = Tried::default();
-        let places = digests.iter().flat_map(|digest| PLACES.map(|place| (place, digest)));
-        for (place, digest) in places {
-            let candidates = search.list(place, digest).await;
-            for candidate in tried.or_note(candidates).unwrap_or_default() {
-                if !tried.may_go_on() {
-                    break;
-                }
-                let Some(signature) = tried.or_note(search.fetch(candidate).await) else { continue };
-                match judge(check, signature, reference, digests).await {
-                    Ok(signer) => return Ok(signer),
-                    Err(reason) => tried.note(reason),
-                }
+        let found = tokio::time::timeout(PATIENCE, first_good(check, &search, digests)).await;
+        found.unwrap_or_else(|_| {
+            let (digest, seconds) = (digests[0].clone(), PATIENCE.as_secs());
+            Err(Refused::Policy(PolicyError::Slow { digest, seconds }))
+        })
+    }
+}
+
+async fn first_good(check: &Arc<Check>, search: &Search<'_>, digests: &[Digest]) -> Result<Signer, Refused> {
+    let mut tried = Tried::default();
+    let places = digests.iter().flat_map(|digest| PLACES.map(|place| (place, digest)));
+    for (place, digest) in places {
+        let candidates = search.list(place, digest).await;
+        for candidate in tried.or_note(candidates).unwrap_or_default() {
+            if !tried.may_go_on() {
+                break;
+            }
+            let Some(signature) = tried.or_note(search.fetch(candidate).await) else { continue };
+            match judge(check, signature, search.reference, digests).await {
+                Ok(signer) => return Ok(signer),
+                Err(reason) => tried.note(reason),
             }
         }
-        Err(tried.refuse(check, &digests[0]))
     }
+    Err(tried.refuse(check, &digests[0]))
 }
 
 /// Cryptography takes milliseconds, so it has a thread of its own.
@@ -128,10 +122,7 @@ fn named(names: &Names) -> Vec<Reference> {
     let mut found: Vec<Reference> = Vec::new();
     for name in names.tags.iter().chain(&names.digests) {
         let Ok(reference) = Reference::parse(name) else { continue };
-        let same = |other: &Reference| {
-            (other.registry(), other.repository()) == (reference.registry(), reference.repository())
-        };
-        if !found.iter().any(same) {
+        if !found.iter().any(|other| other.is_of_repository_of(&reference)) {
             found.push(reference);
         }
     }

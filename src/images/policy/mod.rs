@@ -246,10 +246,7 @@ impl Check {
         let Some(name) = &verified.name else {
             return Err("names no repository, and the rule asks for one (match_repository)".into());
         };
-        let same = |named: &Reference| {
-            (named.registry(), named.repository()) == (reference.registry(), reference.repository())
-        };
-        match Reference::parse(name).is_ok_and(|named| same(&named)) {
+        match Reference::parse(name).is_ok_and(|named| named.is_of_repository_of(reference)) {
             true => Ok(()),
             false => Err(format!("is of the image as {name:?}")),
         }

@@ -5,6 +5,7 @@ pub mod api;
 mod arrows;
 pub mod calls;
 pub mod capability;
+pub mod channel;
 pub mod cli;
 pub mod clock;
 pub mod config;

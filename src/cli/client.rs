@@ -1,15 +1,15 @@
 //! The way from a command to the daemon: its socket, and its errors for people. What does not live here: what is asked.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use berth_proto::admin::v1::admin_client::AdminClient;
 use berth_proto::cri::v1::image_service_client::ImageServiceClient;
 use berth_proto::cri::v1::runtime_service_client::RuntimeServiceClient;
-use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
+
+use crate::channel;
 
 /// Largest answer taken: what the daemon sends at most.
 const MESSAGE: usize = 16 << 20;
@@ -27,20 +27,13 @@ pub(super) struct Client {
 impl Client {
     /// Fails if nobody listens.
     pub async fn connect(socket: &Path) -> anyhow::Result<Self> {
-        // Asked here, as the transport's own error hides why.
         let nobody = || {
             format!(
                 "no daemon answers at {} (is `berth serve` running, and is this its --socket?)",
                 socket.display()
             )
         };
-        drop(UnixStream::connect(socket).await.with_context(nobody)?);
-        let path: PathBuf = socket.into();
-        let connector = tower::service_fn(move |_: tonic::transport::Uri| {
-            let path = path.clone();
-            async move { UnixStream::connect(path).await.map(TokioIo::new) }
-        });
-        let channel = Endpoint::from_static("http://berth.sock").connect_with_connector(connector).await;
+        let channel = channel::connect(socket).await.map_err(anyhow::Error::from_boxed);
         let channel = channel.with_context(nobody)?;
         Ok(Self {
             images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE),

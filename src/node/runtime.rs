@@ -10,12 +10,11 @@ use berth_proto::cri::v1::runtime_service_client::RuntimeServiceClient;
 use berth_proto::cri::v1::{
     ListPodSandboxRequest, RemovePodSandboxRequest, StatusRequest, StopPodSandboxRequest, VersionRequest,
 };
-use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::NodeError;
 use crate::activity::Verb;
+use crate::channel;
 
 /// Largest answer taken.
 const MESSAGE: usize = 16 << 20;
@@ -35,16 +34,11 @@ pub(super) struct Runtime {
 impl Runtime {
     /// Fails if nobody answers.
     pub(super) async fn connect(socket: &Path) -> Result<Self, NodeError> {
-        let refused = |why: String| NodeError::Runtime { socket: socket.into(), call: "a connection", why };
-        // Asked here, as the transport's own error hides why.
-        drop(UnixStream::connect(socket).await.map_err(|error| refused(error.to_string()))?);
-        let path = socket.to_path_buf();
-        let connector = tower::service_fn(move |_: tonic::transport::Uri| {
-            let path = path.clone();
-            async move { UnixStream::connect(path).await.map(TokioIo::new) }
-        });
-        let channel = Endpoint::from_static("http://runtime.sock").connect_with_connector(connector).await;
-        let channel = channel.map_err(|error| refused(error.to_string()))?;
+        let channel = channel::connect(socket).await.map_err(|error| NodeError::Runtime {
+            socket: socket.into(),
+            call: "a connection",
+            why: error.to_string(),
+        })?;
         let client = RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE);
         let admin = AdminClient::new(channel).max_decoding_message_size(MESSAGE);
         Ok(Self { socket: socket.into(), client, admin })

@@ -215,7 +215,12 @@ fn is_host(text: &str) -> bool {
         }
         None => port.is_empty(),
     };
-    port_fits && host.len() <= 253 && host.split('.').all(is_host_label)
+    port_fits && host.len() <= 253 && host.split('.').all(is_host_label) && means_itself(host)
+}
+
+/// Not so `127.1` and `0x7f.1`, which URLs take for 127.0.0.1, and `a.15`, which they take for no host (WHATWG URL, host parsing).
+fn means_itself(host: &str) -> bool {
+    url::Host::parse(host).is_ok_and(|parsed| parsed.to_string() == host)
 }
 
 fn is_host_label(label: &str) -> bool {
@@ -327,6 +332,12 @@ mod tests {
             "localhost:5x/a",
             "-a.b/c",
             "a..b/c",
+            "a.15/c",
+            "127.1/c",
+            "0x7f.1/c",
+            "1.2.3.256/c",
+            "10.0.0.010/c",
+            "xn--a.io/c",
             "[::1/a",
             "[x]/a",
             "[::1]x/a",

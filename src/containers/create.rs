@@ -30,8 +30,8 @@ use crate::drivers::store::Durability;
 use crate::error::chain;
 use crate::events::Happening;
 use crate::ids::ContainerId;
-use crate::images::Hold;
 use crate::images::image::{Image, ImageConfig};
+use crate::images::{Hold, NotHeld};
 use crate::pods::spec::UserNamespace;
 use crate::telemetry::{Leak, Stage, stage, subject};
 
@@ -97,11 +97,11 @@ impl Containers {
         check_volumes(&spec)?;
         self.check_recursion(&spec)?;
         selinux::check(spec.security.selinux.as_ref())?;
-        let image = self.images.find(&spec.image).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
-        if image.withheld {
-            return Err(Cause::NotAdmitted(spec.image.clone()));
-        }
-        let hold = self.images.hold(&image.id).ok_or_else(|| Cause::NoImage(spec.image.clone()))?;
+        let hold = self.images.hold_named(&spec.image).map_err(|why| match why {
+            NotHeld::Unknown => Cause::NoImage(spec.image.clone()),
+            NotHeld::Withheld => Cause::NotAdmitted(spec.image.clone()),
+        })?;
+        let image = hold.image();
         if let Some(kind) = &image.artifact {
             return Err(Cause::Artifact { image: spec.image.clone(), kind: kind.clone() });
         }
@@ -110,7 +110,7 @@ impl Containers {
         let view = View { user: sandbox.spec.namespaces.user.as_ref(), label: label.as_deref() };
         activity::step("root");
         let mount = || -> Result<_, Cause> {
-            let (root, user) = self.make_root(id, &spec, &image, view)?;
+            let (root, user) = self.make_root(id, &spec, image, view)?;
             Ok((Mounted { root, volumes: self.mount_volumes(&spec, &volumes.uses, view)? }, user))
         };
         let (mounted, user) = debug_span!("mount").in_scope(mount)?;
@@ -126,7 +126,7 @@ impl Containers {
         let made = Made { user, mounted, volumes, anonymous, cgroup };
         debug_span!("config")
             .in_scope(|| self.write_config(id, &sandbox, (&spec, &image.config), (&made, &devices)))?;
-        let container = Arc::new(assemble(id, sandbox, (spec, &image, hold), made));
+        let container = Arc::new(assemble(id, sandbox, (spec, hold), made));
         activity::step("record");
         self.note_new_layer(&container);
         self.drivers.store.put(id.as_str(), &container.record(), Durability::Process).await?;
@@ -287,15 +287,16 @@ impl Containers {
 fn assemble(
     id: &ContainerId,
     sandbox: Arc<Sandbox>,
-    (spec, image, hold): (ContainerSpec, &Image, Hold),
+    (spec, hold): (ContainerSpec, Hold),
     made: Made,
 ) -> Container {
+    let image = ImageUse::of(hold.image(), &spec.image);
     let Volumes { uses, mut holds } = made.volumes;
     holds.push(hold);
     let record = ContainerRecord {
         id: id.clone(),
         pod: sandbox.id.clone(),
-        image: ImageUse::of(image, &spec.image),
+        image,
         volumes: uses,
         resources: spec.resources.clone(),
         update_annotations: BTreeMap::new(),

@@ -10,7 +10,7 @@ use super::spec::{ContainerSpec, ImageVolume, Mount};
 use super::{Cause, Containers};
 use crate::drivers::layers::{LayerError, View};
 use crate::error::Kind;
-use crate::images::Hold;
+use crate::images::{Hold, NotHeld};
 
 /// Why an image is no volume.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,15 @@ pub enum VolumeError {
     /// Its layers, or its sub path.
     #[error(transparent)]
     Layers(#[from] LayerError),
+}
+
+impl From<NotHeld> for VolumeError {
+    fn from(why: NotHeld) -> Self {
+        match why {
+            NotHeld::Unknown => Self::NotHere,
+            NotHeld::Withheld => Self::NotAdmitted,
+        }
+    }
 }
 
 impl VolumeError {
@@ -69,12 +78,7 @@ impl Containers {
             if volumes.uses.len() == MAX_VOLUMES {
                 return Err(failed(mount, volume, VolumeError::TooMany));
             }
-            let image = self.images.find(&volume.image);
-            if image.as_ref().is_some_and(|image| image.withheld) {
-                return Err(failed(mount, volume, VolumeError::NotAdmitted));
-            }
-            let hold = image.and_then(|image| self.images.hold(&image.id));
-            let hold = hold.ok_or_else(|| failed(mount, volume, VolumeError::NotHere))?;
+            let hold = self.images.hold_named(&volume.image).map_err(|why| failed(mount, volume, why))?;
             volumes.uses.push(ImageUse::of(hold.image(), name(volume)));
             volumes.holds.push(hold);
         }

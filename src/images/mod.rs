@@ -58,7 +58,7 @@ pub use self::pinned::Config;
 use self::platform::Platform;
 use self::policy::Policy;
 use self::progress::{Meters, Pulls};
-pub use self::remove::Hold;
+pub use self::remove::{Hold, NotHeld};
 pub use self::upload::Upload;
 pub use self::usage::Usage;
 pub use self::verify::{Part, State, Verified};

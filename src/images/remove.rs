@@ -56,6 +56,15 @@ impl Drop for Hold {
     }
 }
 
+/// Why a name gives a new container no image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotHeld {
+    /// Nothing here has it.
+    Unknown,
+    /// The policy has not admitted what has it.
+    Withheld,
+}
+
 /// Layers that are being put together: nobody collects them meanwhile.
 pub struct LayerHold {
     shared: Arc<Shared>,
@@ -76,6 +85,15 @@ impl Drop for LayerHold {
 }
 
 impl Images {
+    /// For a new container, by any name that `find` knows.
+    pub fn hold_named(&self, name_or_id: &str) -> Result<Hold, NotHeld> {
+        let image = self.find(name_or_id).ok_or(NotHeld::Unknown)?;
+        if image.withheld {
+            return Err(NotHeld::Withheld);
+        }
+        self.hold(&image.id).ok_or(NotHeld::Unknown)
+    }
+
     /// For a container, for as long as it exists. Finds removed images too: a container that was made before is told
     /// to the new daemon after a restart. `None`: there is no such image.
     pub fn hold(&self, image: &Digest) -> Option<Hold> {

@@ -13,7 +13,7 @@ use super::error::ImageError;
 use super::manifest::Descriptor;
 use super::progress::{Meter, Phase, Progress};
 use super::resume::Resume;
-use crate::drivers::registry::{Credentials, Registry, RegistryError};
+use crate::drivers::registry::{Blob, Credentials, Registry, RegistryError};
 use crate::ids::Digest;
 use crate::images::reference::Reference;
 
@@ -44,10 +44,10 @@ impl Source {
     /// A small blob, verified.
     pub async fn small(&self, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, ImageError> {
         let bytes = match &self.origin {
-            Origin::Registry(registry, reference, credentials) => registry
-                .blob_bytes(reference, &blob.digest, blob.size, limit, credentials)
-                .await
-                .map_err(|error| self.registry(error))?,
+            Origin::Registry(registry, reference, credentials) => {
+                let blob = Blob::new(reference, &blob.digest, blob.size, credentials);
+                registry.blob_bytes(blob, limit).await.map_err(|error| self.registry(error))?
+            }
             Origin::Archive(file, blobs) => {
                 let (offset, len) = self.locate(blobs, blob)?;
                 let mut bytes = vec![0; usize::try_from(len.min(limit + 1)).unwrap_or_default()];
@@ -119,8 +119,8 @@ impl Source {
                 outlet.pass(chunk).await;
             }
         }
-        let opened = registry.download(reference, &blob.digest, blob.size, outlet.total, credentials).await;
-        let mut stream = opened.map_err(|error| self.registry(error))?;
+        let blob = Blob::new(reference, &blob.digest, blob.size, credentials);
+        let mut stream = registry.download(blob, outlet.total).await.map_err(|error| self.registry(error))?;
         loop {
             let started = Instant::now();
             let Some(chunk) = stream.next().await else { return Ok(()) };

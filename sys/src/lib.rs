@@ -3,6 +3,7 @@
 //! instructions are unsafe too. What does not: policy.
 
 pub mod bpf;
+pub mod capability;
 pub mod clone;
 pub mod fork;
 pub mod inherit;

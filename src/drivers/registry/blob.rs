@@ -22,7 +22,7 @@ const PROGRESS: u64 = 16 << 10;
 
 /// What to fetch.
 #[derive(Clone)]
-pub(super) struct Blob {
+pub struct Blob {
     pub(super) reference: Reference,
     pub(super) digest: Digest,
     pub(super) size: u64,
@@ -30,12 +30,13 @@ pub(super) struct Blob {
 }
 
 impl Blob {
-    pub(super) fn new(reference: &Reference, digest: &Digest, size: u64, credentials: &Credentials) -> Self {
+    /// Of `size` bytes, in the reference's repository.
+    pub fn new(reference: &Reference, digest: &Digest, size: u64, credentials: &Credentials) -> Self {
         let (reference, digest) = (reference.clone(), digest.clone());
         Self { reference, digest, size, credentials: credentials.clone() }
     }
 
-    fn object(&self) -> String {
+    pub(super) fn object(&self) -> String {
         format!("blob {} of {}/{}", self.digest, self.reference.registry(), self.reference.repository())
     }
 }

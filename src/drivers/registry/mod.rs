@@ -32,8 +32,7 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
 use self::auth_file::Login;
-use self::blob::Blob;
-pub use self::blob::BlobStream;
+pub use self::blob::{Blob, BlobStream};
 pub use self::credentials::Credentials;
 pub use self::error::{Outage, Refusal, RegistryError};
 pub use self::explain::{Asked, check, explain};
@@ -163,56 +162,32 @@ impl Registry {
         self.fetch_manifest(reference, &promise, credentials).await
     }
 
-    /// A blob of `size` bytes as a stream, from byte `offset` on. It resumes after a cut, ends with an error if nothing
-    /// comes, and never gives more than `size` bytes. Checking the digest of the whole is the caller's duty.
-    #[expect(clippy::too_many_arguments, reason = "a blob's descriptor, where it is, and who asks")]
-    pub async fn blob(
-        &self,
-        reference: &Reference,
-        digest: &Digest,
-        size: u64,
-        offset: u64,
-        credentials: &Credentials,
-    ) -> Result<BlobStream, RegistryError> {
-        BlobStream::open(self.clone(), Blob::new(reference, digest, size, credentials), offset).await
+    /// A blob as a stream, from byte `offset` on. It resumes after a cut, ends with an error if nothing comes, and never
+    /// gives more bytes than the blob's size. Checking the digest of the whole is the caller's duty.
+    pub async fn blob(&self, blob: Blob, offset: u64) -> Result<BlobStream, RegistryError> {
+        BlobStream::open(self.clone(), blob, offset).await
     }
 
     /// As `blob`, for one that may be large: over several connections, if one alone is slow and the host serves ranges.
-    #[expect(clippy::too_many_arguments, reason = "a blob's descriptor, where it is, and who asks")]
-    pub async fn download(
-        &self,
-        reference: &Reference,
-        digest: &Digest,
-        size: u64,
-        offset: u64,
-        credentials: &Credentials,
-    ) -> Result<Download, RegistryError> {
-        Download::open(self.clone(), Blob::new(reference, digest, size, credentials), offset).await
+    pub async fn download(&self, blob: Blob, offset: u64) -> Result<Download, RegistryError> {
+        Download::open(self.clone(), blob, offset).await
     }
 
-    /// A small blob, whole and verified; refused if `size` exceeds `limit` bytes.
-    #[expect(clippy::too_many_arguments, reason = "a blob's descriptor, where it is, and who asks")]
-    pub async fn blob_bytes(
-        &self,
-        reference: &Reference,
-        digest: &Digest,
-        size: u64,
-        limit: u64,
-        credentials: &Credentials,
-    ) -> Result<Vec<u8>, RegistryError> {
-        let object = format!("blob {digest} of {}/{}", reference.registry(), reference.repository());
-        if size > limit {
+    /// A small blob, whole and verified; refused if its size exceeds `limit` bytes.
+    pub async fn blob_bytes(&self, blob: Blob, limit: u64) -> Result<Vec<u8>, RegistryError> {
+        let (object, expected) = (blob.object(), blob.digest.clone());
+        if blob.size > limit {
             return Err(RegistryError::TooLarge { object, limit });
         }
-        let mut stream = self.blob(reference, digest, size, 0, credentials).await?;
+        let mut stream = self.blob(blob, 0).await?;
         let mut bytes = Vec::new();
         while let Some(chunk) = stream.next().await {
             bytes.extend_from_slice(&chunk?);
         }
         let actual = Digest::of(&bytes);
-        if actual != *digest {
+        if actual != expected {
             let host = stream.host().to_string();
-            return Err(RegistryError::DigestMismatch { object, host, expected: digest.clone(), actual });
+            return Err(RegistryError::DigestMismatch { object, host, expected, actual });
         }
         Ok(bytes)
     }

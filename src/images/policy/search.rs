@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::super::manifest::Descriptor;
 use super::super::unambiguous::{self, Object};
-use crate::drivers::registry::{Credentials, Registry, RegistryError};
+use crate::drivers::registry::{Blob, Credentials, Registry, RegistryError};
 use crate::drivers::signatures::{BUNDLE, SIGN, SIMPLE, Signature};
 use crate::ids::Digest;
 use crate::images::reference::Reference;
@@ -125,8 +125,8 @@ impl Search<'_> {
     }
 
     async fn blob(&self, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, RegistryError> {
-        let (registry, reference, credentials) = (self.registry, self.reference, self.credentials);
-        registry.blob_bytes(reference, &blob.digest, blob.size, limit, credentials).await
+        let blob = Blob::new(self.reference, &blob.digest, blob.size, self.credentials);
+        self.registry.blob_bytes(blob, limit).await
     }
 }
 

@@ -149,7 +149,7 @@ fn a_part_of_a_volume_is_mounted_by_a_fixed_and_by_a_made_up_name() -> Result<()
 #[test]
 fn an_image_is_a_volume_whole_and_in_part() -> Result<()> {
     scenario("image-volume", |s| {
-        let script = "cat /image/www/index.html /page/index.html; echo x > /page/new; ls -A /page";
+        let script = "exec 2>&1; cat /image/www/index.html /page/index.html; echo x > /page/new; ls -A /page";
         let main = with(
             shell(script),
             json!({ "volumeMounts": [

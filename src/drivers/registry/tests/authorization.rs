@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::super::{Credentials, RegistryError};
+use super::super::{Blob, Credentials, RegistryError};
 use super::server::{Reply, Seen, Server};
 use super::{MANIFEST, reference, registry};
 use crate::ids::Digest;
@@ -36,7 +36,7 @@ async fn another_origin_never_sees_a_secret() {
     let registry = registry(Path::new(NOWHERE));
     let reference = reference(&format!("{}/a/b:1", server.address));
     let digest = Digest::of(b"content");
-    let bytes = registry.blob_bytes(&reference, &digest, 7, 100, &hush()).await.unwrap();
+    let bytes = registry.blob_bytes(Blob::new(&reference, &digest, 7, &hush()), 100).await.unwrap();
     assert_eq!(bytes, b"content");
     let error = registry.manifest(&reference, &hush()).await.unwrap_err();
     assert!(matches!(error, RegistryError::Unauthorized(_)), "{error}");

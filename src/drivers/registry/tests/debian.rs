@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::super::{Credentials, OCI_MANIFEST, Registry, RegistryError};
+use super::super::{Blob, Credentials, OCI_MANIFEST, Registry, RegistryError};
 use super::{reference, registry};
 use crate::ids::Digest;
 use crate::images::reference::Reference;
@@ -104,9 +104,11 @@ async fn a_real_registry_gives_manifest_and_blobs_to_who_may_have_them() {
     let size = Some(document.len() as u64);
     let again = registry.manifest_by_digest(&image, &manifest.digest, size, &me).await.unwrap();
     assert_eq!(again, manifest);
-    assert_eq!(registry.blob_bytes(&image, &config_digest, 2, 100, &me).await.unwrap(), b"{}");
+    let config = Blob::new(&image, &config_digest, 2, &me);
+    assert_eq!(registry.blob_bytes(config, 100).await.unwrap(), b"{}");
+    let wanted = Blob::new(&image, &layer_digest, 3_000_000, &me);
     for offset in [0, 1, 1_234_567, 2_999_999] {
-        let mut stream = registry.blob(&image, &layer_digest, 3_000_000, offset, &me).await.unwrap();
+        let mut stream = registry.blob(wanted.clone(), offset).await.unwrap();
         let mut bytes = Vec::new();
         while let Some(chunk) = stream.next().await {
             bytes.extend_from_slice(&chunk.unwrap());
@@ -133,6 +135,7 @@ async fn refuses_the_wrong_and_the_missing(
         matches!(error, RegistryError::NotFound(_)) && error.to_string().contains("MANIFEST_UNKNOWN"),
         "{error}"
     );
-    let error = registry.blob_bytes(image, &Digest::of(b"none"), 4, 100, me).await.unwrap_err();
+    let none = Blob::new(image, &Digest::of(b"none"), 4, me);
+    let error = registry.blob_bytes(none, 100).await.unwrap_err();
     assert!(matches!(error, RegistryError::NotFound(_)), "{error}");
 }

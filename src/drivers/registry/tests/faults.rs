@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::super::{BlobStream, Credentials, RegistryError};
+use super::super::{Blob, BlobStream, Credentials, RegistryError};
 use super::server::{Reply, Seen, Server};
 use super::{MANIFEST, reference, registry};
 use crate::ids::Digest;
@@ -31,7 +31,8 @@ fn ranged(seen: &Seen, content: &[u8]) -> Reply {
 async fn open(server: &Server, size: u64, offset: u64) -> Result<BlobStream, RegistryError> {
     let digest = Digest::of(&content());
     let reference = reference(&format!("{}/a/b", server.address));
-    registry(Path::new(NOWHERE)).blob(&reference, &digest, size, offset, &Credentials::default()).await
+    let blob = Blob::new(&reference, &digest, size, &Credentials::default());
+    registry(Path::new(NOWHERE)).blob(blob, offset).await
 }
 
 async fn all(stream: Result<BlobStream, RegistryError>) -> Result<Vec<u8>, RegistryError> {
@@ -138,10 +139,11 @@ async fn wrong_content_is_named_by_both_digests() {
     .await;
     let (registry, anonymous) = (registry(Path::new(NOWHERE)), Credentials::default());
     let reference = reference(&format!("{}/a/b:1", server.address));
-    let error = registry.blob_bytes(&reference, &lie, 200_000, 1 << 20, &anonymous).await.unwrap_err();
+    let blob = Blob::new(&reference, &lie, 200_000, &anonymous);
+    let error = registry.blob_bytes(blob.clone(), 1 << 20).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains(lie.as_str()) && text.contains(Digest::of(&content()).as_str()), "{text}");
-    let error = registry.blob_bytes(&reference, &lie, 200_000, 1000, &anonymous).await.unwrap_err();
+    let error = registry.blob_bytes(blob, 1000).await.unwrap_err();
     assert!(matches!(error, RegistryError::TooLarge { limit: 1000, .. }));
     let error = registry.manifest(&reference, &anonymous).await.unwrap_err();
     assert!(matches!(error, RegistryError::DigestMismatch { .. }), "{error}");

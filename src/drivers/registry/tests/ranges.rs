@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::super::{Config, Credentials, Download, Registry, RegistryError};
+use super::super::{Blob, Config, Credentials, Download, Registry, RegistryError};
 use super::reference;
 use super::server::{Reply, Seen, Server};
 use crate::ids::Digest;
@@ -49,7 +49,8 @@ fn registry(connections: u32) -> Registry {
 async fn open(registry: &Registry, server: &Server, offset: usize) -> Download {
     let reference = reference(&format!("{}/a/b", server.address));
     let none = Credentials::default();
-    registry.download(&reference, &Digest::of(b""), SIZE as u64, offset as u64, &none).await.unwrap()
+    let blob = Blob::new(&reference, &Digest::of(b""), SIZE as u64, &none);
+    registry.download(blob, offset as u64).await.unwrap()
 }
 
 /// As a reader that does nothing but wait.

@@ -1,6 +1,7 @@
 //! Signatures made here, by keys and by the certificates of a sigstore of our own.
 
 mod corpus;
+mod cosign;
 #[path = "../../../../e2e/src/sigstore.rs"]
 mod sigstore;
 mod wrong;

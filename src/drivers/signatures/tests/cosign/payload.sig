@@ -1,0 +1,1 @@
+MEUCID8uUmJ+SxvzsAXmuj/HQpjVsVBLnoRzvd5HmeXvfSgEAiEAqOsyTQ0bcoFiXXTe4PSgBVUtkxk5wDvX9J4GlqfWN5s=

@@ -25,6 +25,7 @@ test: unit e2e
 
 unit: setup
 	cargo test $(TEST_FLAGS)
+	cargo test -p berth-dist --bin berth-dist --test agreement $(TEST_FLAGS)
 
 e2e: setup
 	cargo build

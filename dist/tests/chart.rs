@@ -129,31 +129,6 @@ fn wrong_values_are_refused_with_their_place() -> Result<()> {
 }
 
 #[test]
-fn the_schema_knows_every_key_of_the_configuration() -> Result<()> {
-    let schema: serde_json::Value =
-        serde_json::from_str(&fs::read_to_string(repository().join("charts/berth/values.schema.json"))?)?;
-    let mut section = String::new();
-    let mut known = BTreeSet::new();
-    for line in berth::config::DEFAULT.lines() {
-        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            section = name.into();
-        } else if let Some((key, _)) = line.strip_prefix("# ").and_then(|line| line.split_once(" = "))
-            && key.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_')
-        {
-            known.insert((section.clone(), key.to_owned()));
-        }
-    }
-    // The chart has a value of its own for it.
-    known.remove(&("metrics".into(), "address".into()));
-    ensure!(known.len() > 20, "{known:?}");
-    for (section, key) in known {
-        let place = format!("/properties/config/properties/{section}/properties/{key}");
-        ensure!(schema.pointer(&place).is_some(), "values.schema.json has no {place}");
-    }
-    Ok(())
-}
-
-#[test]
 fn runtime_classes_can_have_the_handlers_that_the_program_has() -> Result<()> {
     for handler in berth::config::Config::default().pods.handlers {
         let class = format!("runtimeClasses[0].handler={handler}");
@@ -161,16 +136,6 @@ fn runtime_classes_can_have_the_handlers_that_the_program_has() -> Result<()> {
         let output = template(&sets)?;
         ensure!(output.status.success(), "{handler}: {}", text(&output.stderr));
         ensure!(text(&output.stdout).contains(&format!("\nhandler: {handler}\n")), "no class for {handler}");
-    }
-    Ok(())
-}
-
-#[test]
-fn chart_and_program_have_one_version() -> Result<()> {
-    let chart = fs::read_to_string(repository().join("charts/berth/Chart.yaml"))?;
-    for key in ["version", "appVersion"] {
-        let line = format!("\n{key}: {}\n", env!("CARGO_PKG_VERSION"));
-        ensure!(chart.contains(&line), "Chart.yaml lacks {line:?}");
     }
     Ok(())
 }

@@ -242,6 +242,51 @@ async fn beside_another_runtime_nothing_of_the_kubelet_is_touched_and_pods_outli
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_come_with_the_policy_that_names_them_and_not_without_it() -> Result<()> {
+    let Some(world) = world().await? else { return Ok(()) };
+    let (mut pod, root) =
+        (Pod::new(&world).await?, tempfile::Builder::new().prefix("berth-e2e-host-").tempdir()?);
+    let host = Host::boot(root.path(), "/run/old.sock").await?;
+    let (before, plain, keys) = (tree(root.path())?, pod.config.clone(), tempfile::tempdir()?);
+    let (given, placed) = (keys.path().join("team.pub"), root.path().join("etc/berth/trust/team.pub"));
+    let trust = keys.path().to_string_lossy().into_owned();
+    let bare = ["install", "--mode", "sidecar"];
+    let install = [&bare[..], &["--trust", &trust]].concat();
+    let restarts = || host.calls().iter().filter(|call| *call == "restart berth.service").count();
+
+    let first = rcgen::KeyPair::generate()?.public_key_pem();
+    fs::write(&given, &first)?;
+    pod.config += &format!("[[image.policy.rules]]\nscope = \"docker.io/keys\"\nkeys = [{placed:?}]\n");
+    pod.good(&host, &install).await?;
+    assert_eq!(fs::read_to_string(&placed)?, first);
+    restarts();
+    pod.good(&host, &install).await?;
+    assert_eq!(restarts(), 0, "for nothing new");
+
+    // The daemon reads keys when it starts.
+    let second = rcgen::KeyPair::generate()?.public_key_pem();
+    fs::write(&given, &second)?;
+    pod.good(&host, &install).await?;
+    assert_eq!((fs::read_to_string(&placed)?, restarts()), (second.clone(), 1));
+
+    // One that nobody brings changes nothing.
+    let good = pod.config.clone();
+    pod.config = good.replace(&format!("{placed:?}"), "\"/etc/berth/trust/other.pub\"");
+    let said = pod.bad(&host, &install).await?;
+    assert!(
+        said.contains("[image.policy] names /etc/berth/trust/other.pub, which is not brought along"),
+        "{said}"
+    );
+    assert_eq!((fs::read_to_string(&placed)?, restarts()), (second, 0));
+
+    pod.config = plain;
+    pod.good(&host, &bare).await?;
+    ensure!(!placed.exists(), "a key that nothing names is left");
+    pod.good(&host, &["uninstall"]).await?;
+    only_pods_are_left(root.path(), &before)
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_kubelet_is_switched_with_its_pods_and_switched_back() -> Result<()> {
     let Some(world) = world().await? else { return Ok(()) };
     let pod = Pod::new(&world).await?;

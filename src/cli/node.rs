@@ -94,6 +94,9 @@ struct Install {
     /// Directory of HOST/hosts.toml files
     #[arg(long, value_name = "DIR")]
     registries: Option<PathBuf>,
+    /// Directory of keys and trusted roots, for /etc/berth/trust
+    #[arg(long, value_name = "DIR")]
+    trust: Option<PathBuf>,
     /// The kubelet's unit
     #[arg(long, value_name = "UNIT", default_value = "kubelet.service")]
     kubelet_unit: String,
@@ -227,7 +230,8 @@ impl Install {
         Ok(Settings {
             mode: self.mode,
             config,
-            registries: self.registries.as_deref().map_or_else(|| Ok(BTreeMap::new()), registries)?,
+            registries: texts(self.registries.as_deref(), |entry| entry.join(host::HOSTS))?,
+            trust: texts(self.trust.as_deref(), Path::to_path_buf)?,
             kubelet: Kubelet {
                 unit: self.kubelet_unit,
                 healthz: self.healthz,
@@ -246,14 +250,14 @@ fn own_programs() -> anyhow::Result<Programs> {
     Ok(Programs::read(&own, &own.with_file_name(host::SHIM))?)
 }
 
-/// Each hosts.toml, by its directory's name. Kubernetes adds entries of its own, which begin with a dot.
-fn registries(dir: &Path) -> anyhow::Result<BTreeMap<String, String>> {
-    let mut found = BTreeMap::new();
+/// The files of a directory's entries, by the entries' names. Kubernetes adds entries of its own, which begin with a dot.
+fn texts(dir: Option<&Path>, file_of: fn(&Path) -> PathBuf) -> anyhow::Result<BTreeMap<String, String>> {
+    let (Some(dir), mut found) = (dir, BTreeMap::new()) else { return Ok(BTreeMap::new()) };
     let unread = |path: &Path| format!("cannot read {}", path.display());
     for entry in fs::read_dir(dir).with_context(|| unread(dir))? {
         let entry = entry.with_context(|| unread(dir))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let file = entry.path().join(host::HOSTS);
+        let file = file_of(&entry.path());
         if !name.starts_with('.') && file.is_file() {
             found.insert(name, fs::read_to_string(&file).with_context(|| unread(&file))?);
         }

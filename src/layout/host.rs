@@ -75,9 +75,19 @@ impl HostLayout {
         Path::new("/etc/systemd/system").join(format!("{unit}.d")).join("zz-berth.conf")
     }
 
+    /// Directories of registries' hosts.toml, as the host sees it.
+    pub fn registries(&self) -> PathBuf {
+        "/etc/berth/certs.d".into()
+    }
+
     /// A registry's hosts.toml, as the host sees it.
     pub fn registry_hosts(&self, registry: &str) -> PathBuf {
-        Path::new("/etc/berth/certs.d").join(registry).join(HOSTS)
+        self.registries().join(registry).join(HOSTS)
+    }
+
+    /// Keys and trusted roots that `[image.policy]` names, as the host sees it.
+    pub fn trust(&self) -> PathBuf {
+        "/etc/berth/trust".into()
     }
 
     /// What the daemon keeps, and its state.

@@ -31,7 +31,8 @@ pub async fn install(
     settings: &Settings,
     credentials: Option<&Credentials>,
 ) -> Result<Outcome, NodeError> {
-    Config::parse(&settings.config, Path::new(CONFIG))?;
+    let config = Config::parse(&settings.config, Path::new(CONFIG))?;
+    settings.check_trust(&config, &host.layout)?;
     if let Some(unit) = host.layout.packaged_units().into_iter().find(|unit| host.layout.at(unit).exists()) {
         return Err(NodeError::Packaged(unit));
     }
@@ -102,6 +103,7 @@ fn place_all(
     let registries =
         settings.registries.iter().map(|(name, text)| (host.registry_hosts(name), text.as_str()));
     let mut files = vec![(PathBuf::from(CONFIG), settings.config.as_str()), (host.unit(), unit.as_str())];
+    files.extend(settings.trust.iter().map(|(name, text)| (host.trust().join(name), text.as_str())));
     let daemons = files.len();
     files.extend(registries);
     for (number, (path, text)) in files.iter().enumerate() {
@@ -113,10 +115,10 @@ fn place_all(
             change.files.extend(before.ok().map(|before| (path.clone(), before)));
         }
     }
-    let registries = host.registry_hosts("x");
-    let registries = registries.ancestors().nth(2).map(Path::to_path_buf).unwrap_or_default();
     let wanted = |path: &Path| files.iter().any(|(file, _)| file.starts_with(path));
-    place::restore_all(host, receipt, |path| path.starts_with(&registries) && !wanted(path))?;
+    let (registries, trust) = (host.registries(), host.trust());
+    let ours = |path: &Path| path.starts_with(&registries) || path.starts_with(&trust);
+    place::restore_all(host, receipt, |path| ours(path) && !wanted(path))?;
     let old = fs::read_link(host.at(host.bin())).ok();
     if program::point(host, programs.version())? {
         (change.anything, change.daemon) = (true, true);

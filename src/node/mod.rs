@@ -17,7 +17,7 @@ mod switch;
 mod uninstall;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use self::cluster::Credentials;
@@ -28,6 +28,7 @@ pub use self::status::{Status, status};
 pub use self::switch::{Step, switch, wait_for_switch};
 pub use self::uninstall::{begin_uninstall, uninstall};
 
+use crate::config::Config;
 use crate::drivers::systemd::{Systemd, SystemdError};
 use crate::layout::host::HostLayout;
 
@@ -53,6 +54,8 @@ pub struct Settings {
     pub config: String,
     /// hosts.toml of registries, by registry.
     pub registries: BTreeMap<String, String>,
+    /// Keys and trusted roots for the policy on images, by file name.
+    pub trust: BTreeMap<String, String>,
     /// How the kubelet is switched.
     pub kubelet: Kubelet,
     /// Who asks, for instance the pod's uid; makes no difference to the host.
@@ -112,6 +115,9 @@ pub enum NodeError {
     /// The configuration is refused.
     #[error("the daemon's configuration is refused")]
     Config(#[from] crate::config::ConfigError),
+    /// The daemon would not start with it.
+    #[error("[image.policy] names {0}, which is not brought along")]
+    NoTrust(PathBuf),
     /// A package owns the daemon.
     #[error(
         "{0} belongs to an installed package: remove the package, or keep this node out of the chart's nodeSelector"
@@ -213,11 +219,20 @@ fn digest(parts: &[&[u8]]) -> String {
 }
 
 impl Settings {
+    /// Files that the daemon would look for where this installation puts them.
+    fn check_trust(&self, config: &Config, host: &HostLayout) -> Result<(), NodeError> {
+        let missing = config.image.policy.files().find(|path| {
+            let brought = path.strip_prefix(host.trust()).ok().and_then(Path::to_str);
+            brought.is_some_and(|name| !self.trust.contains_key(name))
+        });
+        missing.map_or(Ok(()), |path| Err(NodeError::NoTrust(path.into())))
+    }
+
     /// Everything that makes a difference, with the programs, as a digest.
     fn digest(&self, programs: &Programs) -> String {
-        let registries = format!("{:?}", self.registries);
+        let files = format!("{:?} {:?}", self.registries, self.trust);
         let kubelet = format!("{:?} {:?}", self.mode, self.kubelet);
         let version = programs.version();
-        digest(&[version.as_bytes(), self.config.as_bytes(), registries.as_bytes(), kubelet.as_bytes()])
+        digest(&[version.as_bytes(), self.config.as_bytes(), files.as_bytes(), kubelet.as_bytes()])
     }
 }

@@ -41,7 +41,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 app.kubernetes.io/component: node
 {{- end -}}
 
-{{/* JSON's strings, numbers, booleans and arrays are TOML's, too. */}}
+{{/* JSON's strings, numbers and booleans are TOML's, too; its objects are not. */}}
+{{- define "berth.toml" -}}
+{{- if kindIs "map" . -}}
+{ {{- range $number, $key := keys . | sortAlpha }}{{ if $number }},{{ end }} {{ $key }} = {{ include "berth.toml" (get $ $key) }}{{ end }} }
+{{- else if kindIs "slice" . -}}
+[{{- range $number, $value := . }}{{ if $number }},{{ end }}{{ include "berth.toml" $value }}{{ end }}]
+{{- else -}}
+{{ toJson . }}
+{{- end -}}
+{{- end -}}
+
 {{- define "berth.config" -}}
 # From the Helm release {{ .Release.Namespace }}/{{ .Release.Name }}: what is changed here is overwritten.
 {{- $config := deepCopy .Values.config -}}
@@ -51,7 +61,7 @@ app.kubernetes.io/component: node
 
 [{{ $section }}]
 {{- range $key, $value := $keys }}
-{{ $key }} = {{ toJson $value }}
+{{ $key }} = {{ include "berth.toml" $value }}
 {{- end }}
 {{- end }}
 {{ end -}}

@@ -108,13 +108,15 @@ impl<'a> Chart<'a> {
         Ok(fs::read_to_string(self.scenario.directory().registry())?)
     }
 
-    /// Whatever keeps the installed daemon apart from the one that the cluster began with.
-    fn values(&self) -> Result<PathBuf> {
+    /// Whatever keeps the installed daemon apart from the one that the cluster began with; and the cluster's registry as a
+    /// mirror, for what has to pull.
+    fn values(&self, mirrors: &[&str]) -> Result<PathBuf> {
         let registry = self.registry()?;
         let mirror = format!("server = \"http://{registry}\"\n");
+        let mirrors = mirrors.iter().map(|name| ((*name).to_string(), json!(mirror)));
         let values = json!({
             "image": { "repository": format!("{registry}/{RELEASE}") },
-            "registryHosts": { "registry.k8s.io": mirror, "docker.io": mirror },
+            "registryHosts": serde_json::Map::from_iter(mirrors),
             "config": {
                 "network": { "bridge": "berthchart", "subnets": ["10.230.7.0/24", "fd62:6572:7469::/64"] },
                 "cni": { "conf_dir": "/etc/berth/no-cni" },
@@ -128,9 +130,19 @@ impl<'a> Chart<'a> {
 
     /// `helm install` or `helm upgrade` with one of the images, and further values.
     pub fn release(&self, verb: &str, tag: &str, sets: &[&str]) -> Result<()> {
+        self.release_with(self.values(&["registry.k8s.io", "docker.io"])?, verb, tag, sets)
+    }
+
+    /// The same without anything that most clusters do not need.
+    pub fn release_plain(&self, verb: &str, tag: &str, sets: &[&str]) -> Result<()> {
+        self.release_with(self.values(&[])?, verb, tag, sets)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what helm is told")]
+    fn release_with(&self, values: PathBuf, verb: &str, tag: &str, sets: &[&str]) -> Result<()> {
         let chart = berth_e2e::repository().join("charts/berth");
         let mut helm = self.helm(verb)?;
-        helm.arg(RELEASE).arg(chart).arg("--values").arg(self.values()?);
+        helm.arg(RELEASE).arg(chart).arg("--values").arg(values);
         helm.args(["--timeout", "5m", "--set", &format!("image.tag={tag}")]);
         helm.args(sets.iter().flat_map(|set| ["--set", *set]));
         said(&mut helm).map(drop)

@@ -9,7 +9,7 @@ mod search;
 mod tests;
 mod withhold;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,13 @@ pub struct Config {
     /// The one with the most specific scope decides.
     #[serde(deserialize_with = "rules")]
     pub rules: Vec<Rule>,
+}
+
+impl Config {
+    /// Keys and trusted roots that rules name.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.rules.iter().flat_map(|rule| rule.keys.iter().chain(&rule.trusted_root)).map(PathBuf::as_path)
+    }
 }
 
 /// Without looking at an image.

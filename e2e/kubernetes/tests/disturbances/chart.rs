@@ -78,7 +78,7 @@ fn beside_the_node_s_runtime_berth_comes_and_goes_without_touching_a_pod() -> Re
         let of_pods = ["/var/lib/berth", "/run/berth"];
         assert_eq!(strange(&chart, &before, &of_pods)?, [""; 0]);
 
-        chart.release("install", IMAGES[1], &mode)?;
+        chart.release_plain("install", IMAGES[1], &mode)?;
         chart.rolled_out()?;
         let crictl = chart.crictl()?;
         assert_eq!(identity(&crictl, &id)?, survivor);

@@ -138,7 +138,6 @@ impl<'a> Chart<'a> {
         self.release_with(self.values(&[])?, verb, tag, sets)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what helm is told")]
     fn release_with(&self, values: PathBuf, verb: &str, tag: &str, sets: &[&str]) -> Result<()> {
         let chart = berth_e2e::repository().join("charts/berth");
         let mut helm = self.helm(verb)?;

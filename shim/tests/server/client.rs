@@ -92,10 +92,12 @@ impl Drop for Shim {
         let _ = rustix::mount::unmount(self.path("shm"), rustix::mount::UnmountFlags::DETACH);
         if self.child.try_wait().unwrap().is_none() {
             // One without a pod is about to end with its last connection.
-            if let Ok(mut client) = self.try_connect() {
+            let mut client = self.try_connect();
+            if let Ok(client) = &mut client {
                 client.send(Verb::Hello(v1::Hello { version: 1 }), &[]);
                 client.send(Verb::Shutdown(v1::Shutdown { force: true }), &[]);
             }
+            // The connection stays: a shim whose answer nobody takes reads no further, and a killed one leaves the pod's init.
             if self.exits_within(Duration::from_secs(3)).is_none() {
                 self.child.kill().unwrap();
                 self.child.wait().unwrap();

@@ -13,6 +13,7 @@ pub mod crictl;
 pub mod disk;
 pub mod faulty;
 pub mod images;
+pub mod installer;
 pub mod logs;
 pub mod metrics;
 pub mod network;

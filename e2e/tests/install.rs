@@ -7,85 +7,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use berth_e2e::client::Client;
-use berth_e2e::node::{Node, Options};
-use berth_e2e::runtime::{Runtime, berth, berth_shim, tool};
+use berth_e2e::installer::Installer;
+use berth_e2e::node::Options;
+use berth_e2e::runtime::{Runtime, tool};
 use berth_e2e::systemd::Host;
 use berth_e2e::world::World;
 use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::process::Command;
-
-/// The programs as an image has them, and the configuration of a daemon that disturbs no other one.
-struct Pod {
-    directory: TempDir,
-    config: String,
-    /// Its bridge and its cgroup are this test's alone.
-    node: Node,
-}
-
-impl Pod {
-    async fn new(world: &World) -> Result<Self> {
-        Self::with(world, Options::default()).await
-    }
-
-    async fn with(world: &World, options: Options) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("berth-e2e-image-").tempdir()?;
-        fs::copy(berth()?, directory.path().join("berth"))?;
-        fs::copy(berth_shim()?, directory.path().join("berth-shim"))?;
-        let options = Options { mirror: Some(world.registry.host()), ..options };
-        let mut node = Node::start_as(Runtime::Berth, &options).await?;
-        node.stop()?;
-        let config = fs::read_to_string(node.config_file())?;
-        Ok(Self { directory, config, node })
-    }
-
-    /// From now on it is another version.
-    fn upgrade(&self) -> Result<()> {
-        let program = self.directory.path().join("berth");
-        let mut bytes = fs::read(&program)?;
-        bytes.extend_from_slice(b"another build");
-        // The file of a program that runs can't be written.
-        fs::remove_file(&program)?;
-        fs::write(&program, bytes)?;
-        Ok(fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?)
-    }
-
-    /// What `berth node` says, or why it fails.
-    async fn node(&self, host: &Host, arguments: &[&str]) -> Result<Result<String, String>> {
-        let config = self.directory.path().join("config.toml");
-        fs::write(&config, &self.config)?;
-        let mut command = Command::new(self.directory.path().join("berth"));
-        command.arg("node").args(arguments).arg("--root").arg(host.root());
-        command.env_remove("KUBERNETES_SERVICE_HOST").env_remove("NODE_NAME").env_remove("POD_UID");
-        if arguments[0] == "install" {
-            command.arg("--config").arg(config).args(["--healthz", host.healthz()]);
-        }
-        let output = command.output();
-        let output = tokio::time::timeout(berth_e2e::bound(Duration::from_secs(60)), output);
-        let output = output.await.with_context(|| format!("berth node {arguments:?} hangs"))??;
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        Ok(if output.status.success() { Ok(said) } else { Err(said) })
-    }
-
-    async fn good(&self, host: &Host, arguments: &[&str]) -> Result<String> {
-        match self.node(host, arguments).await? {
-            Ok(said) => Ok(said),
-            Err(said) => {
-                let log = |name: &str| fs::read_to_string(host.root().join(name)).unwrap_or_default();
-                bail!("berth node {arguments:?}: {said}\n{}\n{}", log("daemon.log"), log("transient.log"))
-            }
-        }
-    }
-
-    async fn bad(&self, host: &Host, arguments: &[&str]) -> Result<String> {
-        match self.node(host, arguments).await? {
-            Ok(said) => bail!("berth node {arguments:?} succeeds: {said}"),
-            Err(said) => Ok(said),
-        }
-    }
-}
 
 /// Only Berth has this command.
 async fn world() -> Result<Option<World>> {
@@ -111,10 +41,16 @@ fn forward(socket: &Path, target: PathBuf) -> Result<()> {
     Ok(())
 }
 
-/// A host whose kubelet uses the world's runtime.
-async fn host_on(world: &World) -> Result<(TempDir, Host)> {
+/// A host whose kubelet uses a runtime that does not answer.
+async fn host() -> Result<(TempDir, Host)> {
     let root = tempfile::Builder::new().prefix("berth-e2e-host-").tempdir()?;
     let host = Host::boot(root.path(), "/run/old.sock").await?;
+    Ok((root, host))
+}
+
+/// A host whose kubelet uses the world's runtime.
+async fn host_on(world: &World) -> Result<(TempDir, Host)> {
+    let (root, host) = host().await?;
     forward(&root.path().join("run/old.sock"), world.node.socket())?;
     Ok((root, host))
 }
@@ -171,9 +107,8 @@ fn socket(host: &Host) -> PathBuf {
 #[tokio::test(flavor = "multi_thread")]
 async fn beside_another_runtime_nothing_of_the_kubelet_is_touched_and_pods_outlive_all() -> Result<()> {
     let Some(world) = world().await? else { return Ok(()) };
-    let (mut pod, root) =
-        (Pod::new(&world).await?, tempfile::Builder::new().prefix("berth-e2e-host-").tempdir()?);
-    let host = Host::boot(root.path(), "/run/old.sock").await?;
+    let mut pod = Installer::new(&world).await?;
+    let (root, host) = host().await?;
     let theirs = root.path().join("etc/berth/config.toml");
     fs::create_dir_all(theirs.parent().context("no parent")?)?;
     fs::write(&theirs, "# by hand\n")?;
@@ -244,9 +179,8 @@ async fn beside_another_runtime_nothing_of_the_kubelet_is_touched_and_pods_outli
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_come_with_the_policy_that_names_them_and_not_without_it() -> Result<()> {
     let Some(world) = world().await? else { return Ok(()) };
-    let (mut pod, root) =
-        (Pod::new(&world).await?, tempfile::Builder::new().prefix("berth-e2e-host-").tempdir()?);
-    let host = Host::boot(root.path(), "/run/old.sock").await?;
+    let mut pod = Installer::new(&world).await?;
+    let (root, host) = host().await?;
     let (before, plain, keys) = (tree(root.path())?, pod.config.clone(), tempfile::tempdir()?);
     let (given, placed) = (keys.path().join("team.pub"), root.path().join("etc/berth/trust/team.pub"));
     let trust = keys.path().to_string_lossy().into_owned();
@@ -289,7 +223,7 @@ async fn keys_come_with_the_policy_that_names_them_and_not_without_it() -> Resul
 #[tokio::test(flavor = "multi_thread")]
 async fn the_kubelet_is_switched_with_its_pods_and_switched_back() -> Result<()> {
     let Some(world) = world().await? else { return Ok(()) };
-    let pod = Pod::new(&world).await?;
+    let pod = Installer::new(&world).await?;
     let (root, host) = host_on(&world).await?;
     world.client.run_pod(&world.pod("moved")).await?;
     let (before, kubelet) = (tree(root.path())?, host.kubelet().context("no kubelet")?);
@@ -331,7 +265,7 @@ async fn a_pod_that_is_being_made_does_not_outlive_the_switch_back() -> Result<(
         println!("not run: needs `e2e/tools/build cni`");
         return Ok(());
     }
-    let pod = Pod::with(&world, Options { cni: true, ..Options::default() }).await?;
+    let pod = Installer::with(&world, Options { cni: true, ..Options::default() }).await?;
     fs::create_dir_all(pod.node.plugin_dir())?;
     let plugin = pod.node.plugin_dir().join("slow");
     let script = r#"#!/bin/sh
@@ -364,7 +298,7 @@ touch "$0.begun" && sleep 2 && echo '{"cniVersion":"1.0.0","ips":[{"address":"10
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kubelet_that_does_not_become_healthy_gets_its_old_runtime_back() -> Result<()> {
     let Some(world) = world().await? else { return Ok(()) };
-    let pod = Pod::new(&world).await?;
+    let pod = Installer::new(&world).await?;
     let (root, host) = host_on(&world).await?;
     let kubelet = host.kubelet();
     host.sicken(Some("berth.sock"));
@@ -394,9 +328,8 @@ async fn a_kubelet_that_does_not_become_healthy_gets_its_old_runtime_back() -> R
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_switched_is_refused_before_anything_happens_to_the_kubelet() -> Result<()> {
     let Some(world) = world().await? else { return Ok(()) };
-    let (pod, root) =
-        (Pod::new(&world).await?, tempfile::Builder::new().prefix("berth-e2e-host-").tempdir()?);
-    let host = Host::boot(root.path(), "/run/old.sock").await?;
+    let pod = Installer::new(&world).await?;
+    let (root, host) = host().await?;
     let install = ["install", "--mode", "kubelet"];
 
     let wrapper = root.path().join("usr/lib/systemd/system/kubelet.service.d/20-shell.conf");

@@ -53,7 +53,7 @@ pub struct Flags {
     /// `none` leaves it out.
     #[arg(long, env = "BENCH_PULL", value_delimiter = ',', default_value = "gzip,zstd,layers,files")]
     pull: Vec<String>,
-    /// How often each image is pulled by each runtime.
+    /// How often each image is pulled by each runtime; that of many files once.
     #[arg(long, default_value_t = 3)]
     pulls: usize,
     /// Where the numbers go.
@@ -107,7 +107,7 @@ fn publish_big(flags: &Flags, registry: &Registry) -> Result<Vec<(String, String
             "gzip" => ("gzip", big::large(Compression::Gzip)),
             "zstd" => ("zstd", big::large(Compression::Zstd)),
             "layers" => ("128 layers", big::many_layers()),
-            "files" => ("200,000 files", big::many_files()),
+            "files" => (pull::MANY_FILES, big::many_files()),
             other => bail!("--pull {other}: not one of gzip, zstd, layers, files, none"),
         };
         registry.storage().publish("big", name, &image?)?;

@@ -52,7 +52,8 @@ impl SystemdError {
     /// Whether it is systemd's own error of this name, for instance `NoSuchUnit`.
     pub fn is(&self, name: &str) -> bool {
         let Self::Refused { source, .. } = self else { return false };
-        matches!(&**source, zbus::Error::MethodError(found, ..) if found.strip_prefix(NAME).is_some_and(|n| n.strip_prefix('.') == Some(name)))
+        let zbus::Error::MethodError(found, ..) = &**source else { return false };
+        found.strip_prefix(NAME).and_then(|rest| rest.strip_prefix('.')) == Some(name)
     }
 }
 

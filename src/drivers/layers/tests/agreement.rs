@@ -65,8 +65,9 @@ pub fn differences(ours: &Snapshot, theirs: &Snapshot) -> Vec<String> {
 
 #[track_caller]
 fn assert_agreement(archive: &Path, told: &str) {
-    let mut ours = ours(archive).unwrap_or_else(|error| panic!("{told}: {}", super::told(&error)));
+    let unpacked = ours(archive).unwrap_or_else(|error| panic!("{told}: {}", super::told(&error)));
     for reader in [Reader::Gnu, Reader::Bsd] {
+        let mut ours = unpacked.clone();
         let mut theirs = reader.read(archive).unwrap_or_else(|| panic!("{told}: {reader:?} fails"));
         if reader == Reader::Bsd {
             // It leaves the time of the directory alone that it is told to unpack into.

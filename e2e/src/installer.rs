@@ -1,7 +1,6 @@
 //! `berth node` of an image's programs, as the chart's pod runs it on a host (`systemd::Host`). What does not live here: hosts.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -9,7 +8,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::node::{Node, Options};
-use crate::runtime::{Runtime, berth, berth_shim};
+use crate::runtime::{Runtime, berth, berth_shim, make_another_build};
 use crate::systemd::Host;
 use crate::world::World;
 
@@ -42,13 +41,7 @@ impl Installer {
 
     /// From now on it is another version.
     pub fn upgrade(&self) -> Result<()> {
-        let program = self.directory.path().join("berth");
-        let mut bytes = fs::read(&program)?;
-        bytes.extend_from_slice(b"another build");
-        // The file of a program that runs can't be written.
-        fs::remove_file(&program)?;
-        fs::write(&program, bytes)?;
-        Ok(fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?)
+        make_another_build(&self.directory.path().join("berth"))
     }
 
     /// What `berth node` says, or why it fails.

@@ -1,5 +1,6 @@
 //! The programs that can be a node: Berth, and containerd with runc to compare with.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -76,6 +77,17 @@ pub fn berth_shim() -> Result<PathBuf> {
 /// What makes images and manual pages: `BERTH_E2E_DIST`, else the debug build.
 pub fn dist() -> Result<PathBuf> {
     built("BERTH_E2E_DIST", "debug/berth-dist", "cargo build -p berth-dist")
+}
+
+/// Makes a program another build of itself: bytes that nobody reads follow its own. It may run meanwhile.
+pub fn make_another_build(program: &Path) -> Result<()> {
+    let permissions = fs::metadata(program)?.permissions();
+    let mut bytes = fs::read(program)?;
+    bytes.extend_from_slice(b"another build");
+    // The file of a program that runs can't be written.
+    fs::remove_file(program)?;
+    fs::write(program, bytes)?;
+    Ok(fs::set_permissions(program, permissions)?)
 }
 
 fn built(variable: &str, path: &str, how: &str) -> Result<PathBuf> {

@@ -107,7 +107,7 @@ fn socket(host: &Host) -> PathBuf {
 #[tokio::test(flavor = "multi_thread")]
 async fn beside_another_runtime_nothing_of_the_kubelet_is_touched_and_pods_outlive_all() -> Result<()> {
     let Some(world) = world().await? else { return Ok(()) };
-    let mut pod = Installer::new(&world).await?;
+    let mut installer = Installer::new(&world).await?;
     let (root, host) = host().await?;
     let theirs = root.path().join("etc/berth/config.toml");
     fs::create_dir_all(theirs.parent().context("no parent")?)?;
@@ -117,7 +117,7 @@ async fn beside_another_runtime_nothing_of_the_kubelet_is_touched_and_pods_outli
     let kubelet = host.kubelet();
     let install = ["install", "--mode", "sidecar"];
 
-    pod.good(&host, &install).await?;
+    installer.good(&host, &install).await?;
     let calls = host.calls();
     assert!(calls.contains(&"enable berth.service".into()), "{calls:?}");
     assert!(!calls.iter().any(|call| call.contains("kubelet")), "{calls:?}");
@@ -126,31 +126,31 @@ async fn beside_another_runtime_nothing_of_the_kubelet_is_touched_and_pods_outli
 
     // The same again.
     let daemon = host.daemon();
-    pod.good(&host, &install).await?;
+    installer.good(&host, &install).await?;
     assert_eq!(host.calls(), ["start berth.service"]);
     assert_eq!(host.daemon(), daemon, "started anew for nothing");
-    assert!(pod.good(&host, &["status"]).await?.contains("kubelet: its own runtime"));
+    assert!(installer.good(&host, &["status"]).await?.contains("kubelet: its own runtime"));
 
     // Who has not installed yet is told so, whatever is there.
     let mine = |name: &'static str| ["--installer", name];
-    pod.good(&host, &[&install[..], &mine("first")].concat()).await?;
-    pod.good(&host, &[&["status"][..], &mine("first")].concat()).await?;
-    let said = pod.bad(&host, &[&["status"][..], &mine("second")].concat()).await?;
+    installer.good(&host, &[&install[..], &mine("first")].concat()).await?;
+    installer.good(&host, &[&["status"][..], &mine("first")].concat()).await?;
+    let said = installer.bad(&host, &[&["status"][..], &mine("second")].concat()).await?;
     assert!(said.contains("second has not installed yet"), "{said}");
     assert_eq!(host.daemon(), daemon, "started anew for a name");
     host.calls();
 
     // A configuration that is no good changes nothing.
-    let good = std::mem::replace(&mut pod.config, "[registry]\nretires = 1\n".into());
-    let said = pod.bad(&host, &install).await?;
+    let good = std::mem::replace(&mut installer.config, "[registry]\nretires = 1\n".into());
+    let said = installer.bad(&host, &install).await?;
     assert!(said.contains("unknown field `retires`"), "{said}");
-    pod.config = good;
+    installer.config = good;
     assert!(!fs::read_to_string(&theirs)?.contains("retires"));
 
     // Another version takes over the pods.
-    pod.upgrade()?;
+    installer.upgrade()?;
     host.calls();
-    pod.good(&host, &install).await?;
+    installer.good(&host, &install).await?;
     let calls = host.calls();
     assert_eq!(calls.iter().filter(|call| *call == "restart berth.service").count(), 1, "{calls:?}");
     assert_ne!(host.daemon(), daemon);
@@ -159,19 +159,19 @@ async fn beside_another_runtime_nothing_of_the_kubelet_is_touched_and_pods_outli
     assert_eq!(fs::read_dir(root.path().join("opt/berth/versions"))?.count(), 2);
 
     // Gone, but for the pod and what it needs.
-    let said = pod.good(&host, &["uninstall"]).await?;
+    let said = installer.good(&host, &["uninstall"]).await?;
     assert!(said.contains("pods may still run"), "{said}");
     assert_eq!(host.daemon(), None);
     only_pods_are_left(root.path(), &before)?;
-    assert_eq!(pod.bad(&host, &["status"]).await?, "berth is not installed here\n");
-    assert!(pod.good(&host, &["uninstall"]).await?.contains("not installed"));
+    assert_eq!(installer.bad(&host, &["status"]).await?, "berth is not installed here\n");
+    assert!(installer.good(&host, &["uninstall"]).await?.contains("not installed"));
 
     // Installed once more, Berth finds it.
-    pod.good(&host, &install).await?;
+    installer.good(&host, &install).await?;
     let client = Client::connect(&socket(&host)).await?;
     assert_eq!(client.status(&container).await?.started_at, started);
     client.end_pod(&id).await?;
-    pod.good(&host, &["uninstall"]).await?;
+    installer.good(&host, &["uninstall"]).await?;
     assert_eq!(host.kubelet(), kubelet);
     Ok(())
 }
@@ -179,9 +179,9 @@ async fn beside_another_runtime_nothing_of_the_kubelet_is_touched_and_pods_outli
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_come_with_the_policy_that_names_them_and_not_without_it() -> Result<()> {
     let Some(world) = world().await? else { return Ok(()) };
-    let mut pod = Installer::new(&world).await?;
+    let mut installer = Installer::new(&world).await?;
     let (root, host) = host().await?;
-    let (before, plain, keys) = (tree(root.path())?, pod.config.clone(), tempfile::tempdir()?);
+    let (before, plain, keys) = (tree(root.path())?, installer.config.clone(), tempfile::tempdir()?);
     let (given, placed) = (keys.path().join("team.pub"), root.path().join("etc/berth/trust/team.pub"));
     let trust = keys.path().to_string_lossy().into_owned();
     let bare = ["install", "--mode", "sidecar"];
@@ -190,46 +190,46 @@ async fn keys_come_with_the_policy_that_names_them_and_not_without_it() -> Resul
 
     let first = rcgen::KeyPair::generate()?.public_key_pem();
     fs::write(&given, &first)?;
-    pod.config += &format!("[[image.policy.rules]]\nscope = \"docker.io/keys\"\nkeys = [{placed:?}]\n");
-    pod.good(&host, &install).await?;
+    installer.config += &format!("[[image.policy.rules]]\nscope = \"docker.io/keys\"\nkeys = [{placed:?}]\n");
+    installer.good(&host, &install).await?;
     assert_eq!(fs::read_to_string(&placed)?, first);
     restarts();
-    pod.good(&host, &install).await?;
+    installer.good(&host, &install).await?;
     assert_eq!(restarts(), 0, "for nothing new");
 
     // The daemon reads keys when it starts.
     let second = rcgen::KeyPair::generate()?.public_key_pem();
     fs::write(&given, &second)?;
-    pod.good(&host, &install).await?;
+    installer.good(&host, &install).await?;
     assert_eq!((fs::read_to_string(&placed)?, restarts()), (second.clone(), 1));
 
     // One that nobody brings changes nothing.
-    let good = pod.config.clone();
-    pod.config = good.replace(&format!("{placed:?}"), "\"/etc/berth/trust/other.pub\"");
-    let said = pod.bad(&host, &install).await?;
+    let good = installer.config.clone();
+    installer.config = good.replace(&format!("{placed:?}"), "\"/etc/berth/trust/other.pub\"");
+    let said = installer.bad(&host, &install).await?;
     assert!(
         said.contains("[image.policy] names /etc/berth/trust/other.pub, which is not brought along"),
         "{said}"
     );
     assert_eq!((fs::read_to_string(&placed)?, restarts()), (second, 0));
 
-    pod.config = plain;
-    pod.good(&host, &bare).await?;
+    installer.config = plain;
+    installer.good(&host, &bare).await?;
     ensure!(!placed.exists(), "a key that nothing names is left");
-    pod.good(&host, &["uninstall"]).await?;
+    installer.good(&host, &["uninstall"]).await?;
     only_pods_are_left(root.path(), &before)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_kubelet_is_switched_with_its_pods_and_switched_back() -> Result<()> {
     let Some(world) = world().await? else { return Ok(()) };
-    let pod = Installer::new(&world).await?;
+    let installer = Installer::new(&world).await?;
     let (root, host) = host_on(&world).await?;
     world.client.run_pod(&world.pod("moved")).await?;
     let (before, kubelet) = (tree(root.path())?, host.kubelet().context("no kubelet")?);
     let install = ["install", "--mode", "kubelet", "--ready-within", "30s"];
 
-    pod.good(&host, &install).await?;
+    installer.good(&host, &install).await?;
     let line = host.kubelet().context("no kubelet")?;
     assert!(line.starts_with("/usr/bin/kubelet $KUBELET_CONFIG_ARGS"), "{line}");
     assert!(line.contains(" --container-runtime-endpoint=unix:///run/berth/berth.sock"), "{line}");
@@ -242,14 +242,14 @@ async fn the_kubelet_is_switched_with_its_pods_and_switched_back() -> Result<()>
         ensure!(Instant::now() < end, "the old runtime still has pods");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!(pod.good(&host, &["status"]).await?.contains("kubelet.service uses berth"));
+    assert!(installer.good(&host, &["status"]).await?.contains("kubelet.service uses berth"));
 
-    pod.good(&host, &install).await?;
+    installer.good(&host, &install).await?;
     assert_eq!(host.calls(), ["start berth.service"]);
 
     let client = Client::connect(&socket(&host)).await?;
     client.run_pod(&world.pod("on-berth")).await?;
-    pod.good(&host, &["install", "--uninstall", "--mode", "kubelet"]).await?;
+    installer.good(&host, &["install", "--uninstall", "--mode", "kubelet"]).await?;
     assert_eq!(host.kubelet(), Some(kubelet));
     let after = tree(root.path())?;
     let left: Vec<_> = after.iter().filter(|(path, content)| before.get(*path) != Some(content)).collect();
@@ -265,9 +265,9 @@ async fn a_pod_that_is_being_made_does_not_outlive_the_switch_back() -> Result<(
         println!("not run: needs `e2e/tools/build cni`");
         return Ok(());
     }
-    let pod = Installer::with(&world, Options { cni: true, ..Options::default() }).await?;
-    fs::create_dir_all(pod.node.plugin_dir())?;
-    let plugin = pod.node.plugin_dir().join("slow");
+    let installer = Installer::with(&world, Options { cni: true, ..Options::default() }).await?;
+    fs::create_dir_all(installer.node.plugin_dir())?;
+    let plugin = installer.node.plugin_dir().join("slow");
     let script = r#"#!/bin/sh
 [ "$CNI_COMMAND" = ADD ] || exit 0
 touch "$0.begun" && sleep 2 && echo '{"cniVersion":"1.0.0","ips":[{"address":"10.9.9.9/24"}]}'
@@ -275,9 +275,9 @@ touch "$0.begun" && sleep 2 && echo '{"cniVersion":"1.0.0","ips":[{"address":"10
     fs::write(&plugin, script)?;
     fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755))?;
     let list = r#"{"cniVersion":"1.0.0","name":"slow","plugins":[{"type":"slow"}]}"#;
-    fs::write(pod.node.conf_dir().join("00-slow.conflist"), list)?;
+    fs::write(installer.node.conf_dir().join("00-slow.conflist"), list)?;
     let (_root, host) = host_on(&world).await?;
-    pod.good(&host, &["install", "--mode", "kubelet", "--ready-within", "30s"]).await?;
+    installer.good(&host, &["install", "--mode", "kubelet", "--ready-within", "30s"]).await?;
 
     let (client, config) = (Client::connect(&socket(&host)).await?, world.pod("late"));
     let kubelet = tokio::spawn(async move { client.run_pod(&config).await });
@@ -287,40 +287,40 @@ touch "$0.begun" && sleep 2 && echo '{"cniVersion":"1.0.0","ips":[{"address":"10
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     kubelet.abort();
-    pod.good(&host, &["install", "--mode", "sidecar"]).await?;
+    installer.good(&host, &["install", "--mode", "sidecar"]).await?;
     // Longer than the plugin takes.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(Client::connect(&socket(&host)).await?.pods(None).await?.is_empty());
-    pod.good(&host, &["uninstall"]).await?;
+    installer.good(&host, &["uninstall"]).await?;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kubelet_that_does_not_become_healthy_gets_its_old_runtime_back() -> Result<()> {
     let Some(world) = world().await? else { return Ok(()) };
-    let pod = Installer::new(&world).await?;
+    let installer = Installer::new(&world).await?;
     let (root, host) = host_on(&world).await?;
     let kubelet = host.kubelet();
     host.sicken(Some("berth.sock"));
     let install = ["install", "--mode", "kubelet", "--ready-within", "2s"];
 
-    let said = pod.bad(&host, &install).await?;
+    let said = installer.bad(&host, &install).await?;
     assert!(said.contains("the node was not Ready within 2 s") && said.contains("500"), "{said}");
     assert_eq!(host.kubelet(), kubelet);
     assert!(!root.path().join("etc/systemd/system/kubelet.service.d").exists());
 
     // The pod that asks again and again disturbs nobody.
     host.calls();
-    let said = pod.bad(&host, &install).await?;
+    let said = installer.bad(&host, &install).await?;
     assert!(said.contains("switched back to its old runtime"), "{said}");
     assert_eq!(host.calls(), ["start berth.service"]);
-    assert!(pod.bad(&host, &["status"]).await?.contains("switched back"));
+    assert!(installer.bad(&host, &["status"]).await?.contains("switched back"));
 
     // Another attempt is one.
     host.sicken(None);
-    pod.good(&host, &[&install[..], &["--attempt", "2"]].concat()).await?;
+    installer.good(&host, &[&install[..], &["--attempt", "2"]].concat()).await?;
     assert!(host.kubelet().context("no kubelet")?.contains("berth.sock"));
-    pod.good(&host, &["uninstall"]).await?;
+    installer.good(&host, &["uninstall"]).await?;
     assert_eq!(host.kubelet(), kubelet);
     Ok(())
 }
@@ -328,32 +328,32 @@ async fn a_kubelet_that_does_not_become_healthy_gets_its_old_runtime_back() -> R
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_switched_is_refused_before_anything_happens_to_the_kubelet() -> Result<()> {
     let Some(world) = world().await? else { return Ok(()) };
-    let pod = Installer::new(&world).await?;
+    let installer = Installer::new(&world).await?;
     let (root, host) = host().await?;
     let install = ["install", "--mode", "kubelet"];
 
     let wrapper = root.path().join("usr/lib/systemd/system/kubelet.service.d/20-shell.conf");
     fs::write(&wrapper, "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exec kubelet'\n")?;
-    let said = pod.bad(&host, &install).await?;
+    let said = installer.bad(&host, &install).await?;
     assert!(said.contains("it starts /bin/sh, which is no kubelet"), "{said}");
-    let said = pod.bad(&host, &["install", "--kubelet-unit", "k3s.service"]).await?;
+    let said = installer.bad(&host, &["install", "--kubelet-unit", "k3s.service"]).await?;
     assert!(said.contains("k3s.service"), "{said}");
     assert!(!host.calls().iter().any(|call| call.contains("kubelet")));
-    pod.good(&host, &["uninstall"]).await?;
+    installer.good(&host, &["uninstall"]).await?;
 
     let packaged = root.path().join("usr/lib/systemd/system/berth.service");
     fs::write(&packaged, "")?;
-    let said = pod.bad(&host, &install).await?;
+    let said = installer.bad(&host, &install).await?;
     assert!(said.contains("belongs to an installed package"), "{said}");
     fs::remove_file(packaged)?;
 
     fs::remove_dir(root.path().join("run/systemd/system"))?;
-    let said = pod.bad(&host, &install).await?;
+    let said = installer.bad(&host, &install).await?;
     assert!(said.contains("systemd does not run this host") && said.contains("service.manager"), "{said}");
     // Where nobody can be asked, files are written and nothing else.
-    pod.good(&host, &["install", "--mode", "sidecar", "--service", "none"]).await?;
+    installer.good(&host, &["install", "--mode", "sidecar", "--service", "none"]).await?;
     assert!(root.path().join("opt/berth/bin/berth").exists());
-    pod.good(&host, &["uninstall", "--service", "none"]).await?;
+    installer.good(&host, &["uninstall", "--service", "none"]).await?;
     assert!(!root.path().join("opt/berth").exists());
     Ok(())
 }

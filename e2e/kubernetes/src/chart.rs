@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use berth_e2e::cgroup::Driver;
 use berth_e2e::crictl::Crictl;
-use berth_e2e::runtime::{berth, berth_shim, dist, tool};
+use berth_e2e::runtime::{berth, berth_shim, dist, make_another_build, tool};
 use berth_e2e::systemd::Systemd;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -77,10 +77,7 @@ impl<'a> Chart<'a> {
         let chart = Self { scenario, systemd, files: TempDir::new()?, kubelet, _runtime: runtime };
         let program = chart.strip(&berth()?)?;
         chart.publish(IMAGES[0], &program)?;
-        // Another build is a program of other bytes.
-        let mut bytes = fs::read(&program)?;
-        bytes.extend_from_slice(b"another build");
-        fs::write(&program, bytes)?;
+        make_another_build(&program)?;
         chart.publish(IMAGES[1], &program)?;
         Ok(chart)
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
@@ -61,18 +61,13 @@ impl Collector {
 
     /// Waits for a span of this name: the daemon sends from time to time.
     pub async fn wait_for(&self, name: &str) -> Result<Span> {
-        let end = Instant::now() + crate::bound(Duration::from_secs(20));
-        loop {
+        crate::eventually(Duration::from_secs(20), async || {
             let spans = self.spans();
-            if let Some(span) = spans.iter().find(|span| span.name == name) {
-                return Ok(span.clone());
-            }
-            if Instant::now() > end {
-                let names: Vec<_> = spans.iter().map(|span| &span.name).collect();
-                return Err(anyhow::anyhow!("received {names:?}")).context(format!("no span {name}"));
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            let names = || spans.iter().map(|span| &*span.name).collect::<Vec<_>>();
+            let found = spans.iter().find(|span| span.name == name).cloned();
+            found.with_context(|| format!("no span {name} among {:?}", names()))
+        })
+        .await
     }
 }
 

@@ -2,7 +2,9 @@
 //! images for it (`images`). What is expected of Berth lives in `tests/`, not here.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
 
 pub mod cache;
 pub mod census;
@@ -28,6 +30,9 @@ pub mod tree;
 pub mod watch;
 pub mod world;
 
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// The repository's root.
 pub fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
@@ -41,6 +46,17 @@ pub fn cache() -> PathBuf {
 /// A bound in time: what a node on real hardware keeps, times `BERTH_E2E_SLOWER` on a machine that is emulated.
 pub fn bound(duration: Duration) -> Duration {
     duration * slower()
+}
+
+/// Looks until it is well; what is wrong with it after `within` (see [`bound`]) is the error.
+pub async fn eventually<T>(within: Duration, mut look: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    let end = Instant::now() + bound(within);
+    loop {
+        match look().await {
+            Err(_) if Instant::now() < end => tokio::time::sleep(LOOK).await,
+            seen => return seen,
+        }
+    }
 }
 
 /// An amount of work, of bytes for example: all of it on real hardware, a part on a machine that is emulated.

@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use berth_proto::cri::v1::*;
 
 use crate::census::Census;
@@ -167,16 +167,12 @@ impl World {
 
     /// Fails if something is on the host that was not there before; what the kernel removes in its own time gets it.
     pub async fn expect_nothing_left(&self, before: &Census) -> Result<()> {
-        let mut left = Vec::new();
-        let end = Instant::now() + crate::bound(Duration::from_secs(5));
-        while Instant::now() < end {
-            left = self.census()?.since(before);
-            if left.is_empty() {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        anyhow::bail!("left behind:\n{}", left.join("\n"))
+        crate::eventually(Duration::from_secs(5), async || {
+            let left = self.census()?.since(before);
+            ensure!(left.is_empty(), "left behind:\n{}", left.join("\n"));
+            Ok(())
+        })
+        .await
     }
 }
 

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use berth_e2e::eventually;
 use berth_e2e::node::Options;
 use berth_e2e::runtime::{Runtime, berth, tool};
 use berth_e2e::world::World;
@@ -31,15 +32,12 @@ fn command(world: &World, arguments: &[&str]) -> Result<String> {
 
 /// Asks until the text has all of these words in one line.
 async fn line_with(world: &World, words: &[&str]) -> Result<String> {
-    let end = Instant::now() + berth_e2e::bound(Duration::from_secs(20));
-    loop {
+    eventually(Duration::from_secs(20), async || {
         let text = command(world, &["debug", "dump"])?;
-        if let Some(line) = text.lines().find(|line| words.iter().all(|word| line.contains(word))) {
-            return Ok(line.to_string());
-        }
-        anyhow::ensure!(Instant::now() < end, "no line has {words:?}:\n{text}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+        let line = text.lines().find(|line| words.iter().all(|word| line.contains(word)));
+        Ok(line.with_context(|| format!("no line has {words:?}:\n{text}"))?.to_string())
+    })
+    .await
 }
 
 fn dump(world: &World) -> Result<Value> {

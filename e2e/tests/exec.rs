@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use berth_e2e::bound;
+use anyhow::{Result, ensure};
 use berth_e2e::client::expect_refusal;
 use berth_e2e::runtime::Runtime;
 use berth_e2e::world::World;
+use berth_e2e::{bound, eventually};
 use berth_proto::cri::v1::{Int64Value, KeyValue};
 use tonic::Code;
 
@@ -93,9 +93,12 @@ async fn a_command_ends_with_its_daemon_and_the_container_does_not() -> Result<(
     let command = tokio::spawn(async move {
         client.exec(&container, &["sh", "-c", "touch /tmp/up; setsid sleep 4321 & sleep 4321"], 0).await
     });
-    while world.client.exec(&id, &["test", "-e", "/tmp/up"], 10).await?.exit_code != 0 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually(Duration::from_secs(10), async || {
+        let up = world.client.exec(&id, &["test", "-e", "/tmp/up"], 10).await?;
+        ensure!(up.exit_code == 0, "the command does not begin");
+        Ok(())
+    })
+    .await?;
     world.node.kill()?;
     assert!(command.await?.is_err());
     world.node.launch().await?;

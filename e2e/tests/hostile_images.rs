@@ -11,7 +11,7 @@ use berth_e2e::client::{Reply, expect_refusal, image_spec};
 use berth_e2e::images::layer::{Layer, Node};
 use berth_e2e::images::{Image, catalog, sha256};
 use berth_e2e::world::World;
-use berth_e2e::{bound, logs};
+use berth_e2e::{eventually, logs};
 use tonic::Code;
 
 /// A directory of the node that no image has anything to do with.
@@ -261,11 +261,11 @@ async fn a_stop_signal_that_is_none_is_sigterm() -> Result<()> {
         let (pod, id) = world.run(&world.pod("signal"), &spec).await?;
         // Before the trap, the first process of a container does not hear of signals.
         let log = world.client.status(&id).await?.log_path;
-        let end = Instant::now() + bound(Duration::from_secs(10));
-        while logs::text(&log)? != "up\n" {
-            ensure!(Instant::now() < end, "the shell does not start");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        eventually(Duration::from_secs(10), async || {
+            ensure!(logs::text(&log)? == "up\n", "the shell does not start");
+            Ok(())
+        })
+        .await?;
         // The shell ends with 0 when it is told to by SIGTERM.
         world.client.stop(&id, 20).await?;
         assert_eq!(world.client.status(&id).await?.exit_code, 0, "{signal:?}");

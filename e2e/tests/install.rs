@@ -14,6 +14,7 @@ use berth_e2e::node::Options;
 use berth_e2e::runtime::{Runtime, tool};
 use berth_e2e::systemd::Host;
 use berth_e2e::world::World;
+use berth_e2e::eventually;
 use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
 
@@ -237,11 +238,11 @@ async fn the_kubelet_is_switched_with_its_pods_and_switched_back() -> Result<()>
     let order: Vec<_> =
         calls.iter().filter(|call| call.contains("kubelet") || call.contains("switch")).collect();
     assert_eq!(order, ["run berth-switch.service", "stop kubelet.service", "start kubelet.service"]);
-    let end = Instant::now() + Duration::from_secs(20);
-    while !world.client.pods(None).await?.is_empty() {
-        ensure!(Instant::now() < end, "the old runtime still has pods");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    eventually(Duration::from_secs(20), async || {
+        ensure!(world.client.pods(None).await?.is_empty(), "the old runtime still has pods");
+        Ok(())
+    })
+    .await?;
     assert!(installer.good(&host, &["status"]).await?.contains("kubelet.service uses berth"));
 
     installer.good(&host, &install).await?;
@@ -281,11 +282,11 @@ touch "$0.begun" && sleep 2 && echo '{"cniVersion":"1.0.0","ips":[{"address":"10
 
     let (client, config) = (Client::connect(&socket(&host)).await?, world.pod("late"));
     let kubelet = tokio::spawn(async move { client.run_pod(&config).await });
-    let end = Instant::now() + berth_e2e::bound(Duration::from_secs(10));
-    while !plugin.with_extension("begun").exists() {
-        ensure!(Instant::now() < end, "the plugin was not asked");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    eventually(Duration::from_secs(10), async || {
+        ensure!(plugin.with_extension("begun").exists(), "the plugin was not asked");
+        Ok(())
+    })
+    .await?;
     kubelet.abort();
     installer.good(&host, &["install", "--mode", "sidecar"]).await?;
     // Longer than the plugin takes.

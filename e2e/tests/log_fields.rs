@@ -1,10 +1,10 @@
 //! Every line of the daemon's log says which pod and which container it concerns.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use berth_e2e::bound;
 use berth_e2e::client::image_spec;
+use berth_e2e::eventually;
 use berth_e2e::node::Options;
 use berth_e2e::process;
 use berth_e2e::runtime::Runtime;
@@ -26,12 +26,12 @@ fn field<'a>(line: &'a Value, name: &str) -> &'a str {
 }
 
 async fn wait_for(world: &World, text: &str) -> Result<()> {
-    let end = Instant::now() + bound(Duration::from_secs(15));
-    while !world.node.log().contains(text) {
-        ensure!(Instant::now() < end, "nothing says {text:?}:\n{}", world.node.log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
+    eventually(Duration::from_secs(15), async || {
+        let log = world.node.log();
+        ensure!(log.contains(text), "nothing says {text:?}:\n{log}");
+        Ok(())
+    })
+    .await
 }
 
 /// What the life of a pod with failures leaves behind for the assertions.

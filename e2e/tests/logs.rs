@@ -1,10 +1,10 @@
 //! Container logs: the CRI format, long lines, both streams, reopening.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use berth_e2e::bound;
 use berth_e2e::client::expect_refusal;
+use berth_e2e::eventually;
 use berth_e2e::logs;
 use berth_e2e::world::World;
 use tonic::Code;
@@ -52,12 +52,12 @@ async fn much_output_is_all_there_at_the_end() -> Result<()> {
 
 /// Waits for ten lines.
 async fn grown(path: &str) -> Result<()> {
-    let end = Instant::now() + bound(PATIENCE);
-    while logs::text(path).unwrap_or_default().lines().count() < 10 {
-        ensure!(Instant::now() < end, "{path} does not grow");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
+    eventually(PATIENCE, async || {
+        let lines = logs::text(path)?.lines().count();
+        ensure!(lines >= 10, "{path} does not grow: {lines} lines");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]

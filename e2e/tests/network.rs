@@ -5,13 +5,13 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use berth_e2e::bound;
+use anyhow::{Context, Result, ensure};
 use berth_e2e::client::image_spec;
 use berth_e2e::images::{catalog, program};
 use berth_e2e::node::Options;
 use berth_e2e::runtime::{Runtime, tool};
 use berth_e2e::world::World;
+use berth_e2e::{bound, eventually};
 use berth_proto::cri::v1::*;
 
 const SERVER: &str = "mkdir /www; echo hello from $(hostname) > /www/index.html; exec httpd -f -p 80 -h /www";
@@ -201,13 +201,12 @@ async fn an_sctp_port_of_the_host_reaches_the_pod() -> Result<()> {
     let (_, _) = world.run(&config, &spec).await?;
     let host = format!("{}.1", world.node.network().prefix());
     for address in ["127.0.0.1", &host] {
-        let end = Instant::now() + bound(Duration::from_secs(5));
-        let mut answer = ask(address, port)?;
-        while !answer.0 && Instant::now() < end {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            answer = ask(address, port)?;
-        }
-        assert_eq!(answer.1, "hello", "{address}");
+        let answered = eventually(Duration::from_secs(5), async || {
+            let (answered, said) = ask(address, port)?;
+            ensure!(answered, "{address}: {said}");
+            Ok(said)
+        });
+        assert_eq!(answered.await?, "hello", "{address}");
     }
     world.client.end_all_pods().await?;
     assert!(!ask("127.0.0.1", port)?.0, "the host port is open without its pod");

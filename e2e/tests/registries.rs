@@ -2,11 +2,11 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use berth_e2e::bound;
 use berth_e2e::client::expect_refusal;
+use berth_e2e::eventually;
 use berth_e2e::faulty::{Fault, FaultyRegistry};
 use berth_e2e::images::layer::{Entry, Node as File};
 use berth_e2e::images::{Built, Image, Layer, catalog};
@@ -46,11 +46,12 @@ async fn cut_short(spoil: impl FnOnce(&Path) -> Result<()>) -> Result<(usize, us
     let mut node = Node::start(&Options { registry: "connections = 1".into(), ..Options::default() }).await?;
     let (client, name) = (node.client().await?, registry.reference());
     let pull = tokio::spawn(async move { client.pull(&name).await });
-    let end = Instant::now() + bound(Duration::from_secs(60));
-    while registry.sent() < 8 * MIB {
-        ensure!(Instant::now() < end, "{} bytes after a minute", registry.sent());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually(Duration::from_secs(60), async || {
+        let sent = registry.sent();
+        ensure!(sent >= 8 * MIB, "{sent} bytes after a minute");
+        Ok(())
+    })
+    .await?;
     node.kill()?;
     ensure!(pull.await?.is_err(), "the pull was over");
     let before = registry.sent();

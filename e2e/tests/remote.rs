@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use berth_e2e::bound;
 use berth_e2e::logs;
 use berth_e2e::process::{descriptors, memory, shims, zombies};
 use berth_e2e::remote::{Remote, Streams};
 use berth_e2e::runtime::Runtime;
 use berth_e2e::world::World;
+use berth_e2e::{bound, eventually};
 use tokio::task::JoinSet;
 
 const LONG: Duration = Duration::from_secs(120);
@@ -36,20 +36,15 @@ fn shim(world: &World) -> Result<u32> {
 
 /// Both processes hold no more than before, soon after.
 async fn expect_no_leak(world: &World, before: [usize; 2]) -> Result<()> {
-    let start = Instant::now();
-    loop {
+    eventually(Duration::from_secs(20), async || {
         let now = [descriptors(daemon(world)?)?, descriptors(shim(world)?)?];
         let dead = zombies(shim(world)?);
         // Connections of the runtime and threads of the test come and go.
-        if now[0] <= before[0] + 4 && now[1] <= before[1] && dead == 0 {
-            return Ok(());
-        }
-        ensure!(
-            start.elapsed() < bound(Duration::from_secs(20)),
-            "descriptors {before:?} became {now:?}; {dead} zombies"
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+        let well = now[0] <= before[0] + 4 && now[1] <= before[1] && dead == 0;
+        ensure!(well, "descriptors {before:?} became {now:?}; {dead} zombies");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,13 +106,14 @@ async fn clients_that_vanish_leave_neither_descriptors_nor_processes() -> Result
         drop(clients);
     }
     expect_no_leak(&world, before).await?;
-    let start = Instant::now();
     // The container's own init reaps nobody: what is dead may still be listed.
     let alive = "for p in $(pgrep sleep); do grep State: /proc/$p/status; done | grep -v Z || true";
-    while !world.client.shell(&id, alive).await?.is_empty() {
-        ensure!(start.elapsed() < bound(Duration::from_secs(20)), "commands outlive their clients");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    eventually(Duration::from_secs(20), async || {
+        let left = world.client.shell(&id, alive).await?;
+        ensure!(left.is_empty(), "commands outlive their clients: {left}");
+        Ok(())
+    })
+    .await?;
     let mut last = Remote::attach(&world.client, &id, STDIN).await?;
     last.say(b"still there\n").await?;
     assert_eq!(last.hear().await?.as_deref(), Some(&b"heard still there\n"[..]));
@@ -149,13 +145,12 @@ async fn an_attached_client_gets_a_flood_and_an_endless_line_whole_as_the_log_do
     assert!(memory(shim(&world)?)? < 16 * 1024, "{} KiB", memory(shim(&world)?)?);
     // The record of `over` comes last; a line that is being written does not parse.
     let path = world.client.status(&id).await?.log_path;
-    let logged = loop {
-        match logs::text(&path) {
-            Ok(text) if text.ends_with("over\n") => break text,
-            other => ensure!(start.elapsed() < bound(LONG), "{:?}", other.map(|text| text.len())),
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
+    let logged = eventually(LONG, async || {
+        let text = logs::text(&path)?;
+        ensure!(text.ends_with("over\n"), "{} bytes", text.len());
+        Ok(text)
+    })
+    .await?;
     assert!(logged.as_bytes().strip_suffix(b"over\n") == Some(&expected[..]), "{} bytes", logged.len());
     Ok(())
 }

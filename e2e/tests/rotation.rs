@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use berth_e2e::bound;
 use berth_e2e::logs;
 use berth_e2e::world::World;
+use berth_e2e::{bound, eventually};
 
 const LONG: Duration = Duration::from_secs(120);
 
@@ -31,14 +31,12 @@ async fn two_thousand_rotations_lose_no_line() -> Result<()> {
     println!("{:.0} rotations a second", 2000.0 / begin.elapsed().as_secs_f64());
     world.client.shell(&id, "touch /tmp/stop").await?;
     rotated.push(path.clone());
-    let last = loop {
-        let text = logs::text(&path).unwrap_or_default();
-        if let Some(last) = text.lines().find_map(|line| line.strip_prefix("end ")) {
-            break last.parse::<u32>()?;
-        }
-        ensure!(begin.elapsed() < bound(LONG), "the container does not end");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+    let last: u32 = eventually(LONG, async || {
+        let text = logs::text(&path)?;
+        let last = text.lines().find_map(|line| line.strip_prefix("end "));
+        Ok(last.context("the container does not end")?.parse()?)
+    })
+    .await?;
     let mut whole = String::new();
     for file in &rotated {
         // Each file holds whole records, or this fails.

@@ -1,12 +1,12 @@
 //! Stats: what containers and pods use, as the kubelet asks for it. Bounds are loose, for the machine is shared.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use berth_e2e::bound;
+use anyhow::{Context, Result, ensure};
 use berth_e2e::client::{Client, Reply, expect_refusal};
 use berth_e2e::crictl::Crictl;
 use berth_e2e::world::World;
+use berth_e2e::{bound, eventually};
 use berth_proto::cri::v1::*;
 use tonic::Code;
 
@@ -48,17 +48,12 @@ async fn until(
     id: &str,
     wanted: impl Fn(&ContainerStats) -> bool,
 ) -> Result<ContainerStats> {
-    let end = Instant::now() + bound(Duration::from_secs(20));
-    loop {
+    eventually(Duration::from_secs(20), async || {
         let stats = container_stats(client, id).await?;
-        if wanted(&stats) {
-            return Ok(stats);
-        }
-        if Instant::now() > end {
-            bail!("not as wanted: {stats:?}");
-        }
-        tokio::time::sleep(Duration::from_millis(250)).await;
-    }
+        ensure!(wanted(&stats), "not as wanted: {stats:?}");
+        Ok(stats)
+    })
+    .await
 }
 
 #[tokio::test]

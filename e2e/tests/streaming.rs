@@ -5,14 +5,14 @@ use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use berth_e2e::client::expect_refusal;
 use berth_e2e::crictl::{Crictl, Running};
 use berth_e2e::node::Options;
 use berth_e2e::process::memory;
 use berth_e2e::runtime::Runtime;
 use berth_e2e::world::World;
-use berth_e2e::{amount, bound};
+use berth_e2e::{amount, bound, eventually};
 use berth_proto::cri::v1::{AttachRequest, ContainerConfig, ExecRequest, PortForwardRequest};
 use tonic::Code;
 
@@ -118,11 +118,10 @@ async fn a_command_ends_though_its_input_is_open() -> Result<()> {
         ]))?;
         running.say("first\n")?;
         assert_eq!(running.hear(6)?, "first\n");
-        let start = Instant::now();
-        while running.0.try_wait()?.is_none() {
-            assert!(start.elapsed() < bound(LONG), "{transport}: crictl waits for its own input");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        eventually(LONG, async || {
+            running.0.try_wait()?.with_context(|| format!("{transport}: crictl waits for its own input"))
+        })
+        .await?;
     }
     Ok(())
 }
@@ -246,11 +245,12 @@ async fn a_command_ends_with_its_client() -> Result<()> {
         running.0.kill()?;
         running.0.wait()?;
         writing.join().expect("the writer does not panic");
-        let start = Instant::now();
-        while world.client.shell(&id, ALIVE).await?.trim() != "0" {
-            assert!(start.elapsed() < bound(LONG), "{script:?} lives on over {transport}");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        eventually(LONG, async || {
+            let alive = world.client.shell(&id, ALIVE).await?;
+            ensure!(alive.trim() == "0", "{script:?} lives on over {transport}: {alive}");
+            Ok(())
+        })
+        .await?;
     }
     Ok(())
 }

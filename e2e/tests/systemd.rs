@@ -4,10 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use berth_e2e::cgroup::Driver;
 use berth_e2e::crictl::Crictl;
+use berth_e2e::eventually;
 use berth_e2e::world::World;
 
 fn systemctl(arguments: &[&str]) -> Result<String> {
@@ -59,11 +61,11 @@ impl Service {
 
     /// Waits for a daemon other than that of `before`.
     async fn again(&self, world: &mut World, before: &str) -> Result<()> {
-        let end = std::time::Instant::now() + berth_e2e::bound(std::time::Duration::from_secs(20));
-        while [before, "0"].contains(&&*self.pid()?) {
-            anyhow::ensure!(std::time::Instant::now() < end, "systemd does not start it again");
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+        eventually(Duration::from_secs(20), async || {
+            ensure!(![before, "0"].contains(&&*self.pid()?), "systemd does not start it again");
+            Ok(())
+        })
+        .await?;
         world.node.wait_until_it_answers().await?;
         world.client = world.node.client().await?;
         Ok(())

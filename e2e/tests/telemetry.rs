@@ -4,7 +4,6 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use berth_e2e::bound;
 use berth_e2e::client::{Client, image_spec};
 use berth_e2e::collector::{Collector, texts};
 use berth_e2e::metrics::{self, Page, scrape, value};
@@ -13,6 +12,7 @@ use berth_e2e::process;
 use berth_e2e::remote::{Remote, Streams};
 use berth_e2e::runtime::Runtime;
 use berth_e2e::world::World;
+use berth_e2e::{bound, eventually};
 use berth_proto::cri::v1::*;
 use tonic::{Code, Request};
 
@@ -178,12 +178,11 @@ async fn sessions_are_counted_while_they_last() -> Result<()> {
     assert_eq!(value(&page(&world).await?, "berth_streams_active", &[("kind", "exec")]), 1.0);
     remote.end_input().await?;
     remote.finish().await?;
-    let end = Instant::now() + bound(Duration::from_secs(5));
-    while active().await? != 0.0 {
-        ensure!(Instant::now() < end, "a session that has ended is counted");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
+    eventually(Duration::from_secs(5), async || {
+        ensure!(active().await? == 0.0, "a session that has ended is counted");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]
@@ -224,11 +223,11 @@ async fn a_taken_address_is_told_and_pods_run_all_the_same() -> Result<()> {
     world.client.end_pod(&pod).await?;
 
     drop(taken);
-    let end = Instant::now() + bound(Duration::from_secs(15));
-    while !condition(&world.client).await?.status {
-        ensure!(Instant::now() < end, "the free address is not taken");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    eventually(Duration::from_secs(15), async || {
+        ensure!(condition(&world.client).await?.status, "the free address is not taken");
+        Ok(())
+    })
+    .await?;
     assert_eq!(value(&scrape(&wanted).await?, "berth_pod_start_duration_seconds_count", &[]), 1.0);
     Ok(())
 }
@@ -247,11 +246,12 @@ async fn leaks_restarts_and_dead_shims_are_counted() -> Result<()> {
         nix::unistd::Pid::from_raw(shim.cast_signed()),
         nix::sys::signal::Signal::SIGKILL,
     )?;
-    let end = Instant::now() + bound(Duration::from_secs(10));
-    while value(&page(&world).await?, "berth_shim_unexpected_exits_total", &[]) != 1.0 {
-        ensure!(Instant::now() < end, "the shim's death is not counted");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually(Duration::from_secs(10), async || {
+        let counted = value(&page(&world).await?, "berth_shim_unexpected_exits_total", &[]);
+        ensure!(counted == 1.0, "the shim's death is not counted: {counted}");
+        Ok(())
+    })
+    .await?;
 
     world.node.kill()?;
     // As crashes in the middle of a pull, of CreateContainer and of RunPodSandbox leave it, their records lost.

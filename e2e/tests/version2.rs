@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use berth_e2e::client::{expect_refusal, image_spec};
 use berth_e2e::images::catalog;
 use berth_e2e::world::World;
-use berth_e2e::{bound, cgroup, logs};
+use berth_e2e::{cgroup, eventually, logs};
 use berth_proto::cri::v1::*;
 use tonic::Code;
 
@@ -124,12 +124,13 @@ async fn a_kill_for_memory_is_told_and_takes_all_if_asked() -> Result<()> {
 
     let script = format!("{grow}; echo $?; exec tail -f /dev/null");
     let child = world.launch(&pod, &eater(&world, "child", &script), &config).await?;
-    let end = Instant::now() + bound(PATIENCE);
     let log_path = world.client.status(&child).await?.log_path;
-    while !logs::text(&log_path)?.ends_with("137\n") {
-        assert!(Instant::now() < end, "{:?}", logs::text(&log_path)?);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    eventually(PATIENCE, async || {
+        let text = logs::text(&log_path)?;
+        ensure!(text.ends_with("137\n"), "{text:?}");
+        Ok(())
+    })
+    .await?;
     assert_eq!(world.client.status(&child).await?.state(), ContainerState::ContainerRunning);
 
     let mut spec = eater(&world, "group", &script);
@@ -153,11 +154,12 @@ async fn a_fork_bomb_ends_with_its_container() -> Result<()> {
     resources(&mut spec).unified = [("pids.max".to_owned(), "100".to_owned())].into();
     let (pod, id) = world.run(&world.pod("bomb"), &spec).await?;
     let own = directory(&world, &id)?;
-    let end = Instant::now() + bound(PATIENCE);
-    while read(&own, "pids.events")?.starts_with("max 0") {
-        assert!(Instant::now() < end, "it does not reach its limit: {}", read(&own, "pids.current")?);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    eventually(PATIENCE, async || {
+        let (reached, now) = (read(&own, "pids.events")?, read(&own, "pids.current")?);
+        ensure!(!reached.starts_with("max 0"), "it does not reach its limit: {now}");
+        Ok(())
+    })
+    .await?;
     world.client.stop(&id, 0).await?;
     assert_eq!(world.client.status(&id).await?.exit_code, 137);
     world.client.end_pod(&pod).await?;
@@ -213,11 +215,12 @@ async fn huge_pages_are_taken_up_to_the_limit() -> Result<()> {
             assert_eq!(read(&own, file)?, (limit << 21).to_string(), "{name} {file}");
         }
         let log_path = world.client.status(&id).await?.log_path;
-        let end = Instant::now() + bound(PATIENCE);
-        while logs::text(&log_path)?.trim().is_empty() && Instant::now() < end {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        assert_eq!(logs::text(&log_path)?.trim(), expected, "{name}");
+        eventually(PATIENCE, async || {
+            let said = logs::text(&log_path)?;
+            ensure!(said.trim() == expected, "{name}: {said:?}");
+            Ok(())
+        })
+        .await?;
         world.client.remove(&id).await?;
     }
     Ok(())

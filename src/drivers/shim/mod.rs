@@ -50,7 +50,11 @@ pub enum Event {
 
 /// How long a shim may take for what it does at once.
 const PROMPT: Duration = Duration::from_secs(10);
-/// How long it may take to spawn a process: an idle disk, many mounts, a loaded node.
+/// How long a shim of an earlier daemon may take to say that it lives: who does not is ended with its pod, so a node that
+/// stands still for a while must not be enough.
+const FOUND: Duration = Duration::from_secs(30);
+/// How long it may take to start as a process, to make namespaces or to spawn: an idle disk, many mounts, a loaded node.
+/// One that dies meanwhile is noticed at once.
 const SPAWN: Duration = Duration::from_secs(120);
 
 /// Starts shims and finds running ones.
@@ -74,14 +78,14 @@ impl Shims {
     /// Starts a shim for a pod: its directory, its socket, its process.
     pub async fn spawn(&self, pod: &PodId) -> Result<Shim, ShimError> {
         let socket = launch::spawn(&self.layout, self.program.as_fd(), pod)?;
-        self.greet(pod, socket).await.map(|(shim, _)| shim)
+        self.greet(pod, socket, SPAWN).await.map(|(shim, _)| shim)
     }
 
     /// Connects to the shim of a pod that a daemon before this one has started, and asks for its whole state.
     pub async fn connect(&self, pod: &PodId) -> Result<(Shim, v1::State), ShimError> {
         let path = self.layout.shim_socket(pod);
         let socket = berth_sys::socket::connect(&path).map_err(ShimError::io("connect to", path))?;
-        self.greet(pod, socket).await
+        self.greet(pod, socket, FOUND).await
     }
 
     /// Every pod that has a shim directory, alive or not.
@@ -100,11 +104,16 @@ impl Shims {
         }
     }
 
-    async fn greet(&self, pod: &PodId, socket: OwnedFd) -> Result<(Shim, v1::State), ShimError> {
+    async fn greet(
+        &self,
+        pod: &PodId,
+        socket: OwnedFd,
+        limit: Duration,
+    ) -> Result<(Shim, v1::State), ShimError> {
         let connection = Connection::start(pod.clone(), socket, self.events.clone())
             .map_err(ShimError::io("watch", self.layout.shim_socket(pod)))?;
         let hello = Verb::Hello(v1::Hello { version: berth_proto::shim::VERSION });
-        match connection.call(hello, &[], PROMPT).await? {
+        match connection.call(hello, &[], limit).await? {
             (Body::State(state), _) => {
                 Ok((Shim { pod: pod.clone(), pid: state.shim_pid, connection }, state))
             }
@@ -140,7 +149,7 @@ impl Shim {
     /// Makes the pod's namespaces.
     pub async fn setup(&self, setup: v1::Setup) -> Result<Ready, ShimError> {
         let (wants_network, wants_user) = (setup.new_network, !setup.uid_mappings.is_empty());
-        let (body, fds) = self.connection.call(Verb::Setup(setup), &[], PROMPT).await?;
+        let (body, fds) = self.connection.call(Verb::Setup(setup), &[], SPAWN).await?;
         let Body::Ready(ready) = body else {
             return Err(self.protocol("setup"));
         };

@@ -225,20 +225,16 @@ impl BlobStream {
         plan.retain(|host| !self.part || host.name() == self.host);
         let mut last = None;
         for (index, host) in plan.iter().enumerate() {
-            let target = self.registry.target(
-                host,
-                &self.blob.reference,
-                &self.blob.credentials,
-                self.blob.object(),
-            )?;
             // A part that is refused is fetched another way.
             let last_resort = index + 1 == plan.len() && !self.part;
             let retries = if last_resort { self.registry.config().retries } else { 0 };
-            let result = match self.registry.shared().send(&target, &request, retries).await {
-                Ok(response) => self.accept(host, response),
-                Err(error) => Err(error),
+            let asked = async {
+                let (blob, registry) = (&self.blob, &self.registry);
+                let target = registry.target(host, &blob.reference, &blob.credentials, blob.object())?;
+                let response = registry.shared().send(&target, &request, retries).await?;
+                self.accept(host, response)
             };
-            match result {
+            match asked.await {
                 Ok(()) => return Ok(()),
                 Err(error) => last = super::passed_over(host, error, index + 1 == plan.len()),
             }

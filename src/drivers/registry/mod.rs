@@ -126,12 +126,12 @@ impl Registry {
         let mut last = None;
         for (index, host) in plan.iter().enumerate() {
             let is_last = index + 1 == plan.len();
-            let target = self.target(host, reference, credentials, reference.to_string())?;
-            let result = match self.shared.send(&target, &request, self.retries(is_last)).await {
-                Ok(response) => manifest::announced(&target, &response),
-                Err(error) => Err(error),
+            let asked = async {
+                let target = self.target(host, reference, credentials, reference.to_string())?;
+                let response = self.shared.send(&target, &request, self.retries(is_last)).await?;
+                manifest::announced(&target, &response)
             };
-            match result {
+            match asked.await {
                 Ok(digest) => return Ok(digest),
                 Err(error) => last = passed_over(host, error, is_last),
             }
@@ -208,12 +208,12 @@ impl Registry {
         let mut last = None;
         for (index, host) in plan.iter().enumerate() {
             let is_last = index + 1 == plan.len();
-            let target = self.target(host, reference, credentials, object.clone())?;
-            let result = match self.shared.send(&target, &request, self.retries(is_last)).await {
-                Ok(response) => manifest::read(&target, response, promise).await,
-                Err(error) => Err(error),
+            let asked = async {
+                let target = self.target(host, reference, credentials, object.clone())?;
+                let response = self.shared.send(&target, &request, self.retries(is_last)).await?;
+                manifest::read(&target, response, promise).await
             };
-            match result {
+            match asked.await {
                 Ok(manifest) => return Ok(manifest),
                 Err(error) => last = passed_over(host, error, is_last),
             }

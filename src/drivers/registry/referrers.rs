@@ -39,12 +39,12 @@ impl Registry {
         let (mut found, mut last) = (None, None);
         for (index, host) in plan.iter().enumerate() {
             let is_last = index + 1 == plan.len();
-            let target = self.target(host, reference, credentials, object.clone())?;
-            let result = match self.shared.send(&target, &request, self.retries(is_last)).await {
-                Ok(response) => manifest::read(&target, response, &Promise::default()).await,
-                Err(error) => Err(error),
+            let asked = async {
+                let target = self.target(host, reference, credentials, object.clone())?;
+                let response = self.shared.send(&target, &request, self.retries(is_last)).await?;
+                manifest::read(&target, response, &Promise::default()).await
             };
-            match result {
+            match asked.await {
                 Ok(index) if manifest::is_empty(&index.bytes) => found = Some(index),
                 Ok(index) => return Ok(Some(index)),
                 // Older hosts do not know the question.

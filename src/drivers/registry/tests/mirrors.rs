@@ -6,9 +6,10 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::super::{Credentials, RegistryError};
+use super::super::{Blob, Config, Credentials, Registry, RegistryError};
 use super::server::{Reply, Server};
 use super::{MANIFEST, reference, registry};
+use crate::ids::Digest;
 
 fn write(dir: &Path, registry: &str, text: &str) {
     std::fs::create_dir_all(dir.join(registry)).unwrap();
@@ -44,6 +45,27 @@ async fn a_mirror_is_asked_first_without_the_registrys_credentials_and_passed_ov
     assert_eq!((bad.seen().len(), good.seen().len()), (1, 2));
 }
 
+/// Berth runs no program for credentials: that concerns the host that wants them, and no other.
+#[tokio::test]
+async fn a_mirror_whose_credentials_only_a_program_knows_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let closed = Server::start(|_| Reply::manifest(MANIFEST)).await;
+    let good = Server::start(|_| Reply::manifest(MANIFEST)).await;
+    let hosts = format!("[host.\"http://{}\"]\n[host.\"http://{}\"]\n", closed.address, good.address);
+    write(dir.path(), "example.invalid", &hosts);
+    let auth_file = dir.path().join("auth.json");
+    std::fs::write(&auth_file, format!(r#"{{"credHelpers":{{"{}":"ecr-login"}}}}"#, closed.address)).unwrap();
+    let config = Config { config_path: dir.path().into(), auth_file: Some(auth_file), ..Config::default() };
+    let registry = Registry::new(config).unwrap();
+    let (image, none) = (reference("example.invalid/a/b:1"), Credentials::default());
+    registry.resolve(&image, &none).await.unwrap();
+    registry.manifest(&image, &none).await.unwrap();
+    let digest = Digest::of(MANIFEST.as_bytes());
+    let blob = Blob::new(&image, &digest, MANIFEST.len() as u64, &none);
+    assert_eq!(registry.blob_bytes(blob, 1 << 20).await.unwrap(), MANIFEST.as_bytes());
+    assert_eq!((closed.seen().len(), good.seen().len()), (0, 3));
+}
+
 #[tokio::test]
 async fn hosts_without_the_capability_are_not_asked() {
     let dir = tempfile::tempdir().unwrap();
@@ -57,7 +79,7 @@ async fn hosts_without_the_capability_are_not_asked() {
     let none = Credentials::default();
     let error = registry.manifest(&reference("example.invalid/a/b:1"), &none).await.unwrap_err();
     assert!(matches!(error, RegistryError::NoHost { capability: "resolve", .. }), "{error}");
-    let digest = crate::ids::Digest::of(MANIFEST.as_bytes());
+    let digest = Digest::of(MANIFEST.as_bytes());
     registry.manifest(&reference(&format!("example.invalid/a/b@{digest}")), &none).await.unwrap();
 }
 

@@ -193,7 +193,7 @@ async fn serve(services: Services, listener: UnixListener) -> anyhow::Result<()>
 }
 
 /// Nothing happens where systemd did not start this daemon with `Type=notify`.
-fn tell_systemd(state: &[NotifyState<'_>]) {
+pub fn tell_systemd(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "cannot tell systemd");
     }

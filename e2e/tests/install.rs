@@ -14,7 +14,7 @@ use berth_e2e::node::Options;
 use berth_e2e::runtime::{Runtime, tool};
 use berth_e2e::systemd::Host;
 use berth_e2e::world::World;
-use berth_e2e::eventually;
+use berth_e2e::{bound, eventually};
 use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
 
@@ -324,6 +324,34 @@ async fn a_kubelet_that_does_not_become_healthy_gets_its_old_runtime_back() -> R
     installer.good(&host, &["uninstall"]).await?;
     assert_eq!(host.kubelet(), kubelet);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_ends_at_once_is_not_waited_for_and_the_one_before_is_back() -> Result<()> {
+    let Some(world) = world().await? else { return Ok(()) };
+    let mut installer = Installer::new(&world).await?;
+    let (root, host) = host().await?;
+    let before = tree(root.path())?;
+    let install = ["install", "--mode", "sidecar"];
+    installer.good(&host, &install).await?;
+    let (daemon, placed) = (host.daemon(), root.path().join("etc/berth/config.toml"));
+
+    // An address of documentation (RFC 5737): good as a configuration, and no machine has it.
+    let good = installer.config.clone();
+    installer.config += "[streaming]\naddress = \"192.0.2.1\"\n";
+    let begin = Instant::now();
+    let said = installer.bad(&host, &install).await?;
+    assert!(said.contains("the daemon has ended 3 times as soon as it was started"), "{said}");
+    assert!(said.contains("192.0.2.1"), "{said}");
+    assert!(begin.elapsed() < bound(Duration::from_secs(20)), "{:?}", begin.elapsed());
+    assert_ne!(host.daemon(), daemon);
+    assert_eq!(fs::read_to_string(placed)?, good);
+    Client::connect(&socket(&host)).await?.pods(None).await?;
+
+    installer.config = good;
+    installer.good(&host, &install).await?;
+    installer.good(&host, &["uninstall"]).await?;
+    only_pods_are_left(root.path(), &before)
 }
 
 #[tokio::test(flavor = "multi_thread")]

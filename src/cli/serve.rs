@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use sd_notify::NotifyState;
 use tracing_subscriber::EnvFilter;
 
 use super::Serve;
@@ -15,6 +16,12 @@ use crate::telemetry::{self, traces::Traces};
 
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
+        // Where `systemctl status` and `berth node install` find it.
+        let tell = |why: &str| daemon::tell_systemd(&[NotifyState::Status(why)]);
+        self.serve().inspect_err(|error| tell(&format!("{error:#}").replace('\n', " ")))
+    }
+
+    fn serve(self) -> anyhow::Result<()> {
         for (flag, dir) in [("--root", &self.root), ("--state", &self.state)] {
             ensure!(dir.is_absolute(), "{flag} {}: this must be an absolute path", dir.display());
         }

@@ -169,6 +169,16 @@ impl Systemd {
         Ok((pid != 0).then_some(pid))
     }
 
+    /// How often a service was started anew because it had ended, since somebody last had it started.
+    pub async fn restarts(&self, unit: &str) -> Result<u32, SystemdError> {
+        self.property(unit, SERVICE_PROPERTIES, "NRestarts").await
+    }
+
+    /// What a service last said of itself (`STATUS=` of sd_notify(3)).
+    pub async fn status_text(&self, unit: &str) -> Result<String, SystemdError> {
+        self.property(unit, SERVICE_PROPERTIES, "StatusText").await
+    }
+
     async fn property<T>(&self, unit: &str, interface: &str, name: &'static str) -> Result<T, SystemdError>
     where
         T: TryFrom<OwnedValue>,

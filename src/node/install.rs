@@ -3,15 +3,22 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::receipt::{Receipt, Switch};
 use super::{Credentials, Host, NodeError, Programs, Settings, place, program, runtime, switch};
 use crate::config::Config;
+use crate::drivers::systemd::{Systemd, SystemdError};
 use crate::layout::host::{HostLayout, UNIT};
 use crate::layout::{CONFIG, ROOT};
 
 /// The unit file of packages, too.
 const UNIT_TEXT: &str = include_str!("../../dist/berth.service");
+
+/// A daemon that ends so often while it is started is not waited for any longer.
+const ENDS: u32 = 3;
+/// Between two looks; systemd starts a daemon that has ended after a second.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What an installation has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +51,7 @@ pub async fn install(
         start(host, &mut receipt, &change).await?;
     } else if let Some(systemd) = &host.systemd {
         // Somebody may have stopped it; one that runs is left alone.
-        systemd.start(UNIT).await?;
-        runtime::wait(&host.socket, host.patience).await?;
+        answer(host, systemd, systemd.start(UNIT)).await?;
     }
     let done = Receipt {
         settings: settings.digest(programs),
@@ -139,8 +145,7 @@ async fn start(host: &Host, receipt: &mut Receipt, change: &Change) -> Result<()
     let again = async || -> Result<(), NodeError> {
         systemd.reload().await?;
         systemd.enable(UNIT).await?;
-        systemd.restart(UNIT).await?;
-        let version = runtime::wait(&host.socket, host.patience).await?;
+        let version = answer(host, systemd, systemd.restart(UNIT)).await?;
         tracing::info!(version, socket = %host.socket.display(), "the daemon answers");
         Ok(())
     };
@@ -159,4 +164,44 @@ async fn start(host: &Host, receipt: &mut Receipt, change: &Change) -> Result<()
     }
     again().await?;
     Err(error)
+}
+
+/// Has the daemon started and waits for its answer: its name and version.
+async fn answer(
+    host: &Host,
+    systemd: &Systemd,
+    started: impl Future<Output = Result<(), SystemdError>>,
+) -> Result<String, NodeError> {
+    let answered = async {
+        match started.await {
+            // The job ends with the first attempt; systemd makes more.
+            Err(SystemdError::Job { result, .. }) if result == "failed" => {}
+            begun => begun?,
+        }
+        runtime::wait(&host.socket, host.patience).await
+    };
+    tokio::select! {
+        answered = answered => answered,
+        error = ends(systemd) => Err(error),
+    }
+}
+
+/// Completes when systemd has started the daemon anew again and again, which it does for ever; the error says why.
+async fn ends(systemd: &Systemd) -> NodeError {
+    let (mut before, mut why) = (u32::MAX, "it did not say why".to_owned());
+    loop {
+        let seen = tokio::join!(systemd.restarts(UNIT), systemd.status_text(UNIT));
+        // A systemd that does not tell is no reason to give up.
+        let (Ok(restarts), Ok(said)) = seen else { return std::future::pending().await };
+        // Counted anew since somebody had it started.
+        before = before.min(restarts);
+        if restarts > before && !said.is_empty() {
+            why = said;
+        }
+        let times = restarts - before;
+        if times >= ENDS {
+            return NodeError::Ends { times, why };
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }

@@ -139,6 +139,16 @@ pub enum NodeError {
         /// What came instead.
         why: String,
     },
+    /// The daemon ends as soon as it is started.
+    #[error(
+        "the daemon has ended {times} times as soon as it was started: {why}; `journalctl -u berth` tells more"
+    )]
+    Ends {
+        /// How often it was seen.
+        times: u32,
+        /// Its last words.
+        why: String,
+    },
     /// A runtime refuses a call.
     #[error("the runtime at {socket} refuses {call}: {why}")]
     Runtime {

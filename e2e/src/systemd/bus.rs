@@ -12,7 +12,7 @@ use zbus::object_server::SignalEmitter;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 use zbus::{DBusError, fdo, interface};
 
-use super::{MANAGER, State, files, lock, object, start, stop};
+use super::{MANAGER, State, files, lock, object, restarts, said, start, stop};
 
 fn failed(error: anyhow::Error) -> fdo::Error {
     fdo::Error::Failed(format!("{error:#}"))
@@ -183,5 +183,16 @@ impl Service {
     #[zbus(property, name = "MainPID")]
     fn main_pid(&self) -> u32 {
         lock(&self.0.state).kubelet.pid().unwrap_or(0)
+    }
+
+    /// A daemon that has ended is started anew when somebody looks.
+    #[zbus(property, name = "NRestarts")]
+    fn restarts(&self) -> fdo::Result<u32> {
+        restarts(&mut lock(&self.0.state)).map_err(failed)
+    }
+
+    #[zbus(property)]
+    fn status_text(&self) -> String {
+        said(&mut lock(&self.0.state))
     }
 }

@@ -8,6 +8,7 @@ mod host;
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +27,7 @@ const NAME: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "/org/freedesktop/systemd1";
 /// There if systemd runs the host (sd_booted(3)).
 const BOOTED: &str = "run/systemd/system";
+const NOTIFY: &str = "run/systemd/notify";
 
 /// What kubelet.service runs.
 pub trait Kubelet: Send {
@@ -51,6 +53,11 @@ struct State {
     /// `start berth.service`, ... in the order of the calls.
     calls: Vec<String>,
     daemon: Option<Child>,
+    /// How often that was started because it had ended.
+    restarts: u32,
+    /// Where it says how it is (sd_notify(3)), and what it has said of its status.
+    notices: UnixDatagram,
+    status: String,
     kubelet: Box<dyn Kubelet>,
     transient: Vec<Child>,
     /// Unique names of the connections that hear of jobs.
@@ -70,11 +77,16 @@ impl Systemd {
         }
         fs::create_dir(root.join(BOOTED)).context("this host has a systemd already")?;
         let bus = start_bus(root)?;
+        let notices = UnixDatagram::bind(root.join(NOTIFY))?;
+        notices.set_nonblocking(true)?;
         let state = Arc::new(Mutex::new(State {
             root: root.into(),
             logs: logs.into(),
             calls: Vec::new(),
             daemon: None,
+            restarts: 0,
+            notices,
+            status: String::new(),
             kubelet,
             transient: Vec::new(),
             subscribers: HashSet::new(),
@@ -197,13 +209,18 @@ fn start(state: &mut State, unit: &str) -> Result<()> {
             let line = command(&state.root, unit)?;
             state.kubelet.start(&line)
         }
-        "berth.service" => start_daemon(state),
+        "berth.service" => {
+            state.restarts = 0;
+            start_daemon(state)
+        }
         other => anyhow::bail!("no such unit: {other}"),
     }
 }
 
 /// The installed program by the installed unit; its directories are below the host's root.
 fn start_daemon(state: &mut State) -> Result<()> {
+    // Nobody reads what the one before has said, and a full socket would hold up the next.
+    said(state);
     if let Some(daemon) = &mut state.daemon
         && daemon.try_wait()?.is_none()
     {
@@ -222,11 +239,35 @@ fn start_daemon(state: &mut State) -> Result<()> {
         .arg(at("run/berth"))
         .arg("--config")
         .arg(at("etc/berth/config.toml"))
+        .env("NOTIFY_SOCKET", at(NOTIFY))
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()?;
     state.daemon = Some(daemon);
     Ok(())
+}
+
+/// `Restart=always`: how often it had to be.
+fn restarts(state: &mut State) -> Result<u32> {
+    if let Some(daemon) = &mut state.daemon
+        && daemon.try_wait()?.is_some()
+    {
+        state.restarts += 1;
+        start_daemon(state)?;
+    }
+    Ok(state.restarts)
+}
+
+/// The daemon's last word on its status.
+fn said(state: &mut State) -> String {
+    let mut notice = [0; 4096];
+    while let Ok(length) = state.notices.recv(&mut notice) {
+        let notice = String::from_utf8_lossy(&notice[..length]);
+        if let Some(status) = notice.lines().find_map(|line| line.strip_prefix("STATUS=")) {
+            state.status = status.into();
+        }
+    }
+    state.status.clone()
 }
 
 fn stop(state: &mut State, unit: &str) -> Result<()> {

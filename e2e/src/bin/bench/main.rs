@@ -10,6 +10,7 @@ use berth_e2e::registry::Registry;
 use berth_e2e::runtime::Runtime;
 use clap::Parser;
 
+mod host;
 mod lists;
 mod memory;
 mod pods;
@@ -70,6 +71,7 @@ pub struct Contender {
 #[tokio::main]
 async fn main() -> Result<()> {
     let flags = Flags::parse();
+    let _memory = host::Memory::take()?;
     let registry = Registry::start()?;
     registry.storage().publish("pause", "3.9", &catalog::pause()?.build()?)?;
     let busybox = registry.publish("busybox", "latest", &catalog::busybox()?)?;

@@ -50,9 +50,9 @@ pub enum Event {
 
 /// How long a shim may take for what it does at once.
 const PROMPT: Duration = Duration::from_secs(10);
-/// How long a shim of an earlier daemon may take to say that it lives: who does not is ended with its pod, so a node that
-/// stands still for a while must not be enough.
-const FOUND: Duration = Duration::from_secs(30);
+/// How long a shim of an earlier daemon may take to say that it lives. Who does not is ended with its pod, so a node that
+/// stands still for a while must not be enough; but nobody is served before all have answered.
+const FOUND: Duration = Duration::from_secs(20);
 /// How long it may take to start as a process, to make namespaces or to spawn: an idle disk, many mounts, a loaded node.
 /// One that dies meanwhile is noticed at once.
 const SPAWN: Duration = Duration::from_secs(120);
